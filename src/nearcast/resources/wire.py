@@ -1,0 +1,133 @@
+"""The wire between gateway and engine: names of sockets, headers, paths and error codes. One spelling for all rooms.
+
+What each of them means is told in ``docs/reference/wire.md``. This module decides no behaviour, and it does not know
+where the run directory is: it names files inside it.
+
+Invariant: a Unix socket's path must fit ``sun_path`` (108 bytes with its closing zero on Linux, 104 on macOS), so
+every socket name here is at most :data:`SOCKET_NAME_MAX` bytes, whatever the model is called.
+"""
+
+import hashlib
+from typing import Final
+
+# --- sockets in the run directory --------------------------------------------------------------------------------
+
+ENGINE_ADMIN: Final = "engine.admin"
+"""Load and unload model versions (mode 0600)."""
+ENGINE_STATUS: Final = "engine.status"
+"""Load report, metrics, health of the engine process."""
+ENVOY_ADMIN: Final = "envoy.admin"
+"""Envoy's own admin interface (mode 0600)."""
+ENVOY_PROBE: Final = "envoy.probe"
+"""The agent's way through Envoy to the load reports of peers."""
+
+SOCKET_NAME_MAX: Final = 14
+SUN_PATH_MAX: Final = 103
+"""Longest socket path, in bytes, that every platform of ours accepts."""
+
+
+def model_at(model: str, version: str) -> str:
+    """A model version as one word, ``m@v``: what the answer header :data:`MODEL` holds."""
+    return f"{model}@{version}"
+
+
+def model_socket(model: str, version: str) -> str:
+    """File name of the socket that serves ``model`` at ``version``: ``m-`` and 12 hexadecimal digits.
+
+    The name is a hash, so that its length never depends on the model's name. 48 bits keep two of the few model versions
+    of one node apart; the engine refuses to load a second one under a socket that is taken.
+    """
+    return f"m-{hashlib.sha256(model_at(model, version).encode()).hexdigest()[:12]}"
+
+
+# --- headers (lower case, as HTTP/2 wants them) --------------------------------------------------------------------
+
+PREFIX: Final = "x-nearcast-"
+"""Prefix of all our headers; the gateway removes what clients send under it."""
+MODEL: Final = "x-nearcast-model"
+"""Request: the model that the gateway routed for, without version. Answer: ``model@version`` that computed."""
+FULL: Final = "x-nearcast-full"
+"""On a 503: this place cannot take the request now, another may; it is not broken. A value of ``FULL_*``."""
+ERROR: Final = "x-nearcast-error"
+"""Machine code of an error answer: one of ``CODE_*``."""
+SITE: Final = "x-nearcast-site"
+"""The site that computed the answer (set by the gateway)."""
+REASON: Final = "x-nearcast-reason"
+"""Why that site was chosen, and which attempt it was (set by the gateway)."""
+REQUEST_ID: Final = "x-request-id"
+"""Echoed by the engine when it is present."""
+SERVER_TIMING: Final = "server-timing"
+"""``queue`` and ``compute`` in milliseconds from the engine; the gateway adds its own entries."""
+RETRY_AFTER: Final = "retry-after"
+INFERENCE_HEADER_LENGTH: Final = "inference-header-content-length"
+"""Bytes of JSON at the head of a body with binary tensors (Open Inference Protocol v2, binary extension)."""
+
+FULL_QUEUE: Final = "queue"
+"""The model's queue is at its bound (count or bytes)."""
+FULL_NO_MODEL: Final = "no-model"
+"""The place does not have the model, though somebody routed to it."""
+
+# --- paths -------------------------------------------------------------------------------------------------------
+
+LOAD_PATH: Final = "/-/load"
+METRICS_PATH: Final = "/metrics"
+ADMIN_MODELS_PATH: Final = "/-/models"
+LIVE_PATH: Final = "/v2/health/live"
+READY_PATH: Final = "/v2/health/ready"
+EMBEDDINGS_PATH: Final = "/v1/embeddings"
+
+
+def admin_model_path(model: str, version: str) -> str:
+    """Path of a model version on the admin socket."""
+    return f"{ADMIN_MODELS_PATH}/{model}/{version}"
+
+
+def infer_path(model: str, version: str | None = None) -> str:
+    """Path of inference in the Open Inference Protocol v2."""
+    return f"/v2/models/{model}/infer" if version is None else f"/v2/models/{model}/versions/{version}/infer"
+
+
+# --- error codes -------------------------------------------------------------------------------------------------
+# The engine's.
+CODE_INVALID_REQUEST: Final = "invalid_request"
+"""400: the request is not well-formed HTTP, JSON, or protocol."""
+CODE_INVALID_TENSOR: Final = "invalid_tensor"
+"""400: an input or output has the wrong name, datatype, shape or byte count."""
+CODE_MODEL_MISMATCH: Final = "model_mismatch"
+"""400: header, path and body do not name the same model."""
+CODE_CONTEXT_LENGTH: Final = "context_length_exceeded"
+"""400: an input has more tokens than the model takes."""
+CODE_INPUT_TOO_LARGE: Final = "input_too_large"
+"""400: more inputs in one request than the engine takes."""
+CODE_NOT_FOUND: Final = "not_found"
+"""404: no such path here."""
+CODE_METHOD_NOT_ALLOWED: Final = "method_not_allowed"
+"""405: the path exists, not with this method."""
+CODE_REQUEST_TIMEOUT: Final = "request_timeout"
+"""408: the request did not arrive in time."""
+CODE_BODY_TOO_LARGE: Final = "body_too_large"
+"""413: the body is over the limit (also the gateway's)."""
+CODE_INFERENCE_FAILED: Final = "inference_failed"
+"""422: the model could not compute this input, although it fits the signature."""
+CODE_HEADERS_TOO_LARGE: Final = "headers_too_large"
+"""431: the request head is over the limit."""
+CODE_QUEUE_FULL: Final = "queue_full"
+"""503 with :data:`FULL`: the queue is full."""
+CODE_UNLOADED: Final = "model_unloaded"
+"""503 with :data:`FULL`: the model version went away before this request had its turn."""
+CODE_ENGINE_FAILURE: Final = "engine_failure"
+"""500: the engine's own failure."""
+# The gateway's.
+CODE_MODEL_NOT_FOUND: Final = "model_not_found"
+"""404: no such model (the engine: not this model or version at this socket)."""
+CODE_MODEL_REQUIRED: Final = "model_required"
+"""400: the body names no model, or not plainly."""
+CODE_RESIDENCY_REFUSED: Final = "residency_refused"
+"""403: policies leave no place."""
+CODE_NO_PLACE_READY: Final = "no_place_ready"
+"""503: no place can answer now."""
+# The admin socket's.
+CODE_INVALID_MODEL: Final = "invalid_model"
+"""422: the files are not a model that the engine can serve as its manifest says."""
+CODE_CONFLICT: Final = "conflict"
+"""409: that model version or socket is busy with something else."""

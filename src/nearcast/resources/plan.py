@@ -1,7 +1,8 @@
 """The site plan: what one site shall run now and whom it may ask, chosen out of releases, signed by the control plane.
 
 A plan holds choices and facts, never bytes to execute. The site applies residency to it again (`planning.residency`),
-so a plan that names a forbidden peer changes nothing. ``version`` rises fleet-wide and is also the TUF version's source.
+so a plan that names a forbidden peer changes nothing. ``version`` rises fleet-wide; ``revision`` is the content hash of
+the plan without both, so that a change elsewhere in the fleet is none here.
 """
 
 from typing import Final, Literal
@@ -84,7 +85,7 @@ class SitePlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         fleet: trust domain of the fleet (``<fleet>`` in ``spiffe://<fleet>/site/<site>/node/<node>``).
         site: the facts of the site that this plan is for; a plan for another site must be refused.
         version: rises fleet-wide with every publication.
-        revision: content hash of the desired state that the plan was made from.
+        revision: content hash of everything else in the plan; equal revisions ask for the same.
         models: what to serve here.
         peers: whom to ask, at most K of them.
         callers: sites that may ask us.

@@ -1,0 +1,149 @@
+"""Why a model's requests go where they go: every candidate place with its cost by cause, and every refusal with its rule.
+
+Pure: it runs the very functions that made the route table, on what the site last reported, and lays the shares that
+its gateway has in force beside them.
+"""
+
+from collections.abc import Mapping
+from typing import Final, Literal
+
+import msgspec
+
+from nearcast.planning.plans import placed
+from nearcast.planning.routes import ModelRoute, Observation, PlaceCost, Verdict, route_table
+from nearcast.resources.plan import SitePlan
+from nearcast.resources.state import DesiredState
+from nearcast.resources.status import NodeStatus
+
+MAX_LISTED: Final = 50
+"""Sites without the model are listed up to this many; the rest is counted."""
+
+Standing = Literal["serving", "standby", "unreachable", "not_ready", "refused", "not_placed"]
+
+
+class PlaceExplanation(msgspec.Struct, frozen=True, kw_only=True):
+    """One place. Terms are in milliseconds, None for a place that is no candidate; ``rule`` says who refused it."""
+
+    site: str
+    standing: Standing
+    share_percent: int = 0
+    total_ms: float | None = None
+    round_trip_ms: float | None = None
+    transfer_ms: float | None = None
+    wait_ms: float | None = None
+    service_ms: float | None = None
+    cold_ms: float | None = None
+    rule: str | None = None
+
+
+class Explanation(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer of ``nearcast route explain``.
+
+    Attributes:
+        verdict: whether requests are routed, and if not, why.
+        reported: whether the site has reported; without a report, costs rest on the plan alone.
+        places: candidates by cost, then the refused ones, then sites without the model.
+        unlisted: how many sites without the model were left out.
+    """
+
+    model: str
+    site: str
+    verdict: Verdict
+    reported: bool
+    places: tuple[PlaceExplanation, ...]
+    unlisted: int = 0
+
+
+def explain(state: DesiredState, plan: SitePlan, status: NodeStatus | None, model: str) -> Explanation:
+    """Explain the routes of ``model`` at the site that ``plan`` is for.
+
+    Args:
+        state: desired state, for the sites that were never candidates.
+        plan: the site's plan.
+        status: what the site's node reported last, or None.
+        model: a model of the plan's catalog.
+    """
+    observations = _observations(status) if status else {}
+    ready = frozenset(item.model for item in status.models if item.state == "ready") if status else frozenset()
+    route = route_table(plan, ready, observations, None, 0.0).models[model]
+    shares = _shares_in_force(status, route, model)
+    candidates = [_candidate(place, shares.get(place.site, 0)) for place in _by_cost(route)]
+    refused = {place.site: f"policy/{', policy/'.join(place.policies)}" for place in route.refused}
+    refused |= _refused_at_placement(state, model)
+    named = {place.site for place in candidates}
+    refusals = [
+        PlaceExplanation(site=name, standing="refused", rule=rule)
+        for name, rule in sorted(refused.items())
+        if name not in named
+    ]
+    others = [
+        PlaceExplanation(site=site.name, standing="not_placed", rule=_absence(plan, model, site.name))
+        for site in state.sites
+        if site.name not in named and site.name not in refused
+    ]
+    return Explanation(
+        model=model,
+        site=plan.site.name,
+        verdict=route.verdict,
+        reported=status is not None,
+        places=(*candidates, *refusals, *others[:MAX_LISTED]),
+        unlisted=max(0, len(others) - MAX_LISTED),
+    )
+
+
+def _observations(status: NodeStatus) -> dict[str, Observation]:
+    """What the node measured, on a clock where the moment of its report is 0."""
+    seen = {peer.site: Observation(-peer.age_s, peer.reachable, peer.round_trip_s, peer.load) for peer in status.peers}
+    seen[status.site] = Observation(0.0, reachable=True, load=status.load)
+    return seen
+
+
+def _shares_in_force(status: NodeStatus | None, route: ModelRoute, model: str) -> Mapping[str, int]:
+    shares = status.routes.get(model, ()) if status else route.shares
+    return {share.order[0]: share.percent for share in shares}
+
+
+def _by_cost(route: ModelRoute) -> list[PlaceCost]:
+    return sorted(route.places, key=lambda place: (place.state != "ready", place.terms.total_s, place.site))
+
+
+def _candidate(place: PlaceCost, share_percent: int) -> PlaceExplanation:
+    terms = place.terms
+    standing: Standing = ("serving" if share_percent else "standby") if place.state == "ready" else place.state
+    return PlaceExplanation(
+        site=place.site,
+        standing=standing,
+        share_percent=share_percent,
+        total_ms=_ms(terms.total_s),
+        round_trip_ms=_ms(terms.round_trip_s),
+        transfer_ms=_ms(terms.transfer_s),
+        wait_ms=_ms(terms.wait_s),
+        service_ms=_ms(terms.service_s),
+        cold_ms=_ms(terms.cold_s),
+    )
+
+
+def _ms(seconds: float) -> float:
+    return round(seconds * 1000.0, 3)
+
+
+def _refused_at_placement(state: DesiredState, model: str) -> dict[str, str]:
+    """Sites that a deployment of ``model`` asked for, and that policies close to everybody."""
+    known = {site.name: site.facts() for site in state.sites}
+    return {
+        name: f"policy/{', policy/'.join(policies)}"
+        for deployment in state.deployments
+        if deployment.spec.model == model
+        for name, policies in placed(deployment, known, state.policies).refused.items()
+    }
+
+
+def _absence(plan: SitePlan, model: str, site: str) -> str:
+    """Why a site that no policy refuses is no candidate."""
+    planned_here = site == plan.site.name and any(planned.model == model for planned in plan.models)
+    holds = any(peer.site.name == site and any(m.model == model for m in peer.models) for peer in plan.peers)
+    if planned_here:
+        return "its engine does not serve the model yet"
+    if holds:
+        return "its gateway has not reported an address yet"
+    return "the deployment does not place the model there"

@@ -1,0 +1,233 @@
+"""Site plans out of desired state: what each site shall run, and whom it may ask.
+
+Decides: where a deployment runs (its placement, less the sites that residency closes to everybody), which peers a
+site gets (the nearest :data:`MAX_PEERS` that serve each model), and what stays until its successor stands (make
+before break). Does not decide shares (`routes`), nor when a plan is published.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+import msgspec
+
+from nearcast.planning.distance import guessed_round_trip_s
+from nearcast.planning.residency import allows, matches, refusals
+from nearcast.resources.kinds import Deployment, Policy, Site
+from nearcast.resources.plan import Peer, PlannedModel, ResidencyRule, ServedModel, SiteFacts, SitePlan, server_name
+from nearcast.resources.revision import revision_of
+from nearcast.resources.state import DesiredState
+
+MAX_PEERS: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class FleetFacts:
+    """What the control plane knows besides what users asked for.
+
+    Attributes:
+        releases: (model, version) -> digest of its signed manifest.
+        addresses: site -> ``host:port`` of its peer listeners.
+        serving: site -> the (model, version) pairs that it reported as ready, kept across restarts.
+        connected: sites whose reports are recent; a successor there is waited for, one elsewhere is not.
+        revoked_nodes: SPIFFE ids that are no longer honoured.
+    """
+
+    releases: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    addresses: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    serving: Mapping[str, frozenset[tuple[str, str]]] = field(default_factory=dict)
+    connected: frozenset[str] = frozenset()
+    revoked_nodes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """Where one deployment goes: ``sites`` shall serve it; ``refused`` were asked for, and closed by policies."""
+
+    sites: tuple[str, ...]
+    refused: Mapping[str, tuple[str, ...]]
+
+
+def placed(deployment: Deployment, sites: Mapping[str, SiteFacts], policies: tuple[Policy, ...]) -> Placed:
+    """The sites of ``deployment``: those that its placement names, less those that no request could ever be sent to.
+
+    A site is closed when a policy for the model refuses it to requests from every site of the fleet.
+    """
+    wanted = deployment.spec.placement
+    names = sorted(
+        site.name
+        for site in sites.values()
+        if wanted.everywhere
+        or (wanted.sites and site.name in wanted.sites)
+        or (wanted.tiers and site.tier in wanted.tiers)
+    )
+    rules = tuple(policy.rule() for policy in policies)
+    refused = {name: _closed(rules, deployment.spec.model, sites[name], sites) for name in names}
+    return Placed(
+        sites=tuple(name for name in names if not refused[name]),
+        refused={name: policies for name, policies in refused.items() if policies},
+    )
+
+
+def _closed(
+    rules: tuple[ResidencyRule, ...], model: str, place: SiteFacts, sites: Mapping[str, SiteFacts]
+) -> tuple[str, ...]:
+    verdicts = [refusals(rules, model, origin, place) for origin in sites.values()]
+    return tuple(sorted({policy for verdict in verdicts for policy in verdict})) if all(verdicts) else ()
+
+
+def site_plans(state: DesiredState, facts: FleetFacts, fleet: str, version: int) -> dict[str, SitePlan]:
+    """The plan of every site.
+
+    Args:
+        state: what users asked for.
+        facts: what is known.
+        fleet: trust domain.
+        version: fleet-wide version that the plans carry; it is not part of their revision, so a caller compares
+            revisions and publishes only the plans that changed.
+
+    Returns:
+        Site -> plan, each with ``revision`` set. Deterministic.
+    """
+    sites = {site.name: site for site in state.sites}
+    known = {name: site.facts() for name, site in sites.items()}
+    models = _models_by_site(state, known, facts)
+    rules = tuple(policy.rule() for policy in state.policies)
+    catalog = tuple(sorted({deployment.spec.model for deployment in state.deployments}))
+    round_trips = {name: _round_trips_from(site, sites) for name, site in sites.items()}
+    peers = {name: _peers(name, known, models, rules, round_trips[name]) for name in sites}
+    plans = {}
+    for name, site in sites.items():
+        callers = sorted(other for other, theirs in peers.items() if name in theirs)
+        plan = SitePlan(
+            fleet=fleet,
+            site=known[name],
+            version=0,
+            revision="",
+            models=models[name],
+            peers=tuple(_peer(other, known, models, facts, fleet, round_trips[name][other]) for other in peers[name]),
+            callers=tuple(known[caller] for caller in callers),
+            residency=rules,
+            catalog=catalog,
+            revoked_nodes=facts.revoked_nodes,
+            emulated_round_trip_s=_emulated(site, sites),
+        )
+        plans[name] = msgspec.structs.replace(plan, version=version, revision=revision_of(plan))
+    return plans
+
+
+def _models_by_site(
+    state: DesiredState, known: Mapping[str, SiteFacts], facts: FleetFacts
+) -> dict[str, tuple[PlannedModel, ...]]:
+    """Site -> what it shall serve: its deployments, and what it must not drop before the successor stands elsewhere."""
+    planned: dict[str, list[PlannedModel]] = {name: [] for name in known}
+    for deployment in state.deployments:
+        spec = deployment.spec
+        digest = facts.releases.get((spec.model, spec.version))
+        where = placed(deployment, known, state.policies)
+        if digest is not None:
+            for name in where.sites:
+                planned[name].append(_planned(deployment, spec.version, digest))
+        successors = [name for name in where.sites if name in facts.connected]
+        standing = digest is not None and bool(successors)
+        if standing and all((spec.model, spec.version) in facts.serving.get(name, ()) for name in successors):
+            continue
+        for name, version in _incumbents(deployment, where, known, state.policies, facts):
+            planned[name].append(_planned(deployment, version, facts.releases[spec.model, version]))
+    return {name: tuple(sorted(models, key=lambda planned: planned.model)) for name, models in planned.items()}
+
+
+def _incumbents(
+    deployment: Deployment,
+    where: Placed,
+    known: Mapping[str, SiteFacts],
+    policies: tuple[Policy, ...],
+    facts: FleetFacts,
+) -> list[tuple[str, str]]:
+    """(site, version) that serve the model now, are not placed any more, and are still allowed to."""
+    model = deployment.spec.model
+    rules = tuple(policy.rule() for policy in policies)
+    placed_now = set(where.sites) if (model, deployment.spec.version) in facts.releases else set()
+    found = []
+    for name in sorted(set(known) - placed_now - set(where.refused)):
+        if _closed(rules, model, known[name], known):
+            continue
+        versions = sorted(v for m, v in facts.serving.get(name, ()) if m == model and (m, v) in facts.releases)
+        if versions:
+            found.append((name, versions[-1]))
+    return found
+
+
+def _planned(deployment: Deployment, version: str, digest: str) -> PlannedModel:
+    spec = deployment.spec
+    return PlannedModel(
+        model=spec.model, version=version, release=digest, deployment=deployment.name, objective=spec.objective
+    )
+
+
+def _round_trips_from(site: Site, sites: Mapping[str, Site]) -> dict[str, float]:
+    """Other site -> round trip to expect from ``site`` until its agent has measured: emulated, else guessed."""
+    emulated = _emulated(site, sites)
+    return {
+        name: emulated.get(name) or guessed_round_trip_s(site.spec.location, other.spec.location)
+        for name, other in sites.items()
+        if name != site.name
+    }
+
+
+def _emulated(site: Site, sites: Mapping[str, Site]) -> dict[str, float]:
+    """Other site -> emulated round trip in seconds; either site of a pair may name it, the own one wins."""
+    delays = {
+        name: other.spec.emulate.round_trip_ms[site.name] / 1000.0
+        for name, other in sites.items()
+        if other.spec.emulate and site.name in other.spec.emulate.round_trip_ms
+    }
+    if site.spec.emulate:
+        delays |= {name: ms / 1000.0 for name, ms in site.spec.emulate.round_trip_ms.items() if name in sites}
+    delays.pop(site.name, None)
+    return delays
+
+
+def _peers(
+    name: str,
+    known: Mapping[str, SiteFacts],
+    models: Mapping[str, tuple[PlannedModel, ...]],
+    rules: tuple[ResidencyRule, ...],
+    round_trips: Mapping[str, float],
+) -> tuple[str, ...]:
+    """The nearest peers: for each model the nearest that may answer; where none may, the nearest, so that it can be
+    said which policy refused. At most :data:`MAX_PEERS` in all, those that most models need first."""
+    origin = known[name]
+    nearest = sorted(round_trips, key=lambda other: (round_trips[other], other))
+    wanted = sorted({planned.model for other in nearest for planned in models[other]})
+    need: dict[str, int] = {}
+    for model in wanted:
+        binding = [rule for rule in rules if matches(rule, model, origin)]
+        holders = [other for other in nearest if any(planned.model == model for planned in models[other])]
+        open_to = [other for other in holders if all(allows(rule, known[other]) for rule in binding)]
+        for rank, other in enumerate((open_to or holders[:1])[:MAX_PEERS]):
+            need[other] = min(need.get(other, rank), rank)
+    chosen = sorted(need, key=lambda other: (need[other], round_trips[other], other))[:MAX_PEERS]
+    return tuple(sorted(chosen))
+
+
+def _peer(
+    name: str,
+    known: Mapping[str, SiteFacts],
+    models: Mapping[str, tuple[PlannedModel, ...]],
+    facts: FleetFacts,
+    fleet: str,
+    round_trip_s: float,
+) -> Peer:
+    return Peer(
+        site=known[name],
+        addresses=tuple(sorted(facts.addresses.get(name, ()))),
+        server_name=server_name(fleet, name),
+        round_trip_s=round_trip_s,
+        models=tuple(
+            sorted(
+                {ServedModel(model=planned.model, version=planned.version) for planned in models[name]},
+                key=lambda served: (served.model, served.version),
+            )
+        ),
+    )

@@ -1,0 +1,244 @@
+"""The route table of one site: for each model, which places are asked, in which shares and in which order.
+
+Decides: candidates (residency first, as a hard rule), their cost in seconds, shares, failover order. Does not decide
+what runs where (`plans`), nor retries and ejection inside a second (Envoy does).
+
+Invariants, held by property tests:
+* a place that a policy refuses is in no share and in no order, whatever the load;
+* shares are positive, sum to 100, and each order names a place once;
+* between two tables at most :data:`MAX_SHIFT_PER_S` of a model's traffic moves per second from one standing place to
+  another (a stale crowd would stampede an idle place otherwise); a place that is gone loses its share at once;
+* an order changes only where the gain is clear, since a new order is a new cluster for Envoy.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from nearcast.planning.cost import UNKNOWN_SERVICE_S, Terms
+from nearcast.planning.residency import refusals
+from nearcast.resources.load import LoadReport
+from nearcast.resources.plan import SiteFacts, SitePlan
+from nearcast.resources.status import Share
+
+MAX_ORDER: Final = 5
+MAX_SHIFT_PER_S: Final = 0.2
+MAX_STEP_S: Final = 2.0
+"""A table made after a pause moves no more than this many seconds' worth."""
+STALE_S: Final = 10.0
+"""Load reports older than this are not believed; round trips are, they change slowly."""
+GAP_S: Final = 0.002
+GAP_RATIO: Final = 1.1
+REORDER_RATIO: Final = 1.25
+
+Verdict = Literal["routed", "residency_refused", "no_place_ready"]
+State = Literal["ready", "unreachable", "not_ready"]
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What was last measured of a site: the own one or a peer. ``load`` is None where it did not answer with one."""
+
+    measured_at_s: float
+    reachable: bool
+    round_trip_s: float = 0.0
+    load: LoadReport | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PlaceCost:
+    """A candidate: what its answer would cost, and how much of the traffic it gets first.
+
+    ``weight`` is the exact share, 0 to 1; `Share.percent` is its rounding.
+    """
+
+    site: str
+    state: State
+    terms: Terms
+    weight: float
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedPlace:
+    """A place that has the model and may not answer, and the policies that say so."""
+
+    site: str
+    policies: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRoute:
+    """Where requests for one model go. ``shares`` is empty unless the verdict is ``routed``."""
+
+    verdict: Verdict
+    shares: tuple[Share, ...] = ()
+    places: tuple[PlaceCost, ...] = ()
+    refused: tuple[RefusedPlace, ...] = ()
+
+    @property
+    def policies(self) -> tuple[str, ...]:
+        """All policies that refused a place, sorted."""
+        return tuple(sorted({policy for place in self.refused for policy in place.policies}))
+
+
+@dataclass(frozen=True, slots=True)
+class RouteTable:
+    """One site's routes at one moment, for every model of the plan's catalog."""
+
+    made_at_s: float = 0.0
+    models: Mapping[str, ModelRoute] = field(default_factory=dict)
+
+
+def route_table(
+    plan: SitePlan,
+    local_ready: frozenset[str],
+    observations: Mapping[str, Observation],
+    previous: RouteTable | None,
+    now_s: float,
+) -> RouteTable:
+    """The next route table of the site that ``plan`` is for.
+
+    Args:
+        plan: the verified plan.
+        local_ready: models that the site's own engines serve now.
+        observations: site -> last measurement, the own site's load among them.
+        previous: the table in force, from which shares move by limited steps; None at start.
+        now_s: seconds on any clock that does not go back, the one of ``measured_at_s``.
+
+    Returns:
+        A table with one entry per model of ``plan.catalog``. Cost: O(models x places).
+    """
+    before = previous.models if previous else {}
+    elapsed_s = min(MAX_STEP_S, max(0.0, now_s - previous.made_at_s)) if previous else 0.0
+    names = sorted({*plan.catalog, *(planned.model for planned in plan.models)})
+    return RouteTable(
+        made_at_s=now_s,
+        models={
+            name: _route(plan, name, name in local_ready, observations, before.get(name), now_s, elapsed_s)
+            for name in names
+        },
+    )
+
+
+def _route(
+    plan: SitePlan,
+    model: str,
+    local: bool,
+    observations: Mapping[str, Observation],
+    before: ModelRoute | None,
+    now_s: float,
+    elapsed_s: float,
+) -> ModelRoute:
+    holders = _holders(plan, model, local)
+    verdicts = {site.name: refusals(plan.residency, model, plan.site, site) for site, _ in holders}
+    refused = tuple(RefusedPlace(name, policies) for name, policies in sorted(verdicts.items()) if policies)
+    allowed = [(site, prior_s) for site, prior_s in holders if not verdicts[site.name]]
+    if not allowed:
+        return ModelRoute("residency_refused" if refused else "no_place_ready", refused=refused)
+    candidates = {
+        site.name: _candidate(site.name, plan.site.name, model, prior_s, observations.get(site.name), now_s)
+        for site, prior_s in allowed
+    }
+    weights = _weights(candidates, before, elapsed_s)
+    ranking = _ranking(candidates, before)
+    places = tuple(
+        PlaceCost(name, candidates[name][0], candidates[name][1], weights.get(name, 0.0)) for name in ranking
+    )
+    shares = tuple(
+        Share(percent=percent, order=(name, *(other for other in ranking if other != name))[:MAX_ORDER])
+        for name, percent in _percents(weights)
+    )
+    return ModelRoute("routed", shares, places, refused)
+
+
+def _holders(plan: SitePlan, model: str, local: bool) -> list[tuple[SiteFacts, float]]:
+    """Sites that have the model, each with the expected round trip: the own one only while its engine serves it."""
+    peers = [
+        (peer.site, peer.round_trip_s)
+        for peer in plan.peers
+        if peer.addresses and any(served.model == model for served in peer.models)
+    ]
+    return [(plan.site, 0.0), *peers] if local else peers
+
+
+def _candidate(
+    name: str, own: str, model: str, prior_s: float, seen: Observation | None, now_s: float
+) -> tuple[State, Terms]:
+    """The state and cost of one place, from what was measured, or from the plan's expectation where nothing was."""
+    if name == own:
+        load = seen.load.of(model) if seen and seen.load else None
+        if load is None or seen is None or now_s - seen.measured_at_s > STALE_S:
+            return "ready", Terms()
+        return "ready", Terms(wait_s=load.wait_s, service_s=load.service_s)
+    if seen is None:
+        return "ready", Terms(round_trip_s=prior_s)
+    round_trip_s = seen.round_trip_s or prior_s
+    if not seen.reachable:
+        return "unreachable", Terms(round_trip_s=round_trip_s)
+    load = seen.load.of(model) if seen.load else None
+    if now_s - seen.measured_at_s > STALE_S or seen.load is None:
+        return "ready", Terms(round_trip_s=round_trip_s)
+    if load is None:
+        return "not_ready", Terms(round_trip_s=round_trip_s, service_s=UNKNOWN_SERVICE_S)
+    return "ready", Terms(round_trip_s=round_trip_s, wait_s=load.wait_s, service_s=load.service_s)
+
+
+def _weights(
+    candidates: Mapping[str, tuple[State, Terms]], before: ModelRoute | None, elapsed_s: float
+) -> dict[str, float]:
+    """Exact shares: from where they stand, a limited step towards the cheapest place that stands.
+
+    Each place that is clearly dearer gives to the cheapest one in proportion to the relative gap, so shares settle
+    where costs are level (a Wardrop equilibrium) instead of swinging.
+    """
+    standing = [name for name, (state, _) in candidates.items() if state == "ready"] or list(candidates)
+    cost = {name: candidates[name][1].total_s for name in candidates}
+    best = min(standing, key=lambda name: (cost[name], name))
+    held = {place.site: place.weight for place in before.places} if before else {}
+    weights = {name: held[name] for name in standing if held.get(name, 0.0) > 0.0}
+    total = sum(weights.values())
+    if total <= 0.0:
+        return {best: 1.0}
+    weights[best] = weights.get(best, 0.0) + max(0.0, 1.0 - total)
+    budget = MAX_SHIFT_PER_S * elapsed_s
+    for name in sorted(weights, key=lambda name: -cost[name]):
+        if name == best or cost[name] <= cost[best] * GAP_RATIO + GAP_S:
+            continue
+        step = min(weights[name], budget * (cost[name] - cost[best]) / cost[name])
+        weights[name] -= step
+        weights[best] += step
+        budget -= step
+    return {name: weight for name, weight in weights.items() if weight > 0.0}
+
+
+def _ranking(candidates: Mapping[str, tuple[State, Terms]], before: ModelRoute | None) -> list[str]:
+    """All candidates, best first: those that stand, by cost, then the doubtful; the old order where gains are small."""
+    cost = {name: terms.total_s for name, (_, terms) in candidates.items()}
+
+    def settle(names: Iterable[str]) -> list[str]:
+        held = [place.site for place in before.places] if before else []
+        fresh = sorted(names, key=lambda name: (cost[name], name))
+        kept = [name for name in held if name in set(fresh)]
+        for name in fresh:
+            if name not in kept:
+                spot = next((i for i, other in enumerate(kept) if cost[name] < cost[other]), len(kept))
+                kept.insert(spot, name)
+        for _ in kept:
+            for i in range(len(kept) - 1):
+                if cost[kept[i]] > cost[kept[i + 1]] * REORDER_RATIO + GAP_S:
+                    kept[i], kept[i + 1] = kept[i + 1], kept[i]
+        return kept
+
+    standing = [name for name, (state, _) in candidates.items() if state == "ready"]
+    return settle(standing) + settle(set(candidates) - set(standing))
+
+
+def _percents(weights: Mapping[str, float]) -> list[tuple[str, int]]:
+    """``weights`` as whole percent that sum to 100 (largest remainder), the greatest first; zeros are left out."""
+    total = sum(weights.values())
+    exact = {name: 100.0 * weight / total for name, weight in weights.items()}
+    whole = {name: int(value) for name, value in exact.items()}
+    rest = 100 - sum(whole.values())
+    for name in sorted(exact, key=lambda name: (whole[name] - exact[name], name))[:rest]:
+        whole[name] += 1
+    return [(name, percent) for name, percent in sorted(whole.items(), key=lambda item: (-item[1], item[0])) if percent]

@@ -29,5 +29,5 @@ class DesiredState:
     @property
     def revision(self) -> str:
         """Content hash of everything in it."""
-        resources = (*self.sites, *self.models, *self.deployments, *self.policies)
+        resources: tuple[AnyResource, ...] = (*self.sites, *self.models, *self.deployments, *self.policies)
         return revision_of([[item.kind, item.name, revision_of_resource(item)] for item in resources])

@@ -1,4 +1,4 @@
-"""Why a model's requests go where they go: every candidate place with its cost by cause, and every refusal with its rule.
+"""Why requests go where they go: every candidate place with its cost by cause, every refusal with its rule.
 
 Pure: it runs the very functions that made the route table, on what the site last reported, and lays the shares that
 its gateway has in force beside them.
@@ -10,6 +10,7 @@ from typing import Final, Literal
 import msgspec
 
 from nearcast.planning.plans import placed
+from nearcast.planning.residency import refusals
 from nearcast.planning.routes import ModelRoute, Observation, PlaceCost, Verdict, route_table
 from nearcast.resources.plan import SitePlan
 from nearcast.resources.state import DesiredState
@@ -69,9 +70,9 @@ def explain(state: DesiredState, plan: SitePlan, status: NodeStatus | None, mode
     shares = _shares_in_force(status, route, model)
     candidates = [_candidate(place, shares.get(place.site, 0)) for place in _by_cost(route)]
     refused = {place.site: f"policy/{', policy/'.join(place.policies)}" for place in route.refused}
-    refused |= _refused_at_placement(state, model)
+    refused |= _refused(state, plan, model)
     named = {place.site for place in candidates}
-    refusals = [
+    closed = [
         PlaceExplanation(site=name, standing="refused", rule=rule)
         for name, rule in sorted(refused.items())
         if name not in named
@@ -86,7 +87,7 @@ def explain(state: DesiredState, plan: SitePlan, status: NodeStatus | None, mode
         site=plan.site.name,
         verdict=route.verdict,
         reported=status is not None,
-        places=(*candidates, *refusals, *others[:MAX_LISTED]),
+        places=(*candidates, *closed, *others[:MAX_LISTED]),
         unlisted=max(0, len(others) - MAX_LISTED),
     )
 
@@ -127,15 +128,16 @@ def _ms(seconds: float) -> float:
     return round(seconds * 1000.0, 3)
 
 
-def _refused_at_placement(state: DesiredState, model: str) -> dict[str, str]:
-    """Sites that a deployment of ``model`` asked for, and that policies close to everybody."""
+def _refused(state: DesiredState, plan: SitePlan, model: str) -> dict[str, str]:
+    """Sites that a deployment of ``model`` asks for, and that policies close: to everybody, or to requests from here."""
     known = {site.name: site.facts() for site in state.sites}
-    return {
-        name: f"policy/{', policy/'.join(policies)}"
-        for deployment in state.deployments
-        if deployment.spec.model == model
-        for name, policies in placed(deployment, known, state.policies).refused.items()
-    }
+    found: dict[str, tuple[str, ...]] = {}
+    for deployment in state.deployments:
+        if deployment.spec.model == model:
+            where = placed(deployment, known, state.policies)
+            found |= {name: refusals(plan.residency, model, plan.site, known[name]) for name in where.sites}
+            found |= where.refused
+    return {name: f"policy/{', policy/'.join(policies)}" for name, policies in found.items() if policies}
 
 
 def _absence(plan: SitePlan, model: str, site: str) -> str:

@@ -1,0 +1,134 @@
+"""Whatever the fleet, the rules and the load: residency holds, shares are sound, churn is bounded."""
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nearcast.planning.plans import FleetFacts, site_plans
+from nearcast.planning.residency import refusals
+from nearcast.planning.routes import MAX_ORDER, MAX_SHIFT_PER_S, Observation, RouteTable, route_table
+from nearcast.resources.kinds import KINDS, AnyResource
+from nearcast.resources.load import LoadReport, ModelLoad, named_metrics
+from nearcast.resources.state import DesiredState
+
+COUNTRIES = ["DE", "FR", "US", "SG", "BR"]
+NAMES = [f"s{n}" for n in range(6)]
+MODELS = ["a", "b"]
+
+
+def resource(kind: str, name: str, spec: dict[str, object]) -> AnyResource:
+    document = {"apiVersion": "nearcast.dev/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": spec}
+    return KINDS[kind].model_validate(document)
+
+
+subsets = st.lists(st.sampled_from(NAMES), max_size=3, unique=True)
+countries = st.lists(st.sampled_from(COUNTRIES), max_size=3, unique=True)
+groups = st.sampled_from([[], ["EU"], ["EEA", "EU"]])
+
+
+@st.composite
+def states(draw: st.DrawFn) -> DesiredState:
+    sites = [resource("Site", name, {"country": draw(st.sampled_from(COUNTRIES))}) for name in NAMES]
+    deployments = [
+        resource("Deployment", model, {"model": model, "version": "1", "placement": {"sites": where}})
+        for model in MODELS
+        if (where := draw(subsets))
+    ]
+    policies = []
+    for n in range(draw(st.integers(0, 3))):
+        residency = {"sites": draw(subsets), "countries": draw(countries), "jurisdictions": draw(groups)}
+        if not any(residency.values()):
+            residency["countries"] = ["DE"]
+        match = {
+            "models": draw(st.lists(st.sampled_from(MODELS), max_size=2, unique=True)),
+            "originSites": draw(subsets),
+            "originCountries": draw(countries),
+            "originJurisdictions": draw(groups),
+        }
+        policies.append(resource("Policy", f"p{n}", {"match": match, "residency": residency}))
+    return DesiredState.of([*sites, *deployments, *policies])
+
+
+loads = st.builds(
+    lambda wait_s, service_s: LoadReport(
+        named_metrics=named_metrics(
+            {
+                model: ModelLoad(wait_s=wait_s, service_s=service_s, utilization=0.1, rate_per_s=1.0, queue=0, room=1)
+                for model in MODELS
+            }
+        )
+    ),
+    st.floats(0, 100),
+    st.floats(0, 10),
+)
+observed = st.builds(
+    Observation,
+    st.floats(-20, 0),
+    st.booleans(),
+    st.floats(0, 2),
+    st.one_of(st.none(), loads, st.just(LoadReport())),
+)
+weathers = st.lists(st.dictionaries(st.sampled_from(NAMES), observed), min_size=1, max_size=6)
+FACTS = FleetFacts(
+    releases={(model, "1"): "sha256:0" for model in MODELS},
+    addresses=dict.fromkeys(NAMES, ("127.0.0.1:1",)),
+    serving={name: frozenset({("a", "1")}) for name in NAMES},
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(states(), weathers, st.sets(st.sampled_from(MODELS)))
+def test_routes_are_sound_and_residency_always_holds(
+    state: DesiredState, weather: list[dict[str, Observation]], ready: set[str]
+) -> None:
+    facts = {site.name: site.facts() for site in state.sites}
+    rules = [policy.rule() for policy in state.policies]
+    for name, plan in site_plans(state, FACTS, "f", 1).items():
+        table: RouteTable | None = None
+        for second, observations in enumerate(weather):
+            local = frozenset(m.model for m in plan.models if m.model in ready)
+            table = route_table(plan, local, observations, table, float(second))
+            for model, route in table.models.items():
+                asked = {site for share in route.shares for site in share.order}
+                assert not any(refusals(rules, model, facts[name], facts[site]) for site in asked)
+                assert (route.verdict == "routed") == bool(route.shares)
+                if route.shares:
+                    assert sum(share.percent for share in route.shares) == 100
+                for share in route.shares:
+                    assert share.percent > 0
+                    assert len(set(share.order)) == len(share.order) <= MAX_ORDER
+                if route.verdict == "residency_refused":
+                    assert route.policies
+
+
+@settings(max_examples=150, deadline=None)
+@given(states(), st.lists(st.dictionaries(st.sampled_from(NAMES), loads), min_size=2, max_size=8))
+def test_what_stands_moves_by_limited_steps(state: DesiredState, weather: list[dict[str, LoadReport]]) -> None:
+    for plan in site_plans(state, FACTS, "f", 1).values():
+        table: RouteTable | None = None
+        for second, reports in enumerate(weather):
+            observations = {
+                name: Observation(float(second), reachable=True, round_trip_s=0.05, load=reports.get(name))
+                for name in NAMES
+            }
+            after = route_table(plan, frozenset(m.model for m in plan.models), observations, table, float(second))
+            for model, route in after.models.items():
+                if table is None or not table.models[model].places:
+                    continue
+                standing = {place.site for place in route.places if place.state == "ready"}
+                was = {place.site: place.weight for place in table.models[model].places}
+                if not all(weight == 0.0 or site in standing for site, weight in was.items()):
+                    continue
+                now = {place.site: place.weight for place in route.places}
+                moved = sum(abs(now.get(site, 0.0) - was.get(site, 0.0)) for site in {*now, *was}) / 2
+                assert moved <= MAX_SHIFT_PER_S + 1e-9
+            table = after
+
+
+@settings(max_examples=60, deadline=None)
+@given(states())
+def test_no_deployment_is_planned_where_every_origin_is_refused(state: DesiredState) -> None:
+    facts = {site.name: site.facts() for site in state.sites}
+    rules = [policy.rule() for policy in state.policies]
+    for name, plan in site_plans(state, FACTS, "f", 1).items():
+        for planned in plan.models:
+            assert any(not refusals(rules, planned.model, origin, facts[name]) for origin in facts.values())

@@ -1,0 +1,146 @@
+"""Route tables: local while it has room, spill when not, limited steps, stable orders, clear verdicts."""
+
+import msgspec
+import pytest
+
+from nearcast.planning.routes import MAX_SHIFT_PER_S, Observation, RouteTable, route_table
+from nearcast.resources.load import LoadReport, ModelLoad, named_metrics
+from nearcast.resources.plan import Peer, PlannedModel, ResidencyRule, ServedModel, SiteFacts, SitePlan
+
+FRANKFURT = SiteFacts(name="frankfurt", tier="edge", country="DE", jurisdictions=("EEA", "EU"))
+ASHBURN = SiteFacts(name="ashburn", tier="edge", country="US")
+SINGAPORE = SiteFacts(name="singapore", tier="edge", country="SG")
+LOCAL = frozenset({"m"})
+
+
+def a_peer(site: SiteFacts, round_trip_s: float) -> Peer:
+    return Peer(
+        site=site,
+        addresses=("127.0.0.1:1",),
+        server_name=f"{site.name}.test",
+        round_trip_s=round_trip_s,
+        models=(ServedModel(model="m", version="1"),),
+    )
+
+
+PLAN = SitePlan(
+    fleet="test",
+    site=FRANKFURT,
+    version=1,
+    revision="r",
+    models=(PlannedModel(model="m", version="1", release="sha256:0", deployment="m"),),
+    peers=(a_peer(ASHBURN, 0.088), a_peer(SINGAPORE, 0.160)),
+    catalog=("m",),
+)
+
+
+def load(wait_s: float = 0.0, service_s: float = 0.004) -> LoadReport:
+    figures = ModelLoad(wait_s=wait_s, service_s=service_s, utilization=0.5, rate_per_s=10, queue=0, room=100)
+    return LoadReport(named_metrics=named_metrics({"m": figures}))
+
+
+def seen(at_s: float, *, wait_s: float = 0.0, round_trip_s: float = 0.0) -> Observation:
+    return Observation(at_s, reachable=True, round_trip_s=round_trip_s, load=load(wait_s))
+
+
+def test_local_first_then_by_cost() -> None:
+    route = route_table(PLAN, LOCAL, {}, None, 0.0).models["m"]
+    assert route.verdict == "routed"
+    assert [(share.percent, share.order) for share in route.shares] == [(100, ("frankfurt", "ashburn", "singapore"))]
+
+
+def test_without_a_local_engine_the_nearest_peer_is_first() -> None:
+    route = route_table(PLAN, frozenset(), {}, None, 0.0).models["m"]
+    assert route.shares[0].order == ("ashburn", "singapore")
+
+
+def test_measured_round_trips_replace_expected_ones() -> None:
+    observations = {"ashburn": seen(0.0, round_trip_s=0.3), "singapore": seen(0.0, round_trip_s=0.05)}
+    route = route_table(PLAN, frozenset(), observations, None, 0.0).models["m"]
+    assert route.shares[0].order == ("singapore", "ashburn")
+    assert {place.site: place.terms.round_trip_s for place in route.places} == {"ashburn": 0.3, "singapore": 0.05}
+
+
+def drive(seconds: int, local_wait_s: float, table: RouteTable | None, start: int = 0) -> RouteTable:
+    for second in range(start, start + seconds):
+        observations = {
+            "frankfurt": seen(second, wait_s=local_wait_s),
+            "ashburn": seen(second, round_trip_s=0.088),
+            "singapore": seen(second, round_trip_s=0.160),
+        }
+        table = route_table(PLAN, LOCAL, observations, table, float(second))
+    assert table is not None
+    return table
+
+
+def test_a_queue_at_home_sends_shares_away_by_limited_steps_and_they_come_home() -> None:
+    calm = drive(2, 0.0, None)
+    one_second_later = drive(1, 2.0, calm, 2).models["m"]
+    assert {share.order[0]: share.percent for share in one_second_later.shares} == {
+        "frankfurt": pytest.approx(100 * (1 - MAX_SHIFT_PER_S), abs=1.5),
+        "ashburn": pytest.approx(100 * MAX_SHIFT_PER_S, abs=1.5),
+    }
+    crowded = drive(20, 2.0, calm, 2)
+    assert crowded.models["m"].shares[0].order[0] == "ashburn"
+    home = drive(30, 0.0, crowded, 22)
+    assert [(share.percent, share.order[0]) for share in home.models["m"].shares] == [(100, "frankfurt")]
+
+
+def test_a_small_difference_moves_nothing() -> None:
+    table = drive(2, 0.0, None)
+    assert drive(5, 0.001, table, 2).models["m"].shares == table.models["m"].shares
+
+
+def test_a_place_that_is_gone_loses_its_share_at_once() -> None:
+    table = drive(30, 2.0, None)
+    observations = {
+        "frankfurt": seen(30, wait_s=2.0),
+        "ashburn": Observation(30.0, reachable=False),
+        "singapore": seen(30, round_trip_s=0.16),
+    }
+    route = route_table(PLAN, LOCAL, observations, table, 30.0).models["m"]
+    firsts = {share.order[0] for share in route.shares}
+    assert "ashburn" not in firsts
+    assert all(share.order[-1] == "ashburn" for share in route.shares), "still the last resort"
+
+
+def test_a_peer_whose_engine_lacks_the_model_is_the_last_resort() -> None:
+    observations = {"ashburn": Observation(0.0, reachable=True, round_trip_s=0.01, load=LoadReport())}
+    route = route_table(PLAN, frozenset(), observations, None, 0.0).models["m"]
+    assert route.shares[0].order == ("singapore", "ashburn")
+    assert next(place for place in route.places if place.site == "ashburn").state == "not_ready"
+
+
+def test_orders_do_not_flap_on_noise() -> None:
+    near = msgspec.structs.replace(PLAN, peers=(a_peer(ASHBURN, 0.050), a_peer(SINGAPORE, 0.051)))
+    table = route_table(near, LOCAL, {}, None, 0.0)
+    order = table.models["m"].shares[0].order
+    for second in range(1, 20):
+        wobble = 0.004 if second % 2 else -0.004
+        observations = {
+            "ashburn": seen(second, round_trip_s=0.050 + wobble),
+            "singapore": seen(second, round_trip_s=0.050 - wobble),
+        }
+        table = route_table(near, LOCAL, observations, table, float(second))
+        assert table.models["m"].shares[0].order == order
+
+
+def test_residency_leaves_no_place() -> None:
+    rule = ResidencyRule(policy="eu-only", models=("m",), allow_jurisdictions=("EU",))
+    plan = msgspec.structs.replace(PLAN, residency=(rule,))
+    route = route_table(plan, frozenset(), {}, None, 0.0).models["m"]
+    assert route.verdict == "residency_refused"
+    assert route.shares == ()
+    assert route.policies == ("eu-only",)
+    assert [place.site for place in route.refused] == ["ashburn", "singapore"]
+
+
+def test_nobody_serves_it_yet() -> None:
+    plan = msgspec.structs.replace(PLAN, peers=())
+    assert route_table(plan, frozenset(), {}, None, 0.0).models["m"].verdict == "no_place_ready"
+
+
+def test_old_load_is_not_believed() -> None:
+    observations = {"frankfurt": seen(0.0, wait_s=60.0)}
+    route = route_table(PLAN, LOCAL, observations, None, 100.0).models["m"]
+    assert route.shares[0].order[0] == "frankfurt"

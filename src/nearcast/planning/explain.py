@@ -129,7 +129,7 @@ def _ms(seconds: float) -> float:
 
 
 def _refused(state: DesiredState, plan: SitePlan, model: str) -> dict[str, str]:
-    """Sites that a deployment of ``model`` asks for, and that policies close: to everybody, or to requests from here."""
+    """Sites that a deployment of ``model`` asks for and policies close: to all requests, or to those from here."""
     known = {site.name: site.facts() for site in state.sites}
     found: dict[str, tuple[str, ...]] = {}
     for deployment in state.deployments:

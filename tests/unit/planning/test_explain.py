@@ -31,7 +31,7 @@ STATE = DesiredState.of(
 )
 FACTS = FleetFacts(
     releases={("m", "1"): "sha256:1"},
-    addresses={name: ("127.0.0.1:1",) for name in ("frankfurt", "paris", "ashburn", "singapore")},
+    addresses=dict.fromkeys(("frankfurt", "paris", "ashburn", "singapore"), ("127.0.0.1:1",)),
 )
 PLAN = site_plans(STATE, FACTS, "f", 1)["frankfurt"]
 LOAD = LoadReport(

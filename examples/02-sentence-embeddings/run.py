@@ -1,0 +1,43 @@
+"""Check example 02 against a running fleet: embeddings through the openai client equal an independent computation.
+
+python run.py
+"""
+
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from embed import embed
+from model import write_release
+from reference import TEXTS, Reference
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from fleet import Fleet, expect
+
+HERE = Path(__file__).resolve().parent
+
+
+def main() -> None:
+    """Push, deploy to Ashburn, ask everywhere, compare."""
+    fleet = Fleet.from_environment()
+    with tempfile.TemporaryDirectory() as scratch:
+        release = write_release(Path(scratch) / "release")
+        fleet.push("minilm", "1", release, "--task", "feature-extraction")
+    fleet.apply(HERE / "deployment.yaml", "minilm")
+    reference = Reference()
+    wanted = np.stack([reference.embed(text) for text in TEXTS])
+    for name, url in fleet.gateways().items():
+        vectors, site, reason = embed(f"{url}/v1", TEXTS)
+        expect(vectors.shape == (len(TEXTS), 384), f"{name}: expected {len(TEXTS)} x 384 numbers, got {vectors.shape}")
+        cosine = (vectors * wanted).sum(axis=1) / np.linalg.norm(vectors, axis=1)
+        worst = int(np.argmin(cosine))
+        expect(bool(cosine[worst] > 0.9999), f"{name}: cosine {cosine[worst]:.6f} for {TEXTS[worst][:50]!r}")
+        expect(site == "ashburn", f"{name}: expected an answer from ashburn, got one from {site}")
+        print(f"  {name}: smallest cosine {cosine[worst]:.7f}; computed at {site}: {reason}")
+    print("02-sentence-embeddings: ok")
+
+
+if __name__ == "__main__":
+    main()

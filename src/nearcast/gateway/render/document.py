@@ -1,0 +1,115 @@
+"""The rendered configuration as documents: xDS files with content hashes for versions, and their flattened form.
+
+Envoy's ``--mode validate`` does not read dynamic files, so :meth:`GatewayFiles.flattened` puts the same resources into
+one static bootstrap. The files that Envoy reads and what is validated are made from the same values.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+from nearcast.resources.revision import canonical_json, revision_of
+
+Json: TypeAlias = "dict[str, Json] | list[Json] | str | int | float | bool | None"
+Message: TypeAlias = dict[str, Json]
+"""A protobuf message in its JSON form."""
+
+TYPE_URL: Final = "type.googleapis.com/"
+CLUSTER_TYPE: Final = f"{TYPE_URL}envoy.config.cluster.v3.Cluster"
+LISTENER_TYPE: Final = f"{TYPE_URL}envoy.config.listener.v3.Listener"
+ROUTES_TYPE: Final = f"{TYPE_URL}envoy.config.route.v3.RouteConfiguration"
+
+BOOTSTRAP_FILE: Final = "bootstrap.json"
+CLUSTERS_FILE: Final = "cds.json"
+LISTENERS_FILE: Final = "lds.json"
+IDENTITY_FILE: Final = "sds_identity.json"
+AUTHORITY_FILE: Final = "sds_authority.json"
+ROUTE_NAMES: Final = ("public", "peer", "probe")
+
+
+def routes_file(name: str) -> str:
+    """File of the route configuration ``name``."""
+    return f"rds_{name}.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One xDS file: resources of one type, in order."""
+
+    type_url: str
+    resources: tuple[Message, ...]
+
+    @property
+    def version(self) -> str:
+        """Content hash of the resources: the ``version_info`` by which Envoy's acceptance is recognised."""
+        return revision_of([self.type_url, self.resources])
+
+    def encode(self) -> bytes:
+        """The bytes of the file: a DiscoveryResponse as JSON."""
+        resources = [{"@type": self.type_url, **resource} for resource in self.resources]
+        return canonical_json({"resources": resources, "version_info": self.version})
+
+    def joined(self, others: Iterable[Message]) -> "Document":
+        """This document plus those of ``others`` whose names it does not have."""
+        own = {resource["name"] for resource in self.resources}
+        return Document(self.type_url, (*self.resources, *(item for item in others if item["name"] not in own)))
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayFiles:
+    """The whole configuration of one Envoy.
+
+    Attributes:
+        bootstrap: the static part: a change of it needs another Envoy process.
+        clusters: every place, and every order of places.
+        listeners: public, peer and probe listener; they change with emulated round trips and addresses only.
+        routes: route configurations by name (:data:`ROUTE_NAMES`).
+    """
+
+    bootstrap: Message
+    clusters: Document
+    listeners: Document
+    routes: Mapping[str, Document]
+
+    @property
+    def version(self) -> str:
+        """Content hash of the whole configuration."""
+        routes = {name: document.version for name, document in self.routes.items()}
+        return revision_of([self.bootstrap, self.clusters.version, self.listeners.version, routes])
+
+    @property
+    def shape(self) -> str:
+        """Content hash of everything but the weights of shares: equal shapes are equally valid to Envoy."""
+        flat = self.flattened()
+        return revision_of(_without_weights(flat))
+
+    def flattened(self) -> Message:
+        """One static bootstrap with the same resources, for ``envoy --mode validate``."""
+        bootstrap = {key: value for key, value in self.bootstrap.items() if key != "dynamic_resources"}
+        return {
+            **bootstrap,
+            "static_resources": {
+                "clusters": list(self.clusters.resources),
+                "listeners": [self._inlined(listener) for listener in self.listeners.resources],
+            },
+        }
+
+    def _inlined(self, value: Json) -> Json:
+        """``value`` with every ``rds`` replaced by the route configuration that it names."""
+        if isinstance(value, list):
+            return [self._inlined(item) for item in value]
+        if not isinstance(value, dict):
+            return value
+        plain = {key: self._inlined(item) for key, item in value.items() if key != "rds"}
+        rds = value.get("rds")
+        if isinstance(rds, dict):
+            (plain["route_config"],) = self.routes[str(rds["route_config_name"])].resources
+        return plain
+
+
+def _without_weights(value: Json) -> Json:
+    if isinstance(value, list):
+        return [_without_weights(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _without_weights(item) for key, item in value.items() if key != "weight"}
+    return value

@@ -1,0 +1,57 @@
+"""What the renderer is given. It reads nothing else: no clock, no disk, no environment."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from nearcast.planning.routes import RouteTable
+from nearcast.resources.plan import SitePlan
+
+
+@dataclass(frozen=True, slots=True)
+class Listen:
+    """Where the gateway listens: for clients (``public_*``) and for peer sites (``peer_*``). IP addresses, no names."""
+
+    public_host: str
+    public_port: int
+    peer_host: str
+    peer_port: int
+
+
+@dataclass(frozen=True, slots=True)
+class LocalModel:
+    """A model version whose engine socket is up on this node."""
+
+    model: str
+    version: str
+    socket_path: str
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayInputs:
+    """Everything that the configuration of one gateway follows from.
+
+    Attributes:
+        plan: the verified site plan.
+        node: name of this node.
+        listen: addresses of its listeners.
+        run_dir: directory of its sockets, short enough for ``sun_path``.
+        envoy_dir: directory that the rendered files will be read from (absolute).
+        local: model versions whose sockets are up.
+        active: model -> the local version that new requests go to; a model that is missing here, or whose version is
+            not in ``local``, is not served locally.
+        routes: shares and orders per model; the own site's name means the local engine.
+    """
+
+    plan: SitePlan
+    node: str
+    listen: Listen
+    run_dir: str
+    envoy_dir: str
+    local: tuple[LocalModel, ...] = ()
+    active: Mapping[str, str] = field(default_factory=dict)
+    routes: RouteTable = field(default_factory=RouteTable)
+
+    def serving(self, model: str) -> LocalModel | None:
+        """The local model version that new requests for ``model`` go to, or None."""
+        version = self.active.get(model)
+        return next((item for item in self.local if item.model == model and item.version == version), None)

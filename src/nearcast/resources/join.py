@@ -14,7 +14,7 @@ import msgspec
 from nearcast.errors import InvalidInput
 from nearcast.resources.revision import canonical_json
 
-TOKEN_PREFIX: Final = "ncj_"
+TOKEN_PREFIX: Final = "ncj_"  # noqa: S105  (a prefix, not a secret)
 TOKEN_VERSION: Final = 1
 MAX_TOKEN_CHARACTERS: Final = 4096
 

@@ -1,0 +1,80 @@
+"""A steady load by aiohttp, which never retries a POST by itself: what fails here failed for a client."""
+
+import asyncio
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import aiohttp
+
+BODY = {"inputs": [{"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [1.0, 1.0, 1.0, 1.0]}]}
+
+
+@dataclass
+class Outcome:
+    """What a load saw. ``answers`` counts (site, first value of y)."""
+
+    answers: Counter[tuple[str, float]] = field(default_factory=Counter)
+    failures: list[str] = field(default_factory=list)
+
+    @property
+    def total(self) -> int:
+        return sum(self.answers.values())
+
+    @property
+    def sites(self) -> set[str]:
+        return {site for site, _ in self.answers}
+
+    @property
+    def values(self) -> set[float]:
+        return {value for _, value in self.answers}
+
+
+class Load:
+    """Requests to one gateway from `clients` tasks until stopped; `outcome` may be read while it runs."""
+
+    def __init__(self, gateway: str, model: str, *, clients: int, pause_s: float) -> None:
+        self.gateway, self.model, self.clients, self.pause_s = gateway, model, clients, pause_s
+        self.outcome = Outcome()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
+
+    def fresh(self) -> Outcome:
+        """Begin a new outcome, and return the old one."""
+        old, self.outcome = self.outcome, Outcome()
+        return old
+
+    async def _run(self) -> None:
+        await asyncio.gather(*(self._client() for _ in range(self.clients)))
+
+    async def _client(self) -> None:
+        limits = aiohttp.ClientTimeout(total=20)
+        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=1), timeout=limits) as session:
+            while not self._stop.is_set():
+                await self._ask(session)
+                await asyncio.sleep(self.pause_s)
+
+    async def _ask(self, session: aiohttp.ClientSession) -> None:
+        try:
+            async with session.post(f"http://{self.gateway}/v2/models/{self.model}/infer", json=BODY) as answer:
+                if answer.status != 200:
+                    self.outcome.failures.append(f"{answer.status} {dict(answer.headers)} {await answer.text()}")
+                    return
+                value = (await answer.json())["outputs"][0]["data"][0]
+                self.outcome.answers[answer.headers.get("x-nearcast-site", "?"), value] += 1
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            self.outcome.failures.append(f"{type(error).__name__}: {error}")
+
+
+@contextmanager
+def load(gateway: str, model: str, *, clients: int = 4, pause_s: float = 0.01) -> Iterator[Load]:
+    """A load that runs while the block does."""
+    running = Load(gateway, model, clients=clients, pause_s=pause_s)
+    running._thread.start()
+    try:
+        yield running
+    finally:
+        running._stop.set()
+        running._thread.join(30)

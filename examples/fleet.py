@@ -1,17 +1,15 @@
 """How the checks of the examples talk to a running fleet: through the `nearcast` command, as a person would.
 
-It does not start or stop a fleet. `NEARCAST_DATA_DIR` names the fleet's data directory; without it the command's own
-default is used.
+It does not start or stop a fleet. Which fleet it is, the command reads from the environment (`NEARCAST_DATA_DIR`), or
+takes its default.
 """
 
 import json
-import os
 import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,21 +32,12 @@ def nearcast_command() -> str:
     return str(found)
 
 
-@dataclass(frozen=True, slots=True)
 class Fleet:
-    """A running fleet, named by its data directory (None: the default one)."""
-
-    data_dir: str | None = None
-
-    @classmethod
-    def from_environment(cls) -> "Fleet":
-        """The fleet that `NEARCAST_DATA_DIR` names."""
-        return cls(os.environ.get("NEARCAST_DATA_DIR") or None)
+    """A running fleet: the one that `nearcast` itself would talk to."""
 
     def cli(self, *arguments: str, timeout_s: float = 120.0) -> str:
         """Run `nearcast ARGUMENTS` and return what it prints; a failure stops the example with the command's words."""
-        where = ["--data-dir", self.data_dir] if self.data_dir else []
-        command = [nearcast_command(), *arguments, *where]
+        command = [nearcast_command(), *arguments]
         done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
         expect(
             done.returncode == 0,

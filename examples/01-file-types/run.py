@@ -48,7 +48,7 @@ def ask_with_tritonclient(gateway_url: str, paths: list[Path]) -> list[Verdict]:
 
 def main() -> None:
     """Push, deploy to Frankfurt, ask everywhere in three ways, compare."""
-    fleet, magika, rules = Fleet.from_environment(), Magika(), load_rules()
+    fleet, magika, rules = Fleet(), Magika(), load_rules()
     with tempfile.TemporaryDirectory() as scratch:
         fleet.push("magika", "3.3", write_release(Path(scratch) / "release"))
         fleet.apply(HERE / "deployment.yaml", "magika")

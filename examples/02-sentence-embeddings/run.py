@@ -21,7 +21,7 @@ HERE = Path(__file__).resolve().parent
 
 def main() -> None:
     """Push, deploy to Ashburn, ask everywhere, compare."""
-    fleet = Fleet.from_environment()
+    fleet = Fleet()
     with tempfile.TemporaryDirectory() as scratch:
         release = write_release(Path(scratch) / "release")
         fleet.push("minilm", "1", release, "--task", "feature-extraction")

@@ -45,7 +45,7 @@ def ask_with_curl(gateway_url: str) -> list[dict[str, Any]]:
 
 def main() -> None:
     """Train, push, deploy, ask everywhere, compare."""
-    fleet, digits, diabetes = Fleet.from_environment(), train_digits(), train_diabetes()
+    fleet, digits, diabetes = Fleet(), train_digits(), train_diabetes()
     with tempfile.TemporaryDirectory() as scratch:
         for name, directory in write_releases(Path(scratch)).items():
             fleet.push(name, "1", directory)

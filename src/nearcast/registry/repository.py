@@ -1,0 +1,220 @@
+"""One TUF repository in an object store, seen by the holder of its online key.
+
+Order of a publication: what targets name, then ``N.targets.json``, ``N.snapshot.json``, and ``timestamp.json`` last.
+Only the last write changes what clients see; a publication that was cut short leaves files that nothing names, and the
+next one steps over them (a numbered name never gets a second content, so caches in front stay right).
+
+Not decided here: what stands in the targets (:mod:`releases`, :mod:`plans`). One writer per repository at a time: the
+callers hold a lock, and replicas of a control plane are serialised by their database. Two of them at once could at
+worst both take the same number, and ``create`` lets one of them win.
+"""
+
+import contextlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from securesystemslib.signer import Signer
+from tuf.api.metadata import Metadata, Signed, Snapshot, Targets, Timestamp
+
+from nearcast.errors import Conflict, IntegrityError
+from nearcast.registry.objects import Objects
+from nearcast.registry.trust import (
+    Clock,
+    Lifetimes,
+    Role,
+    latest_root,
+    meta_file,
+    signed_bytes,
+    stored_target,
+    target_sha256,
+    verified,
+)
+
+_numbered = re.compile(r"(\d+)\.(targets|snapshot)\.json")
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What clients see now. ``targets_bytes`` is the signed file itself."""
+
+    timestamp: Timestamp
+    snapshot: Snapshot
+    targets: Targets
+    targets_bytes: bytes
+
+
+class SignedFolder:
+    """The metadata under ``<prefix>/metadata/`` and the targets under ``<prefix>/targets/``."""
+
+    def __init__(self, objects: Objects, prefix: str, signer: Signer, now: Clock, lifetimes: Lifetimes) -> None:
+        self._objects = objects
+        self._signer = signer
+        self._now = now
+        self._lifetimes = lifetimes
+        self.prefix = prefix
+
+    def roots(self) -> list[bytes]:
+        """All versions of the root, from the first; empty where there is none."""
+        found: list[bytes] = []
+        while (data := self._objects.read(self._metadata(f"{len(found) + 1}.root.json"))) is not None:
+            found.append(data)
+        return found
+
+    def add_roots(self, roots: Sequence[bytes]) -> bool:
+        """Write those versions of the root that are missing; whether any was.
+
+        Raises:
+            Conflict: a version is there with another content.
+        """
+        added = False
+        for version, data in enumerate(roots, start=1):
+            path = self._metadata(f"{version}.root.json")
+            if self._objects.create(path, data):
+                added = True
+            elif self._objects.read(path) != data:
+                raise Conflict(
+                    f"{path} exists with another content: this repository was begun with other keys",
+                    hint="use the keys of its beginning, or an empty data directory",
+                )
+        return added
+
+    def current(self) -> Published | None:
+        """What is published, or None before the first publication.
+
+        Raises:
+            IntegrityError: the store holds something that our keys never signed.
+        """
+        head = self._objects.read(self._metadata("timestamp.json"))
+        roots = self.roots()
+        if head is None or not roots:
+            return None
+        timestamp = self._by_any_root(Timestamp, head, roots)
+        snapshot = self._by_any_root(Snapshot, self._numbered(timestamp.snapshot_meta.version, "snapshot"), roots)
+        body = self._numbered(snapshot.meta["targets.json"].version, "targets")
+        return Published(timestamp, snapshot, self._by_any_root(Targets, body, roots), body)
+
+    def publish(self, targets: bytes, version: int, *, minimum: int = 1) -> None:
+        """Make ``targets`` (signed, of that version) what clients see. The targets' files are there already.
+
+        Args:
+            minimum: snapshot and timestamp get at least this version.
+
+        Raises:
+            Conflict: another list of targets was published under this version.
+        """
+        path = self._metadata(f"{version}.targets.json")
+        if not self._objects.create(path, targets) and self._objects.read(path) != targets:
+            raise Conflict(f"version {version} of {self.prefix}/targets was taken meanwhile by another list")
+        self._point_at(targets, version, self.current(), minimum)
+
+    def free_targets_version(self, minimum: int) -> int:
+        """The lowest version from ``minimum`` on that no targets file has."""
+        while self._objects.stat(self._metadata(f"{minimum}.targets.json")) is not None:
+            minimum += 1
+        return minimum
+
+    def sign_timestamp(self, published: Published) -> None:
+        """Publish a new timestamp of the same snapshot."""
+        version = published.timestamp.version + 1
+        self._write_timestamp(published.timestamp.snapshot_meta.version, version)
+
+    def renew(self, now: datetime) -> bool:
+        """Sign timestamp and snapshot anew when half of their life is over; whether anything was signed."""
+        published = self.current()
+        if published is None:
+            return False
+        if stale(published.snapshot, self._lifetimes.snapshot, now):
+            self._point_at(published.targets_bytes, published.targets.version, published, 1)
+            return True
+        if stale(published.timestamp, self._lifetimes.timestamp, now):
+            self.sign_timestamp(published)
+            return True
+        return False
+
+    def targets_file(self, version: int) -> bytes | None:
+        """A numbered list of targets, published or not, unverified."""
+        return self._objects.read(self._metadata(f"{version}.targets.json"))
+
+    def drop_targets(self, version: int) -> None:
+        """Remove a numbered list of targets that was never published."""
+        self._objects.delete(self._metadata(f"{version}.targets.json"))
+
+    def prune(self, keep: int) -> int:
+        """Remove old snapshots and targets, all but the newest ``keep`` of each, and target files that none of the
+        kept ones names; how many objects went. Never for releases: their files are named by the newest list."""
+        published = self.current()
+        if published is None:
+            return 0
+        paths = sorted(self._objects.paths(self.prefix))
+        lists = self._old(paths, "targets", published.targets.version, keep)
+        gone = [*self._old(paths, "snapshot", published.snapshot.version, keep), *lists]
+        named: set[str] = set()
+        for path in paths:
+            if _numbered.fullmatch(path.rpartition("/")[2]) and ".targets." in path and path not in lists:
+                named |= self._named_by(path)
+        gone += [path for path in paths if path.startswith(f"{self.prefix}/targets/") and path not in named]
+        for path in gone:
+            self._objects.delete(path)
+        return len(gone)
+
+    def _old(self, paths: Sequence[str], role: str, newest: int, keep: int) -> list[str]:
+        found = [
+            (int(match[1]), path)
+            for path in paths
+            if (match := _numbered.fullmatch(path.rpartition("/")[2])) and match[2] == role and int(match[1]) <= newest
+        ]
+        return [path for _, path in sorted(found)[:-keep]]
+
+    def _named_by(self, path: str) -> set[str]:
+        data = self._objects.read(path)
+        targets = Metadata[Targets].from_bytes(data).signed.targets if data else {}
+        return {
+            f"{self.prefix}/targets/{stored_target(name, target_sha256(target, self.prefix))}"
+            for name, target in targets.items()
+        }
+
+    def _point_at(self, targets: bytes, version: int, before: Published | None, minimum: int) -> None:
+        number = max(minimum, 1 if before is None else before.snapshot.version + 1)
+        while True:
+            snapshot = Snapshot(
+                version=number,
+                expires=self._now() + self._lifetimes.snapshot,
+                meta={"targets.json": meta_file(targets, version)},
+            )
+            data = signed_bytes(snapshot, [self._signer])
+            if self._objects.create(self._metadata(f"{number}.snapshot.json"), data):
+                break
+            number += 1  # the name is taken by a publication that was cut short
+        self._write_timestamp(number, max(minimum, 1 if before is None else before.timestamp.version + 1))
+
+    def _write_timestamp(self, snapshot_version: int, version: int) -> None:
+        snapshot = self._numbered(snapshot_version, "snapshot")
+        timestamp = Timestamp(
+            version=version,
+            expires=self._now() + self._lifetimes.timestamp,
+            snapshot_meta=meta_file(snapshot, snapshot_version),
+        )
+        self._objects.replace(self._metadata("timestamp.json"), signed_bytes(timestamp, [self._signer]))
+
+    def _by_any_root(self, kind: type[Role], data: bytes, roots: Sequence[bytes]) -> Role:
+        """``data`` verified by the newest root that accepts it: after a change of keys the last files are old ones."""
+        for count in range(len(roots), 1, -1):
+            with contextlib.suppress(IntegrityError):
+                return verified(kind, data, latest_root(roots[:count], self.prefix), self.prefix)
+        return verified(kind, data, latest_root(roots[:1], self.prefix), self.prefix)
+
+    def _metadata(self, name: str) -> str:
+        return f"{self.prefix}/metadata/{name}"
+
+    def _numbered(self, version: int, role: str) -> bytes:
+        data = self._objects.read(self._metadata(f"{version}.{role}.json"))
+        if data is None:
+            raise IntegrityError(f"{self.prefix}: {version}.{role}.json is signed for, and missing in the store")
+        return data
+
+
+def stale(signed: Signed, lifetime: timedelta, now: datetime) -> bool:
+    """Whether half of its life is over."""
+    return signed.expires - now < lifetime / 2

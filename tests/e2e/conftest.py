@@ -1,8 +1,9 @@
-"""One fleet for all end-to-end tests that do not break it. Tests that kill processes start their own (`local_fleet`)."""
+"""One fleet for all end-to-end tests that do not break it; tests that kill processes start their own."""
 
 from collections.abc import Iterator
 
 import pytest
+
 from e2e.local_fleet import LocalFleet, local_fleet
 
 

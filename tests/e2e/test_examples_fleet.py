@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from e2e.local_fleet import LocalFleet
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"

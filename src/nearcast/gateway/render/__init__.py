@@ -6,7 +6,7 @@ Does not decide shares and orders (`planning.routes`), and starts nothing (`gate
 """
 
 from nearcast.gateway.render.document import Document, GatewayFiles, Json, Message
-from nearcast.gateway.render.identity import Identity, identity_secret, authority_secret
+from nearcast.gateway.render.identity import Identity, authority_secret, identity_secret
 from nearcast.gateway.render.inputs import GatewayInputs, Listen, LocalModel
 from nearcast.gateway.render.whole import render
 

@@ -1,9 +1,52 @@
-"""The renderer's one function."""
+"""The renderer's one function, and the static part of the configuration."""
 
-from nearcast.gateway.render.document import GatewayFiles
+from typing import Final
+
+from nearcast.gateway.render.clusters import clusters
+from nearcast.gateway.render.document import CLUSTERS_FILE, LISTENERS_FILE, GatewayFiles, Message
 from nearcast.gateway.render.inputs import GatewayInputs
+from nearcast.gateway.render.listeners import listeners
+from nearcast.gateway.render.peer import peer_routes, probe_routes
+from nearcast.gateway.render.places import decisions
+from nearcast.gateway.render.public import public_routes
+from nearcast.resources import wire
+
+ADMIN_MODE: Final = 0o600
 
 
 def render(inputs: GatewayInputs) -> GatewayFiles:
-    """The configuration of the gateway that ``inputs`` describes."""
-    raise NotImplementedError
+    """The configuration of the gateway that ``inputs`` describes.
+
+    Args:
+        inputs: plan, local sockets, route table, addresses and directories.
+
+    Returns:
+        The files. Cost: O(models x shares + peers); equal inputs give equal bytes.
+    """
+    decided = decisions(inputs)
+    return GatewayFiles(
+        bootstrap=_bootstrap(inputs),
+        clusters=clusters(inputs, decided),
+        listeners=listeners(inputs),
+        routes={
+            "public": public_routes(inputs, decided),
+            "peer": peer_routes(inputs),
+            "probe": probe_routes(inputs),
+        },
+    )
+
+
+def _bootstrap(inputs: GatewayInputs) -> Message:
+    """What an Envoy is started with: its name, its admin pipe (mode 0600), and where its files are."""
+    return {
+        "node": {"id": inputs.node, "cluster": inputs.plan.site.name},
+        "admin": {"address": {"pipe": {"path": f"{inputs.run_dir}/{wire.ENVOY_ADMIN}", "mode": ADMIN_MODE}}},
+        "dynamic_resources": {
+            "cds_config": _file(inputs, CLUSTERS_FILE),
+            "lds_config": _file(inputs, LISTENERS_FILE),
+        },
+    }
+
+
+def _file(inputs: GatewayInputs, name: str) -> Message:
+    return {"resource_api_version": "V3", "path_config_source": {"path": f"{inputs.envoy_dir}/{name}"}}

@@ -1,0 +1,211 @@
+"""Answers that the gateway gives by itself: discovery and health, and errors in the caller's own shape.
+
+An error is rendered in two halves. The route says what is wrong, as plain text (:func:`refusal`). The listener's
+mappers (:func:`mappers`) put that text, and those of Envoy itself, into the shape of the path family, with a stable
+code and a retry hint; they follow from the status alone, so that listeners stay as they are when routes change.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+import nearcast
+from nearcast.gateway.render.document import TYPE_URL, Json, Message
+from nearcast.resources import wire
+from nearcast.resources.revision import canonical_json
+
+ROUTE: Final = f"{TYPE_URL}envoy.config.route.v3.Route"
+RETRY_AFTER_S: Final = 1
+
+LIVE_PATHS: Final = ("/v2/health/live", "/livez", "/liveness", "/health/liveliness", "/health/liveness")
+READY_PATHS: Final = ("/v2/health/ready", "/readyz", "/readiness", "/health/readiness")
+HEALTH_PATHS: Final = ("/health", "/healthz")
+
+CODE_BAD_REQUEST: Final = "bad_request"
+CODE_TIMEOUT: Final = "timeout"
+CODE_PLACE_FAILED: Final = "place_failed"
+CODE_NOT_PERMITTED: Final = "caller_not_permitted"
+FULL_NO_ENGINE: Final = "no-engine"
+"""Value of ``x-nearcast-full``: the engine behind this gateway does not answer."""
+FULL_NOT_PERMITTED: Final = "not-permitted"
+"""Value of ``x-nearcast-full``: this gateway does not serve the model to the caller's site."""
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayError:
+    """What an answer of the gateway itself is called.
+
+    Attributes:
+        status: HTTP status that it is recognised by; with ``or_above`` those above, too.
+        code: stable code, in the header ``x-nearcast-error`` and in OpenAI's body.
+        kind: OpenAI's ``type``.
+        meaning: for the reference.
+        with_header: recognised only when the request has this header by then.
+        full: value of ``x-nearcast-full`` when nothing else has set it: the caller may try elsewhere.
+    """
+
+    status: int
+    code: str
+    kind: str
+    meaning: str
+    with_header: str | None = None
+    or_above: bool = False
+    full: str | None = None
+
+
+_INVALID: Final = "invalid_request_error"
+_TOO_LARGE: Final = GatewayError(413, wire.CODE_BODY_TOO_LARGE, _INVALID, "The body is over 64 MiB.")
+_NOT_ACCEPTED: Final = GatewayError(400, CODE_BAD_REQUEST, _INVALID, "The request was not accepted.", or_above=True)
+
+PUBLIC_ERRORS: Final = (
+    GatewayError(
+        400,
+        wire.CODE_MODEL_REQUIRED,
+        _INVALID,
+        'The body is not a JSON object with one string "model" at its top level.',
+        with_header=wire.ERROR,
+    ),
+    GatewayError(
+        403,
+        wire.CODE_RESIDENCY_REFUSED,
+        "permission_error",
+        "Policies leave no place where a request that enters here may be computed. The message names them.",
+    ),
+    GatewayError(
+        404,
+        wire.CODE_MODEL_NOT_FOUND,
+        "not_found_error",
+        "No deployment of the fleet has a model of that name.",
+        with_header=wire.MODEL,
+    ),
+    GatewayError(404, wire.CODE_NOT_FOUND, "not_found_error", "No such path."),
+    GatewayError(408, wire.CODE_REQUEST_TIMEOUT, "timeout_error", "The request did not arrive in time."),
+    _TOO_LARGE,
+    GatewayError(431, wire.CODE_HEADERS_TOO_LARGE, _INVALID, "The head of the request is over the limit."),
+    GatewayError(
+        503,
+        wire.CODE_NO_PLACE_READY,
+        "overloaded_error",
+        "Places may answer, but none can now: not ready, not reachable, or it failed before it answered. Retry.",
+    ),
+    GatewayError(504, CODE_TIMEOUT, "timeout_error", "The place did not answer in time."),
+    GatewayError(500, CODE_PLACE_FAILED, "api_error", "The place's answer was not valid HTTP.", or_above=True),
+    _NOT_ACCEPTED,
+)
+"""In the order in which they are tried."""
+
+PEER_ERRORS: Final = (
+    GatewayError(
+        403,
+        CODE_NOT_PERMITTED,
+        "permission_error",
+        "The calling site may not ask for this model there (the plans of two sites differ for a moment).",
+        full=FULL_NOT_PERMITTED,
+    ),
+    _TOO_LARGE,
+    GatewayError(
+        503,
+        wire.CODE_NO_PLACE_READY,
+        "overloaded_error",
+        "The place does not have the model, or its engine does not answer.",
+        full=FULL_NO_ENGINE,
+    ),
+    GatewayError(
+        500,
+        CODE_PLACE_FAILED,
+        "api_error",
+        "The engine's answer was not valid HTTP.",
+        or_above=True,
+        full=FULL_NO_ENGINE,
+    ),
+    _NOT_ACCEPTED,
+)
+"""What a peer's gateway says by itself: it sends the caller to its next place, and is not held against the site."""
+
+
+def refusal(status: int, text: str, *, with_header: str | None = None) -> Message:
+    """A direct response with an error text, which may hold Envoy's format commands."""
+    match: Message = {"prefix": "/"}
+    if with_header:
+        match["headers"] = [{"name": with_header, "present_match": True}]
+    return {
+        "match": match,
+        "direct_response": {"status": status, "body_format": {"text_format_source": {"inline_string": text}}},
+    }
+
+
+def found(match: Message, body: Json) -> Message:
+    """A direct response with a JSON document, for GET and HEAD."""
+    method: Message = {"name": ":method", "string_match": {"safe_regex": {"regex": "GET|HEAD"}}}
+    return {
+        "match": {**match, "headers": [method]},
+        "direct_response": {"status": 200, "body": {"inline_string": canonical_json(body).decode()}},
+        "response_headers_to_add": [header("content-type", "application/json")],
+    }
+
+
+def header(name: str, value: str, *, append: bool = False) -> Message:
+    """A header that is set, or appended to."""
+    action = "APPEND_IF_EXISTS_OR_ADD" if append else "OVERWRITE_IF_EXISTS_OR_ADD"
+    return {"header": {"key": name, "value": value}, "append_action": action}
+
+
+def literal(text: str) -> str:
+    """``text`` as part of a format string that means itself."""
+    return text.replace("%", "%%")
+
+
+def model_document(model: str) -> Json:
+    """A model as OpenAI's API describes it. The plan does not know when it was made, so ``created`` is 0."""
+    return {"id": model, "object": "model", "created": 0, "owned_by": "nearcast"}
+
+
+def discovery(models: Iterable[str]) -> list[Message]:
+    """Routes for requests that name no model: discovery, health in the usual spellings."""
+    listing: Json = {"object": "list", "data": [model_document(model) for model in models]}
+    server: Json = {"name": "nearcast", "version": nearcast.__version__, "extensions": ["binary_tensor_data"]}
+    return [
+        *(found({"path": path}, listing) for path in ("/v1/models", "/v1/models/")),
+        *(found({"path": path}, server) for path in ("/v2", "/v2/")),
+        *(found({"path": path}, {"live": True}) for path in LIVE_PATHS),
+        *(found({"path": path}, {"ready": True}) for path in READY_PATHS),
+        *(found({"path": path}, {"status": "ok"}) for path in HEALTH_PATHS),
+    ]
+
+
+def mappers(errors: Iterable[GatewayError]) -> list[Json]:
+    """What turns an error text of ours or of Envoy into one of ``errors``, in the shape of the path family."""
+    return [mapper for error in errors for mapper in _both_shapes(error)]
+
+
+def _both_shapes(error: GatewayError) -> list[Message]:
+    text = "%LOCAL_REPLY_BODY%"
+    openai: Json = {"error": {"message": text, "type": error.kind, "param": None, "code": error.code}}
+    headers: list[Json] = [header(wire.ERROR, error.code)]
+    if error.status == 503:
+        headers.append(header(wire.RETRY_AFTER, str(RETRY_AFTER_S)))
+    if error.full:
+        headers.append({"header": {"key": wire.FULL, "value": error.full}, "append_action": "ADD_IF_ABSENT"})
+    filters: list[Json] = [_status_filter(error.status, "GE" if error.or_above else "EQ")]
+    if error.with_header:
+        filters.append(_header_filter(error.with_header, {"present_match": True}))
+    openai_path = _header_filter(":path", {"string_match": {"safe_regex": {"regex": "/v1/.*|/m/[^/]*/v1/.*"}}})
+    return [
+        _mapper([*filters, openai_path], openai, headers),
+        _mapper(filters, {"error": text}, headers),
+    ]
+
+
+def _mapper(filters: list[Json], body: Json, headers: list[Json]) -> Message:
+    match: Json = {"and_filter": {"filters": filters}} if len(filters) > 1 else filters[0]
+    return {"filter": match, "body_format_override": {"json_format": body}, "headers_to_add": headers}
+
+
+def _header_filter(name: str, match: Message) -> Message:
+    return {"header_filter": {"header": {"name": name, **match}}}
+
+
+def _status_filter(status: int, comparison: str) -> Message:
+    # Access log filters want a runtime key; it is never set.
+    value: Message = {"default_value": status, "runtime_key": "nearcast.unused"}
+    return {"status_code_filter": {"comparison": {"op": comparison, "value": value}}}

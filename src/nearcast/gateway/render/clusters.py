@@ -1,0 +1,222 @@
+"""Clusters: one per place, shared by all models, and one composite per (model, order of places). ADR 002.
+
+Every number here is there because leaving it at Envoy's default failed a probe; the reason stands beside it.
+"""
+
+from typing import Final
+
+from nearcast.gateway.render.document import CLUSTER_TYPE, TYPE_URL, Document, Message
+from nearcast.gateway.render.identity import authority_reference, identity_reference
+from nearcast.gateway.render.inputs import GatewayInputs, LocalModel
+from nearcast.gateway.render.places import (
+    Decision,
+    Routed,
+    engine_cluster,
+    order_cluster,
+    place_cluster,
+    site_cluster,
+)
+from nearcast.resources import wire
+from nearcast.resources.plan import Peer
+
+STATUS_CLUSTER: Final = "engine.status"
+VIA: Final = "x-nearcast-via"
+"""Put by peer listeners on every answer: what is wrong with it is not the peer's gateway."""
+REASON_LOCAL_FIRST: Final = "if_local_first"
+REASON_LOCAL_LATER: Final = "if_local_later"
+REASON_NOT_HERE: Final = "if_not_here"
+
+WINDOW_BYTES: Final = 16 * 1024 * 1024
+CONNECTION_WINDOW_BYTES: Final = 64 * 1024 * 1024
+
+_HTTP_OPTIONS: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+
+
+def clusters(inputs: GatewayInputs, decided: dict[str, Decision]) -> Document:
+    """All clusters of ``inputs``, in a stable order: places first, since composites name them."""
+    engines = [_engine(inputs, item) for item in sorted(inputs.local, key=lambda item: (item.model, item.version))]
+    peers = [_site(inputs, peer) for peer in inputs.plan.peers if peer.addresses]
+    composites = {
+        order_cluster(inputs, model, share.order): _composite(inputs, model, share.order)
+        for model, decision in decided.items()
+        if isinstance(decision, Routed)
+        for share in decision.shares
+        if len(share.order) > 1
+    }
+    ordered = [composites[name] for name in sorted(composites)]
+    return Document(CLUSTER_TYPE, (*engines, *peers, _status(inputs), *ordered))
+
+
+def http2_options() -> Message:
+    """HTTP/2 between gateways: pings find a dead link, so that its requests are reset and go elsewhere."""
+    return {**http2_windows(), "connection_keepalive": {"interval": "10s", "timeout": "5s"}}
+
+
+def http2_windows() -> Message:
+    """Windows for large bodies over long round trips."""
+    return {
+        "initial_stream_window_size": WINDOW_BYTES,
+        "initial_connection_window_size": CONNECTION_WINDOW_BYTES,
+    }
+
+
+def _engine(inputs: GatewayInputs, local: LocalModel) -> Message:
+    endpoint = _endpoint(
+        {"pipe": {"path": local.socket_path}},
+        site=inputs.plan.site.name,
+        reasons={REASON_LOCAL_FIRST: "local", REASON_LOCAL_LATER: "local", REASON_NOT_HERE: "local"},
+    )
+    return _place(engine_cluster(local.model, local.version), "1s", [endpoint], {"http_protocol_options": {}})
+
+
+def _site(inputs: GatewayInputs, peer: Peer) -> Message:
+    endpoints = []
+    for address in peer.addresses:
+        host, _, port = address.rpartition(":")
+        endpoint = _endpoint(
+            {"socket_address": {"address": host.strip("[]"), "port_value": int(port)}},
+            site=peer.site.name,
+            reasons={REASON_LOCAL_FIRST: "spill", REASON_LOCAL_LATER: "balance", REASON_NOT_HERE: "nearest"},
+            # SNI and the DNS name that the peer's certificate must carry.
+            hostname=peer.server_name,
+        )
+        endpoints.append(endpoint)
+    # Connecting takes two round trips (TCP, TLS), so the time-out has room for a site on the other side of the earth.
+    cluster = _place(site_cluster(peer.site.name), "3s", endpoints, {"http2_protocol_options": http2_options()})
+    return {**cluster, "transport_socket": _peer_tls(inputs.envoy_dir)}
+
+
+def _status(inputs: GatewayInputs) -> Message:
+    """The engine process's load report. Not a place: no ejection, so that the report is there when trouble is."""
+    return {
+        "name": STATUS_CLUSTER,
+        "type": "STATIC",
+        "connect_timeout": "1s",
+        "load_assignment": _assignment(
+            STATUS_CLUSTER,
+            [{"endpoint": {"address": {"pipe": {"path": f"{inputs.run_dir}/{wire.ENGINE_STATUS}"}}}}],
+        ),
+    }
+
+
+def _composite(inputs: GatewayInputs, model: str, order: tuple[str, ...]) -> Message:
+    """Places in the order in which attempts go to them. It has no hosts of its own, but the router asks *its* breakers
+    and error matcher, so they are those of the places."""
+    return {
+        "name": order_cluster(inputs, model, order),
+        "connect_timeout": "1s",
+        "lb_policy": "CLUSTER_PROVIDED",
+        "cluster_type": {
+            "name": "envoy.clusters.composite",
+            "typed_config": {
+                "@type": f"{TYPE_URL}envoy.extensions.clusters.composite.v3.ClusterConfig",
+                "clusters": [{"name": place_cluster(inputs, model, site)} for site in order],
+            },
+        },
+        "typed_extension_protocol_options": _protocol(
+            {"use_downstream_protocol_config": {"http_protocol_options": {}, "http2_protocol_options": {}}}
+        ),
+        "circuit_breakers": _breakers(),
+    }
+
+
+def _place(name: str, connect_timeout: str, endpoints: list[Message], protocol: Message) -> Message:
+    return {
+        "name": name,
+        "type": "STATIC",
+        "connect_timeout": connect_timeout,
+        "lb_policy": "LEAST_REQUEST",
+        "typed_extension_protocol_options": _protocol({"explicit_http_config": protocol}),
+        "circuit_breakers": _breakers(),
+        "ignore_health_on_host_removal": True,
+        # By default a place whose hosts are all ejected gets traffic again ("panic"): never to the dead ones.
+        "common_lb_config": {"healthy_panic_threshold": {"value": 0}},
+        "outlier_detection": {
+            "consecutive_5xx": 5,
+            "interval": "0.5s",
+            "base_ejection_time": "2s",
+            # An engine is back in seconds; Envoy's default lets ejections grow to five minutes.
+            "max_ejection_time": "5s",
+            "max_ejection_percent": 100,
+            "always_eject_one_host": True,
+        },
+        "load_assignment": _assignment(name, endpoints),
+    }
+
+
+def _assignment(name: str, endpoints: list[Message]) -> Message:
+    return {"cluster_name": name, "endpoints": [{"lb_endpoints": [*endpoints]}]}
+
+
+def _endpoint(address: Message, *, site: str, reasons: dict[str, str], hostname: str | None = None) -> Message:
+    """One host. Its metadata become the answer headers site and reason, right after retries and inside composites."""
+    endpoint: Message = {"address": address}
+    if hostname is not None:
+        endpoint["hostname"] = hostname
+    return {"endpoint": endpoint, "metadata": {"filter_metadata": {"nearcast": {"site": site, **reasons}}}}
+
+
+def _protocol(options: Message) -> Message:
+    return {
+        _HTTP_OPTIONS: {
+            "@type": f"{TYPE_URL}{_HTTP_OPTIONS}",
+            **options,
+            "outlier_detection": {"error_matcher": _broken()},
+        }
+    }
+
+
+def _broken() -> Message:
+    """What counts towards ejection: a 5xx that is neither "full" nor told by a peer's gateway about its own engine.
+
+    A full engine is not a broken one; and one broken engine at a peer must not cost us the peer's other models (the
+    peer ejects that engine itself).
+    """
+    return {
+        "and_match": {
+            "rules": [
+                _header_rule(":status", {"string_match": {"safe_regex": {"regex": "50[0234]"}}}),
+                {"not_match": _header_rule(wire.FULL, {"present_match": True})},
+                {"not_match": _header_rule(VIA, {"present_match": True})},
+            ]
+        }
+    }
+
+
+def _header_rule(name: str, match: Message) -> Message:
+    return {"http_response_headers_match": {"headers": [{"name": name, **match}]}}
+
+
+def _breakers() -> Message:
+    """High safety bounds, not capacities: an overflow is never retried. The default retry budget lets 13 of 16 fail."""
+    return {
+        "thresholds": [
+            {
+                "max_connections": 4096,
+                "max_pending_requests": 4096,
+                "max_requests": 4096,
+                "retry_budget": {"budget_percent": {"value": 100}, "min_retry_concurrency": 64},
+            }
+        ]
+    }
+
+
+def _peer_tls(envoy_dir: str) -> Message:
+    return {
+        "name": "envoy.transport_sockets.tls",
+        "typed_config": {
+            "@type": f"{TYPE_URL}envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
+            "auto_host_sni": True,
+            "auto_sni_san_validation": True,
+            "common_tls_context": {
+                "alpn_protocols": ["h2"],
+                # The maximum for upstreams defaults to 1.2: a minimum of 1.3 alone means no connection.
+                "tls_params": {
+                    "tls_minimum_protocol_version": "TLSv1_3",
+                    "tls_maximum_protocol_version": "TLSv1_3",
+                },
+                "tls_certificate_sds_secret_configs": [identity_reference(envoy_dir)],
+                "validation_context_sds_secret_config": authority_reference(envoy_dir),
+            },
+        },
+    }

@@ -1,0 +1,200 @@
+"""Listeners: public (clients), peer (other sites, mutual TLS), probe (the agent, a pipe). They hardly ever change.
+
+What follows from the plan lies in routes. Only the emulated round trips, which exist in fleets on one machine alone,
+and the addresses are rendered into listeners.
+"""
+
+import re
+from typing import Final
+
+from nearcast.gateway.render import answers
+from nearcast.gateway.render.clusters import http2_options, http2_windows
+from nearcast.gateway.render.document import LISTENER_TYPE, TYPE_URL, Document, Json, Message, routes_file
+from nearcast.gateway.render.identity import authority_reference, identity_reference
+from nearcast.gateway.render.inputs import GatewayInputs
+from nearcast.gateway.render.lua import MODEL_OF_REQUEST
+from nearcast.gateway.render.peer import nobody
+from nearcast.gateway.render.public import MAX_BODY_BYTES, MODEL_STATE, model_headers_removed
+from nearcast.resources import wire
+from nearcast.resources.plan import site_id_prefix
+
+_HCM: Final = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
+_FILTERS: Final = f"{TYPE_URL}envoy.extensions.filters.http"
+
+
+def listeners(inputs: GatewayInputs) -> Document:
+    """The three listeners."""
+    return Document(LISTENER_TYPE, (_public(inputs), _peer(inputs), _probe(inputs)))
+
+
+def _public(inputs: GatewayInputs) -> Message:
+    filters: list[Json] = [
+        _filter("body_size_limit", "BodySizeLimit", {"max_request_bytes": MAX_BODY_BYTES}),
+        _filter("lua", "Lua", {"default_source_code": {"inline_string": MODEL_OF_REQUEST}}),
+        _model_state(),
+        _router(),
+    ]
+    manager: Message = {
+        **_manager(inputs, "public", filters),
+        "local_reply_config": {"mappers": answers.mappers(answers.PUBLIC_ERRORS)},
+        "http2_protocol_options": {"max_concurrent_streams": 100, **http2_windows()},
+        "common_http_protocol_options": {"idle_timeout": "300s"},
+    }
+    return {
+        **_listener("public", inputs.listen.public_host, inputs.listen.public_port),
+        "filter_chains": [{"filters": [_network_filter(manager)]}],
+    }
+
+
+def _peer(inputs: GatewayInputs) -> Message:
+    filters: list[Json] = [*_emulated_round_trips(inputs), nobody(), _router()]
+    manager: Message = {
+        **_manager(inputs, "peer", filters),
+        # Envoy itself writes who calls into x-forwarded-client-cert, and removes what the caller wrote there.
+        "forward_client_cert_details": "SANITIZE_SET",
+        "set_current_client_cert_details": {"uri": True},
+        "local_reply_config": {"mappers": answers.mappers(answers.PEER_ERRORS)},
+        "http2_protocol_options": {"max_concurrent_streams": 1024, **http2_options()},
+        # Without an end a connection outlives the identity that it was made with.
+        "common_http_protocol_options": {"idle_timeout": "300s", "max_connection_duration": "3600s"},
+    }
+    return {
+        **_listener("peer", inputs.listen.peer_host, inputs.listen.peer_port),
+        "filter_chains": [{"transport_socket": _peer_tls(inputs), "filters": [_network_filter(manager)]}],
+    }
+
+
+def _probe(inputs: GatewayInputs) -> Message:
+    manager = _manager(inputs, "probe", [_router()])
+    return {
+        "name": "probe",
+        "address": {"pipe": {"path": f"{inputs.run_dir}/{wire.ENVOY_PROBE}", "mode": 0o600}},
+        "filter_chains": [{"filters": [_network_filter(manager)]}],
+    }
+
+
+def _listener(name: str, host: str, port: int) -> Message:
+    return {
+        "name": name,
+        "address": {"socket_address": {"address": host, "port_value": port}},
+        "per_connection_buffer_limit_bytes": MAX_BODY_BYTES,
+        # With SO_REUSEPORT a second Envoy on the same port would silently take half of the requests.
+        "enable_reuse_port": False,
+    }
+
+
+def _manager(inputs: GatewayInputs, name: str, filters: list[Json]) -> Message:
+    """An HTTP connection manager with what all listeners share."""
+    path: Message = {"path": f"{inputs.envoy_dir}/{routes_file(name)}"}
+    removed: Message = {
+        "@type": f"{TYPE_URL}envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation",
+        "mutations": _mutations(name),
+    }
+    return {
+        "stat_prefix": name,
+        "rds": {
+            "route_config_name": name,
+            "config_source": {"resource_api_version": "V3", "path_config_source": path},
+        },
+        "http_filters": filters,
+        "early_header_mutation_extensions": [
+            {"name": "envoy.http.early_header_mutation.header_mutation", "typed_config": removed}
+        ],
+        "use_remote_address": True,
+        "generate_request_id": False,
+        "preserve_external_request_id": True,
+        "server_name": "nearcast",
+        "normalize_path": True,
+        "merge_slashes": True,
+        "path_with_escaped_slashes_action": "REJECT_REQUEST",
+        "stream_idle_timeout": "300s",
+        "request_headers_timeout": "10s",
+    }
+
+
+def _mutations(name: str) -> list[Json]:
+    """Clients may set neither our headers nor Envoy's; peers may say the model."""
+    removed = model_headers_removed()
+    return removed if name == "public" else removed[1:]
+
+
+def _model_state() -> Message:
+    """The model as filter state, which routes match on; cleared route caches make Envoy choose the route again."""
+    entry: Message = {
+        "object_key": MODEL_STATE,
+        "factory_key": "envoy.string",
+        "skip_if_empty": True,
+        "format_string": {
+            "text_format_source": {"inline_string": f"%REQ({wire.MODEL})%"},
+            "omit_empty_values": True,
+        },
+    }
+    config: Message = {
+        "@type": f"{_FILTERS}.set_filter_state.v3.Config",
+        "clear_route_cache": True,
+        "on_request_headers": [entry],
+    }
+    return {"name": "envoy.filters.http.set_filter_state", "typed_config": config}
+
+
+def _emulated_round_trips(inputs: GatewayInputs) -> list[Message]:
+    """One delay per caller, recognised by its certificate, for every request that it sends, probes too."""
+    plan = inputs.plan
+    delays = {caller: seconds for caller, seconds in plan.emulated_round_trip_s.items() if seconds > 0}
+    return [
+        {
+            "name": f"delay:{caller}",
+            "typed_config": {
+                "@type": f"{_FILTERS}.fault.v3.HTTPFault",
+                "headers": [
+                    {
+                        "name": "x-forwarded-client-cert",
+                        "string_match": {
+                            "safe_regex": {"regex": f".*;URI={re.escape(site_id_prefix(plan.fleet, caller))}[^;,/]+"}
+                        },
+                    }
+                ],
+                "delay": {"fixed_delay": f"{seconds:.6f}s", "percentage": {"numerator": 100}},
+            },
+        }
+        for caller, seconds in sorted(delays.items())
+    ]
+
+
+def _peer_tls(inputs: GatewayInputs) -> Message:
+    validation: Message = {
+        "default_validation_context": {
+            "match_typed_subject_alt_names": [
+                {"san_type": "URI", "matcher": {"prefix": f"spiffe://{inputs.plan.fleet}/site/"}}
+            ]
+        },
+        "validation_context_sds_secret_config": authority_reference(inputs.envoy_dir),
+    }
+    context: Message = {
+        "@type": f"{TYPE_URL}envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
+        "require_client_certificate": True,
+        "common_tls_context": {
+            "alpn_protocols": ["h2"],
+            "tls_params": {"tls_minimum_protocol_version": "TLSv1_3", "tls_maximum_protocol_version": "TLSv1_3"},
+            "tls_certificate_sds_secret_configs": [identity_reference(inputs.envoy_dir)],
+            "combined_validation_context": validation,
+        },
+    }
+    return {"name": "envoy.transport_sockets.tls", "typed_config": context}
+
+
+def _filter(name: str, message: str, config: Message) -> Message:
+    typed: Message = {"@type": f"{_FILTERS}.{name}.v3.{message}", **config}
+    return {"name": f"envoy.filters.http.{name}", "typed_config": typed}
+
+
+def _router() -> Message:
+    # Otherwise every answer tells what the upstream took, and how it was found.
+    return _filter("router", "Router", {"suppress_envoy_headers": True})
+
+
+def _network_filter(manager: Message) -> Message:
+    return {
+        "name": "envoy.filters.network.http_connection_manager",
+        "typed_config": {"@type": f"{TYPE_URL}{_HCM}", **manager},
+    }

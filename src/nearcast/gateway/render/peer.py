@@ -1,0 +1,121 @@
+"""The peer side: what other sites of the fleet may ask of this node's own engines, and the agent's way to the peers.
+
+Peer routes name local clusters only, so a request takes one hop between sites at most. Who may call which model is
+decided per route (RBAC by the SPIFFE id in the client's certificate), so that a new plan changes routes and no
+listener; the listener's own rule refuses everybody.
+"""
+
+from collections.abc import Iterable
+from typing import Final
+
+from nearcast.gateway.render import answers
+from nearcast.gateway.render.clusters import STATUS_CLUSTER, VIA
+from nearcast.gateway.render.document import ROUTES_TYPE, TYPE_URL, Document, Message
+from nearcast.gateway.render.inputs import GatewayInputs
+from nearcast.gateway.render.places import callers_of, engine_cluster, site_cluster
+from nearcast.gateway.render.public import MAX_BODY_BYTES, by_model, reconnects
+from nearcast.resources import wire
+from nearcast.resources.plan import SiteFacts, SitePlan, site_id_prefix
+
+RBAC: Final = "envoy.filters.http.rbac"
+_RBAC_TYPE: Final = f"{TYPE_URL}envoy.extensions.filters.http.rbac.v3"
+_PROBE_TIMEOUT: Final = "2s"
+
+
+def peer_routes(inputs: GatewayInputs) -> Document:
+    """Routes of the peer listener."""
+    plan = inputs.plan
+    models = sorted({local.model for local in inputs.local if inputs.serving(local.model)})
+    named = {model: [_local(inputs, model, callers_of(inputs, model))] for model in models}
+    source: Message = {
+        "name": "model",
+        "typed_config": {
+            "@type": f"{TYPE_URL}envoy.type.matcher.v3.HttpRequestHeaderMatchInput",
+            "header_name": wire.MODEL,
+        },
+    }
+    absent: Message = {
+        **answers.refusal(503, f"model %REQ({wire.MODEL})% is not served at this site"),
+        "response_headers_to_add": [answers.header(wire.FULL, wire.FULL_NO_MODEL)],
+    }
+    load: Message = {"match": {"path": wire.LOAD_PATH}, "route": {"cluster": STATUS_CLUSTER, "timeout": _PROBE_TIMEOUT}}
+    unnamed = [_permitted(plan, plan.callers, load), _permitted(plan, plan.callers, absent)]
+    configuration: Message = {
+        "name": "peer",
+        "virtual_hosts": [{"name": "peer", "domains": ["*"], "matcher": by_model(source, named, unnamed)}],
+        "response_headers_to_add": [answers.header(VIA, plan.site.name)],
+    }
+    return Document(ROUTES_TYPE, (configuration,))
+
+
+def probe_routes(inputs: GatewayInputs) -> Document:
+    """Routes of the probe listener: load reports of the local engine and, over the links of requests, of peers."""
+    peers: list[Message] = [
+        {
+            "match": {"path": f"/-/peers/{peer.site.name}/load"},
+            "route": {
+                "cluster": site_cluster(peer.site.name),
+                "prefix_rewrite": wire.LOAD_PATH,
+                "timeout": _PROBE_TIMEOUT,
+            },
+        }
+        for peer in inputs.plan.peers
+        if peer.addresses
+    ]
+    local: Message = {
+        "match": {"path": wire.LOAD_PATH},
+        "route": {"cluster": STATUS_CLUSTER, "timeout": _PROBE_TIMEOUT},
+    }
+    host: Message = {
+        "name": "probe",
+        "domains": ["*"],
+        "routes": [local, *peers, answers.refusal(404, "no such peer")],
+    }
+    return Document(ROUTES_TYPE, ({"name": "probe", "virtual_hosts": [host]},))
+
+
+def _local(inputs: GatewayInputs, model: str, callers: Iterable[SiteFacts]) -> Message:
+    serving = inputs.serving(model)
+    assert serving is not None  # noqa: S101  (the caller lists served models only)
+    route: Message = {
+        "name": model,
+        "match": {"prefix": "/"},
+        "request_body_buffer_limit": MAX_BODY_BYTES,
+        "route": {
+            "cluster": engine_cluster(model, serving.version),
+            "timeout": "0s",
+            "retry_policy": reconnects(),
+        },
+    }
+    return _permitted(inputs.plan, callers, route)
+
+
+def _permitted(plan: SitePlan, callers: Iterable[SiteFacts], route: Message) -> Message:
+    """``route`` for nodes of ``callers`` that are not revoked; nobody where there is no caller."""
+    prefixes: list[Message] = [{"prefix": site_id_prefix(plan.fleet, caller.name)} for caller in callers]
+    principal: Message = {"or_ids": {"ids": [_authenticated(prefix) for prefix in prefixes]}}
+    if plan.revoked_nodes:
+        revoked: Message = {"or_ids": {"ids": [_authenticated({"exact": node}) for node in plan.revoked_nodes]}}
+        principal = {"and_ids": {"ids": [principal, {"not_id": revoked}]}}
+    policy: Message = {"permissions": [{"any": True}], "principals": [principal]}
+    return {
+        **route,
+        "typed_per_filter_config": {
+            RBAC: {
+                "@type": f"{_RBAC_TYPE}.RBACPerRoute",
+                "rbac": {"rules": {"action": "ALLOW", "policies": {"callers": policy} if prefixes else {}}},
+            }
+        },
+    }
+
+
+def _authenticated(name: Message) -> Message:
+    return {"authenticated": {"principal_name": name}}
+
+
+def nobody() -> Message:
+    """The listener's own rule: refuse. Each route says whom it is for."""
+    return {
+        "name": RBAC,
+        "typed_config": {"@type": f"{_RBAC_TYPE}.RBAC", "rules": {"action": "ALLOW", "policies": {}}},
+    }

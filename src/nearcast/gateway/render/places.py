@@ -1,0 +1,127 @@
+"""Which places may answer for each model, as the gateway will have them. The last word on residency before Envoy.
+
+The route table proposes; here every site of every order is held against the policies, the plan's peers and the local
+sockets once more, and what does not pass is left out. What is left out for a policy is never put back for another
+reason: a model without an allowed place is refused, not sent elsewhere.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from nearcast.gateway.render.inputs import GatewayInputs
+from nearcast.planning.residency import refusals
+from nearcast.resources.plan import Peer, SiteFacts
+from nearcast.resources.status import Share
+from nearcast.resources.wire import model_at
+
+
+@dataclass(frozen=True, slots=True)
+class Routed:
+    """Requests go to ``shares``: each order holds usable, allowed sites, each once; percents are positive."""
+
+    shares: tuple[Share, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Policies leave no place."""
+
+    policies: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NotReady:
+    """A place may answer, but none can now."""
+
+
+Decision = Routed | Refused | NotReady
+
+
+def decisions(inputs: GatewayInputs) -> dict[str, Decision]:
+    """The decision for every model that may be asked for here, by name in order."""
+    plan = inputs.plan
+    names = {*plan.catalog, *(planned.model for planned in plan.models), *inputs.routes.models}
+    peers = {peer.site.name: peer for peer in plan.peers}
+    return {name: _decision(inputs, name, peers) for name in sorted(names)}
+
+
+def _decision(inputs: GatewayInputs, model: str, peers: Mapping[str, Peer]) -> Decision:
+    route = inputs.routes.models.get(model)
+    merged: dict[tuple[str, ...], int] = {}
+    for share in route.shares if route else ():
+        order = _usable(inputs, model, share.order, peers)
+        if order and share.percent > 0:
+            merged[order] = merged.get(order, 0) + share.percent
+    if merged:
+        return Routed(tuple(Share(percent=percent, order=order) for order, percent in merged.items()))
+    holders = _holders(inputs, model)
+    verdicts = [refusals(inputs.plan.residency, model, inputs.plan.site, site) for site in holders]
+    if holders and all(verdicts):
+        return Refused(tuple(sorted({policy for verdict in verdicts for policy in verdict})))
+    if not holders and route and route.policies:
+        return Refused(route.policies)
+    return NotReady()
+
+
+def _usable(inputs: GatewayInputs, model: str, order: tuple[str, ...], peers: Mapping[str, Peer]) -> tuple[str, ...]:
+    """The sites of ``order`` that can be reached and that no policy refuses, in that order, each once."""
+    own = inputs.plan.site
+    usable: list[str] = []
+    for name in order:
+        if name == own.name:
+            site, reachable = own, inputs.serving(model) is not None
+        elif name in peers:
+            site, reachable = peers[name].site, bool(peers[name].addresses)
+        else:
+            continue
+        if reachable and name not in usable and not refusals(inputs.plan.residency, model, own, site):
+            usable.append(name)
+    return tuple(usable)
+
+
+def _holders(inputs: GatewayInputs, model: str) -> list[SiteFacts]:
+    """Sites that have the model, or shall have it, as far as the plan tells."""
+    plan = inputs.plan
+    here = inputs.serving(model) is not None or any(planned.model == model for planned in plan.models)
+    peers = [peer.site for peer in plan.peers if any(served.model == model for served in peer.models)]
+    return [plan.site, *peers] if here else peers
+
+
+def callers_of(inputs: GatewayInputs, model: str) -> tuple[SiteFacts, ...]:
+    """Sites that may have ``model`` computed here: callers of the plan whose requests no policy keeps away."""
+    plan = inputs.plan
+    return tuple(
+        caller for caller in plan.callers if not refusals(plan.residency, model, origin=caller, place=plan.site)
+    )
+
+
+def engine_cluster(model: str, version: str) -> str:
+    """Name of the cluster of a local model version."""
+    return f"engine:{model_at(model, version)}"
+
+
+def site_cluster(site: str) -> str:
+    """Name of the cluster of a peer site."""
+    return f"site:{site}"
+
+
+def place_cluster(inputs: GatewayInputs, model: str, site: str) -> str:
+    """Name of the cluster by which this gateway reaches ``model`` at ``site``, one of a decision's orders."""
+    serving = inputs.serving(model)
+    if site == inputs.plan.site.name and serving is not None:
+        return engine_cluster(model, serving.version)
+    return site_cluster(site)
+
+
+def order_cluster(inputs: GatewayInputs, model: str, order: tuple[str, ...]) -> str:
+    """Name of the cluster that tries ``order``: the place itself where there is only one, else a composite.
+
+    The name holds everything that the composite consists of, the local version too, so that a composite never changes:
+    another order is another cluster, and routes move from one to the other.
+    """
+    if len(order) == 1:
+        return place_cluster(inputs, model, order[0])
+    serving = inputs.serving(model)
+    own = inputs.plan.site.name
+    names = [model_at(site, serving.version) if site == own and serving else site for site in order]
+    return f"order:{model}:{'>'.join(names)}"

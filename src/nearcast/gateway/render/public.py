@@ -1,0 +1,150 @@
+"""The public side: routes for clients, one entry per model in an exact-match map, however many models there are."""
+
+from typing import Final
+
+from nearcast.gateway.render import answers
+from nearcast.gateway.render.clusters import (
+    REASON_LOCAL_FIRST,
+    REASON_LOCAL_LATER,
+    REASON_NOT_HERE,
+    VIA,
+)
+from nearcast.gateway.render.document import ROUTES_TYPE, TYPE_URL, Document, Json, Message
+from nearcast.gateway.render.inputs import GatewayInputs
+from nearcast.gateway.render.places import Decision, Refused, Routed, order_cluster
+from nearcast.resources import wire
+from nearcast.resources.status import Share
+
+MAX_BODY_BYTES: Final = 64 * 1024 * 1024
+MODEL_STATE: Final = "nearcast.model"
+"""Filter state that holds the model of the request."""
+
+_LOAD_METRICS: Final = "endpoint-load-metrics"
+_TIMING: Final = (
+    "gateway;dur=%COMMON_DURATION(DS_RX_BEG:US_TX_BEG:ms)%, upstream;dur=%COMMON_DURATION(US_TX_BEG:US_RX_BEG:ms)%"
+)
+
+
+def public_routes(inputs: GatewayInputs, decided: dict[str, Decision]) -> Document:
+    """Routes of the public listener."""
+    served = [model for model, decision in decided.items() if not isinstance(decision, Refused)]
+    unnamed = [*answers.discovery(served), *_unknown()]
+    # Envoy's bound for direct responses is 4 KiB by default; the list of models is the longest one.
+    longest = 4096 + 256 * len(decided)
+    configuration: Message = {
+        "name": "public",
+        "max_direct_response_body_size_bytes": longest,
+        "virtual_hosts": [
+            {
+                "name": "public",
+                "domains": ["*"],
+                "matcher": by_model(
+                    {
+                        "name": "model",
+                        "typed_config": {
+                            "@type": f"{TYPE_URL}envoy.extensions.matching.common_inputs.network.v3.FilterStateInput",
+                            "key": MODEL_STATE,
+                        },
+                    },
+                    {model: _model(inputs, model, decision) for model, decision in decided.items()},
+                    unnamed,
+                ),
+            }
+        ],
+    }
+    return Document(ROUTES_TYPE, (configuration,))
+
+
+def by_model(source: Message, routes: dict[str, list[Message]], otherwise: list[Message]) -> Message:
+    """A matcher that finds the routes of a model at once, whatever the number of models."""
+    matcher: Message = {"on_no_match": _routes(otherwise)}
+    if routes:  # an empty map is not valid
+        entries: Message = {model: _routes(found) for model, found in routes.items()}
+        matcher["matcher_tree"] = {"input": source, "exact_match_map": {"map": entries}}
+    return matcher
+
+
+def _routes(routes: list[Message]) -> Message:
+    if len(routes) == 1:
+        config: Message = {"@type": answers.ROUTE, **routes[0]}
+        return {"action": {"name": "route", "typed_config": config}}
+    config = {"@type": f"{TYPE_URL}envoy.config.route.v3.RouteList", "routes": [*routes]}
+    return {"action": {"name": "routes", "typed_config": config}}
+
+
+def _unknown() -> list[Message]:
+    return [
+        answers.refusal(404, f"no deployment has a model named %REQ({wire.MODEL})%", with_header=wire.MODEL),
+        answers.refusal(404, "no such path: %PATH(NQ)%"),
+    ]
+
+
+def _model(inputs: GatewayInputs, model: str, decision: Decision) -> list[Message]:
+    """Routes of one model: its description, then where its requests go, or why nowhere."""
+    site = inputs.plan.site.name
+    if isinstance(decision, Refused):
+        policies = ", ".join(decision.policies)
+        text = f"no place may answer requests for model {model} that enter at site {site}: refused by policy {policies}"
+        return [answers.refusal(403, answers.literal(text))]
+    described = answers.found({"path": f"/v1/models/{model}"}, answers.model_document(model))
+    if isinstance(decision, Routed):
+        return [described, _forward(inputs, model, decision.shares)]
+    return [described, answers.refusal(503, answers.literal(f"no place can answer for model {model} now; retry"))]
+
+
+def _forward(inputs: GatewayInputs, model: str, shares: tuple[Share, ...]) -> Message:
+    longest = max(len(share.order) for share in shares)
+    return {
+        "name": model,
+        "match": {"prefix": "/"},
+        # Without it a body larger than the default buffer is never sent to a second place.
+        "request_body_buffer_limit": MAX_BODY_BYTES,
+        "route": {
+            "timeout": "0s",  # the default of 15 s kills long answers
+            "weighted_clusters": {"clusters": [_share(inputs, model, share) for share in shares]},
+            "retry_policy": retries(longest - 1) if longest > 1 else reconnects(),
+        },
+        "response_headers_to_remove": [_LOAD_METRICS, VIA],
+        "response_headers_to_add": [
+            answers.header(wire.SITE, "%UPSTREAM_METADATA(nearcast:site)%"),
+            answers.header(wire.SERVER_TIMING, _TIMING, append=True),
+        ],
+    }
+
+
+def _share(inputs: GatewayInputs, model: str, share: Share) -> Message:
+    own = inputs.plan.site.name
+    key = REASON_NOT_HERE
+    if own in share.order:
+        key = REASON_LOCAL_FIRST if share.order[0] == own else REASON_LOCAL_LATER
+    reason = f"%UPSTREAM_METADATA(nearcast:{key})%;attempt=%UPSTREAM_REQUEST_ATTEMPT_COUNT%"
+    return {
+        "name": order_cluster(inputs, model, share.order),
+        "weight": share.percent,
+        "response_headers_to_add": [answers.header(wire.REASON, reason)],
+    }
+
+
+def retries(count: int) -> Message:
+    """Try the next place, before the first byte of an answer: inference is pure, so a reset may be retried too."""
+    return {
+        "retry_on": "connect-failure,refused-stream,reset,retriable-status-codes,retriable-headers",
+        "retriable_status_codes": [503],
+        "retriable_headers": [{"name": wire.FULL, "present_match": True}],
+        "num_retries": count,
+        "retry_back_off": {"base_interval": "0.001s", "max_interval": "0.002s"},  # the default adds 25 ms per spill
+    }
+
+
+def reconnects() -> Message:
+    """For the only place: once more when the connection broke; a "full" is its answer."""
+    return {
+        "retry_on": "connect-failure,refused-stream,reset",
+        "num_retries": 1,
+        "retry_back_off": {"base_interval": "0.001s", "max_interval": "0.002s"},
+    }
+
+
+def model_headers_removed() -> list[Json]:
+    """Mutations that take away what clients must not set."""
+    return [{"remove_on_match": {"key_matcher": {"prefix": prefix}}} for prefix in (wire.PREFIX, "x-envoy-")]

@@ -55,14 +55,9 @@ class Fleet:
         return {site["name"]: site["gateway_url"].rstrip("/") for site in self.status()["sites"]}
 
     def push(self, model: str, version: str, directory: Path, *options: str) -> None:
-        """Release `directory` as `model`@`version`, unless that release exists already."""
-        known = json.loads(self.cli("model", "ls", "-o", "json"))
-        releases = known if isinstance(known, list) else known["releases"]
-        if any((release["model"], release["version"]) == (model, version) for release in releases):
-            print(f"  {model}@{version} is released already")
-            return
+        """Release `directory` as `model`@`version`; the same files again change nothing."""
         self.cli("model", "push", model, "--version", version, str(directory), *options)
-        print(f"  pushed {model}@{version}")
+        print(f"  released {model}@{version}")
 
     def apply(self, manifest: Path, *deployments: str, timeout_s: float = 120.0) -> None:
         """Apply `manifest` and wait until each of `deployments` is ready."""

@@ -4,9 +4,9 @@
 
 The model wants 2048 tokens per file: 1024 of the beginning and 1024 of the end. This client computes them as magika
 does (feature extraction v2), asks by the Open Inference Protocol v2, and applies magika's rules to the scores. Binary
-tensors by default (encoded and decoded by tritonclient), plain JSON with `--json`.
+tensors by default, plain JSON with `--json`.
 
-It does not import magika, only reads the two tables in its package.
+It needs httpx and numpy. It does not import magika, only reads the two tables in its package.
 """
 
 import argparse
@@ -19,7 +19,6 @@ from typing import Any, Final
 import httpx
 import numpy as np
 from numpy.typing import NDArray
-from tritonclient.http import InferenceServerClient, InferInput, InferRequestedOutput
 
 MODEL: Final = "magika"
 Tokens = NDArray[np.int32]
@@ -147,17 +146,21 @@ def ask_json(client: httpx.Client, gateway_url: str, tokens: Tokens) -> Answer:
 
 
 def ask_binary(client: httpx.Client, gateway_url: str, tokens: Tokens) -> Answer:
-    """Ask for the same with the protocol's binary tensors: 8 KB per file instead of some 10 to 20 KB of digits."""
-    tensor = InferInput("bytes", list(tokens.shape), "INT32")
-    tensor.set_data_from_numpy(tokens, binary_data=True)
-    wanted = InferRequestedOutput("target_label", binary_data=True)
-    body, json_size = InferenceServerClient.generate_request_body([tensor], outputs=[wanted])
-    headers = {"inference-header-content-length": str(json_size), "content-type": "application/octet-stream"}
-    response = client.post(f"{gateway_url}/v2/models/{MODEL}/infer", content=body, headers=headers)
+    """Ask for the same with the protocol's binary tensors: 8 KB per file instead of some 10 KB of digits to parse."""
+    data = tokens.astype("<i4").tobytes()
+    size = {"binary_data_size": len(data)}
+    tensor = {"name": "bytes", "datatype": "INT32", "shape": list(tokens.shape), "parameters": size}
+    header = json.dumps({"inputs": [tensor], "parameters": {"binary_data_output": True}}).encode()
+    response = client.post(
+        f"{gateway_url}/v2/models/{MODEL}/infer",
+        content=header + data,
+        headers={"inference-header-content-length": str(len(header)), "content-type": "application/octet-stream"},
+    )
     response.raise_for_status()
-    size = response.headers.get("inference-header-content-length")
-    result = InferenceServerClient.parse_response_body(response.content, header_length=int(size) if size else None)
-    return _answer(response, result.as_numpy("target_label"))
+    header_size = int(response.headers["inference-header-content-length"])
+    output = json.loads(response.content[:header_size])["outputs"][0]
+    scores = np.frombuffer(response.content[header_size:], "<f4")
+    return _answer(response, scores.reshape(output["shape"]))
 
 
 def _answer(response: httpx.Response, scores: Scores) -> Answer:

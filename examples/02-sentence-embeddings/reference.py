@@ -81,6 +81,9 @@ TEXTS = [
     "x",
     "def f(n: int) -> int:\n    return n if n < 2 else f(n - 1) + f(n - 2)",
     "A longer paragraph about trains. " * 12,
-    "Far beyond the two hundred and fifty-six tokens that the model reads. " * 40,
+    "Nearly the two hundred and fifty-six tokens that the model reads at once. " * 14,
 ]
-"""Texts of many lengths and scripts; the last one is longer than the model reads."""
+"""Texts of many lengths and scripts; the last one nearly fills what the model reads."""
+
+TOO_LONG = "Beyond the two hundred and fifty-six tokens that the model reads at once. " * 20
+"""A text that the model cannot read whole: refused, never cut in silence."""

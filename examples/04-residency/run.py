@@ -40,7 +40,7 @@ def ask(gateway_url: str) -> Answer:
     lines = done.stdout.splitlines()
     expect(done.returncode == 0 and len(lines) >= 2, f"ask.sh {gateway_url} failed:\n{done.stdout}{done.stderr}")
     headers = dict(line.split(": ", 1) for line in (line.lower() for line in lines) if line.startswith("x-nearcast-"))
-    body = next((json.loads(line) for line in lines if line.startswith("{")), {})
+    body: dict[str, Any] = next((json.loads(line) for line in lines if line.startswith("{")), {})
     status = next(int(line.split()[1]) for line in lines if line.startswith("HTTP/"))
     return Answer(status, headers.get("x-nearcast-site", ""), headers.get("x-nearcast-error", ""), body)
 

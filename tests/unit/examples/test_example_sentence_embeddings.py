@@ -52,8 +52,12 @@ def test_texts_of_like_meaning_are_near_and_padding_changes_nothing(load_example
     assert np.abs(vectors - _embed(release, texts[:3], extra_padding=40)).max() < 1e-5
 
 
-def test_the_release_reads_256_tokens_and_holds_two_files(release: Path) -> None:
+def test_the_release_reads_256_tokens_and_holds_two_files(load_example: Load, release: Path) -> None:
     assert sorted(path.name for path in release.iterdir()) == ["model.onnx", "tokenizer.json"]
+    reference = load_example("02-sentence-embeddings/reference.py")
     tokenizer = Tokenizer.from_file(str(release / "tokenizer.json"))
-    assert len(tokenizer.encode("word " * 900).ids) == 256
+    assert len(tokenizer.encode(reference.TOO_LONG).ids) == 256
     assert len(tokenizer.encode("word").ids) == 3
+    tokenizer.no_truncation()
+    assert len(tokenizer.encode(reference.TOO_LONG).ids) > 256
+    assert 230 <= len(tokenizer.encode(reference.TEXTS[-1]).ids) <= 256

@@ -1,0 +1,124 @@
+"""``python -m nearcast.engine``: one engine process, from its arguments to its exit code.
+
+Decides start and end: claim the run directory, listen on the admin and status sockets, serve until SIGTERM or SIGINT,
+drain, exit 0. Everything between is decided elsewhere.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import gc
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Final
+
+import uvloop
+
+from nearcast.engine import sockets
+from nearcast.engine.connection import Connection, Endpoint, Limits
+from nearcast.engine.desk import DRAIN_S, AdminDesk, StatusDesk
+from nearcast.engine.serving import Serving, sweep
+from nearcast.errors import NearcastError, meaning_of
+from nearcast.resources import wire
+
+ADMIN_MODE: Final = 0o600
+STATUS_MODE: Final = 0o660
+QUEUE: Final = 128
+SWITCH_INTERVAL_S: Final = 0.0005
+"""How long the loop may keep a worker from handing back its results (Python's default is ten times as long)."""
+GC_THRESHOLD: Final = 50_000
+"""Requests make no reference cycles: collecting every 700 objects would only cost."""
+
+log = logging.getLogger("nearcast.engine")
+
+
+def arguments(argv: list[str]) -> argparse.Namespace:
+    """The parsed command line."""
+    parser = argparse.ArgumentParser(prog="python -m nearcast.engine", description="Serve models over Unix sockets.")
+    parser.add_argument("--run-dir", type=Path, required=True, help="short directory for sockets, mode 0700")
+    parser.add_argument("--queue", type=int, default=QUEUE, metavar="N", help="most requests that wait, per model")
+    parser.add_argument(
+        "--threads", type=int, default=0, metavar="N", help="threads for one run of a model; 0: as many as cores"
+    )
+    parser.add_argument("--max-body", type=int, default=Limits().body_bytes, metavar="BYTES", help="largest body")
+    parser.add_argument("--drain-s", type=float, default=DRAIN_S, metavar="S", help="time to finish on SIGTERM")
+    parser.add_argument("--log", type=Path, default=None, metavar="FILE", help="append the log here, not to stderr")
+    return parser.parse_args(argv)
+
+
+async def serve(run_dir: Path, *, queue: int, threads: int, max_body: int, drain_s: float) -> None:
+    """Serve until the process is told to end, then drain."""
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signum, ended.set)
+    serving = Serving(threads, Limits(body_bytes=max_body))
+    desks: list[StatusDesk | AdminDesk] = [StatusDesk(serving), AdminDesk(serving, run_dir, queue)]
+    opened = [
+        await _open(desks[0], run_dir / wire.ENGINE_STATUS, STATUS_MODE),
+        await _open(desks[1], run_dir / wire.ENGINE_ADMIN, ADMIN_MODE),
+    ]
+    sweeping = loop.create_task(_sweep(serving, desks))
+    log.info("engine %d listens in %s", os.getpid(), run_dir)
+    await ended.wait()
+    log.info("draining")
+    for listening, server in opened:
+        sockets.remove(listening)
+        server.close()
+    await serving.unload_all(drain_s)
+    for desk in desks:
+        for connection in list(desk.connections):
+            connection.close()
+    sweeping.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await sweeping
+    serving.close()
+    log.info("engine %d ends", os.getpid())
+
+
+async def _open(endpoint: Endpoint, path: Path, mode: int) -> tuple[sockets.Listening, asyncio.Server]:
+    listening = sockets.listen(path, mode)
+    loop = asyncio.get_running_loop()
+    return listening, await loop.create_unix_server(lambda: Connection(endpoint), sock=listening.socket)
+
+
+async def _sweep(serving: Serving, desks: list[StatusDesk | AdminDesk]) -> None:
+    while True:
+        await asyncio.sleep(1.0)
+        serving.sweep()
+        for desk in desks:
+            sweep(desk.connections)
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def main(argv: list[str]) -> int:
+    """Run one engine; returns its exit code."""
+    given = arguments(argv)
+    logging.basicConfig(
+        filename=given.log, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", force=True
+    )
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    gc.set_threshold(GC_THRESHOLD, 20, 100)
+    given.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    threads = given.threads or cores()
+    try:
+        claim = sockets.claim(given.run_dir)
+        uvloop.run(
+            serve(given.run_dir, queue=given.queue, threads=threads, max_body=given.max_body, drain_s=given.drain_s)
+        )
+    except NearcastError as error:
+        print(f"error: {error.message}", file=sys.stderr)  # noqa: T201
+        return meaning_of(error).exit_code
+    os.close(claim)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

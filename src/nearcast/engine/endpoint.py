@@ -1,0 +1,334 @@
+"""The socket of one model version: which call a request is, and the answers to all of them.
+
+Decides paths, methods and that header, path and body name this model. Queueing and computing are the lane's; what
+is well-formed is the codecs'. Every answer of a model's socket names the model version, errors too.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from functools import partial
+from typing import Final
+from urllib.parse import unquote, urlsplit
+
+import msgspec
+
+from nearcast import __version__
+from nearcast.engine.connection import JSON_LENGTH, MODEL, Connection, Exchange, Limits
+from nearcast.engine.datatypes import Array
+from nearcast.engine.lane import Lane
+from nearcast.engine.oip import EXTENSIONS, InferCodec, InferRequest
+from nearcast.engine.openai import EmbeddingRequest, encode_embeddings, parse_embeddings, shortened
+from nearcast.engine.refusal import (
+    Family,
+    Refusal,
+    engine_failure,
+    family_of,
+    invalid_request,
+    invalid_tensor,
+    method_not_allowed,
+    model_mismatch,
+    not_found,
+)
+from nearcast.engine.text import Embedder
+from nearcast.engine.work import Timing, Work
+from nearcast.resources import wire
+
+TEXT_INLINE_MAX: Final = 4096
+"""Bodies up to this size are tokenised in the loop (well below a millisecond), larger ones on a thread."""
+
+Call = Callable[[Exchange], None]
+
+
+class ModelEndpoint:
+    """Answers the requests of one model version.
+
+    Args:
+        codec: reads and writes inference.
+        lane: queue and computation.
+        embedder: for models that serve embeddings, else None.
+        batched: whether dimension 0 of every input is the batch.
+        pad: whether rows of different widths may share a batch.
+        tokenizing: threads for long texts.
+        limits: bounds of each connection.
+    """
+
+    def __init__(
+        self,
+        codec: InferCodec,
+        lane: Lane,
+        embedder: Embedder | None,
+        *,
+        batched: bool,
+        pad: bool,
+        tokenizing: Executor,
+        limits: Limits,
+    ) -> None:
+        self.limits = limits
+        self.draining = False
+        self.connections: set[Connection] = set()
+        self.codec = codec
+        self.lane = lane
+        self.embedder = embedder
+        self._batched = batched
+        self._pad = pad
+        self._tokenizing = tokenizing
+        self._loop = asyncio.get_running_loop()
+        self._model = codec.model.encode()
+        identity = f"{wire.MODEL}: {wire.model_at(codec.model, codec.version)}\r\n".encode()
+        self.identity = identity
+        self._ok = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n" + identity
+        self._ok_binary = b"HTTP/1.1 200 OK\r\ncontent-type: application/octet-stream\r\n" + identity
+        self._calls = self._table()
+
+    def family(self, target: bytes) -> Family:
+        """OpenAI's shape below ``/v1``, the Open Inference Protocol's elsewhere."""
+        return family_of(target)
+
+    # --- which call ----------------------------------------------------------------------------------------------
+
+    def _table(self) -> dict[bytes, dict[bytes, Call]]:
+        def read(body: bytes) -> dict[bytes, Call]:
+            answer = partial(self._document, body)
+            return {b"GET": answer, b"HEAD": answer}
+
+        model = f"/v2/models/{self.codec.model}"
+        server = msgspec.json.encode({"name": "nearcast", "version": __version__, "extensions": EXTENSIONS})
+        ready = msgspec.json.encode({"name": self.codec.model, "ready": True})
+        table: dict[bytes, dict[bytes, Call]] = {
+            b"/v2": read(server),
+            wire.LIVE_PATH.encode(): read(b'{"live":true}'),
+            wire.READY_PATH.encode(): read(b'{"ready":true}'),
+        }
+        for base in (model, f"{model}/versions/{self.codec.version}"):
+            table[base.encode()] = read(self.codec.metadata())
+            table[f"{base}/ready".encode()] = read(ready)
+            table[f"{base}/infer".encode()] = {b"POST": self._infer}
+        if self.embedder is not None:
+            table[wire.EMBEDDINGS_PATH.encode()] = {b"POST": partial(self._embed, self.embedder)}
+        return table
+
+    def handle(self, exchange: Exchange) -> None:
+        """Answer ``exchange``, now or when its work is done."""
+        named = exchange.headers.get(MODEL)
+        try:
+            if named is not None and named != self._model:
+                raise model_mismatch(
+                    f"this socket serves model {self.codec.model!r}, {wire.MODEL} names {_text(named)!r}"
+                )
+            methods = self._calls.get(exchange.target)
+            if methods is None:
+                methods = self._calls.get(_plain(exchange.target))
+                if methods is None:
+                    raise self._no_such_path(_plain(exchange.target).decode("utf-8", "replace"))
+            call = methods.get(exchange.method)
+            if call is None:
+                raise method_not_allowed(_text(exchange.method), ", ".join(sorted(map(_text, methods))))
+            call(exchange)
+        except Refusal as refusal:
+            exchange.refuse(refusal)
+
+    def _no_such_path(self, path: str) -> Refusal:
+        parts = path.split("/")
+        if parts[:3] == ["", "v2", "models"] and len(parts) > 3:
+            same = parts[3] == self.codec.model
+            if not same or (len(parts) > 5 and parts[4] == "versions" and parts[5] != self.codec.version):
+                asked = parts[3] if not same else wire.model_at(parts[3], parts[5])
+                here = wire.model_at(self.codec.model, self.codec.version)
+                return Refusal(404, wire.CODE_MODEL_NOT_FOUND, f"this socket serves {here}, the path names {asked!r}")
+        if path == wire.EMBEDDINGS_PATH:
+            return not_found(f"{self.codec.model} has no tokenizer and embedding output: it serves no embeddings")
+        return not_found(f"no such path: {path}")
+
+    def _document(self, body: bytes, exchange: Exchange) -> None:
+        exchange.reply(self._ok, body)
+
+    # --- inference -----------------------------------------------------------------------------------------------
+
+    def _infer(self, exchange: Exchange) -> None:
+        self.lane.check_room()
+        request = self.codec.parse(exchange.body, _json_length(exchange.headers.get(JSON_LENGTH)))
+        rows = self._rows(request.feeds) if self._batched else 1
+        work = _Inference(self, exchange, request, rows, self._loop.time())
+        exchange.on_lost = work.lost
+        self.lane.submit(work)
+
+    def _rows(self, feeds: list[Array]) -> int:
+        first = feeds[0].shape
+        for feed in feeds[1:]:
+            if feed.shape[0] != first[0] or (self._pad and feed.shape != first):
+                shapes = ", ".join(str(list(each.shape)) for each in feeds)
+                raise invalid_tensor(
+                    f"expected inputs of the same {'shape' if self._pad else 'batch size'}, got {shapes}"
+                )
+        return int(first[0])
+
+    def answer_inference(
+        self, exchange: Exchange, request: InferRequest, results: Sequence[Array], timing: bytes
+    ) -> None:
+        """Write the answer to an inference."""
+        self.lane.gauges.answered += 1
+        body, json_length = self.codec.encode(request, results)
+        if json_length is None:
+            exchange.reply(self._ok + timing, body)
+        else:
+            exchange.reply(
+                b"%b%binference-header-content-length: %d\r\n" % (self._ok_binary, timing, json_length), body
+            )
+
+    # --- embeddings ----------------------------------------------------------------------------------------------
+
+    def _embed(self, embedder: Embedder, exchange: Exchange) -> None:
+        self.lane.check_room()
+        request = parse_embeddings(exchange.body, self.codec.model)
+        embedder.check_dimensions(request.dimensions)
+        if len(exchange.body) <= TEXT_INLINE_MAX:
+            _Embedding(self, exchange, request, embedder).begin(embedder.rows(request))
+            return
+        task = _Embedding(self, exchange, request, embedder)
+        exchange.on_lost = task.lost
+        future = self._loop.run_in_executor(self._tokenizing, embedder.rows, request)
+        future.add_done_callback(task.tokenized)
+
+    def answer_embeddings(self, exchange: Exchange, body: bytes, timing: bytes) -> None:
+        """Write the answer to a request for embeddings."""
+        self.lane.gauges.answered += 1
+        exchange.reply(self._ok + timing, body)
+
+
+class _Inference(Work):
+    """One inference request in the lane."""
+
+    __slots__ = ("_endpoint", "_exchange", "_request")
+
+    def __init__(
+        self, endpoint: ModelEndpoint, exchange: Exchange, request: InferRequest, rows: int, arrived_s: float
+    ) -> None:
+        super().__init__(request.feeds, rows, arrived_s)
+        self._endpoint = endpoint
+        self._exchange = exchange
+        self._request = request
+
+    def lost(self) -> None:
+        self._endpoint.lane.cancel(self)
+
+    def finished(self, results: Sequence[Array], timing: Timing) -> None:
+        line = _server_timing(timing.started_s - self.arrived_s, timing.finished_s - timing.started_s)
+        self._endpoint.answer_inference(self._exchange, self._request, results, line)
+
+    def failed(self, refusal: Refusal) -> None:
+        self._exchange.refuse(refusal)
+
+
+class _Embedding:
+    """One request for embeddings: as many rows in the lane as it has inputs, each free to join any batch."""
+
+    def __init__(
+        self, endpoint: ModelEndpoint, exchange: Exchange, request: EmbeddingRequest, embedder: Embedder
+    ) -> None:
+        self._endpoint = endpoint
+        self._exchange = exchange
+        self._request = request
+        self._embedder = embedder
+        self._arrived_s = asyncio.get_running_loop().time()
+        self._rows: list[Array | None] = []
+        self._left = 0
+        self._tokens = 0
+        self._timing: Timing | None = None
+        self._works: list[_Row] = []
+        self._over = False
+
+    def tokenized(self, future: "asyncio.Future[list[list[int]]]") -> None:
+        if self._over:
+            return
+        error = future.exception()
+        if error is None:
+            self.begin(future.result())
+        elif isinstance(error, Refusal):
+            self._exchange.refuse(error)
+        else:
+            self._exchange.refuse(engine_failure("the engine failed while tokenising"))
+            raise error
+
+    def begin(self, rows: list[list[int]]) -> None:
+        self._exchange.on_lost = self.lost
+        self._tokens = sum(map(len, rows))
+        self._left = len(rows)
+        self._rows = [None] * len(rows)
+        # the longest first: batches of one request then hold rows of similar length
+        order = sorted(range(len(rows)), key=lambda index: len(rows[index]), reverse=True)
+        self._works = [_Row(self, index, self._embedder.feeds(rows[index]), self._arrived_s) for index in order]
+        for work in self._works:
+            if not self._over:
+                self._endpoint.lane.submit(work)
+
+    def lost(self) -> None:
+        self._over = True
+        for work in self._works:
+            self._endpoint.lane.cancel(work)
+
+    def row_finished(self, index: int, results: Sequence[Array], timing: Timing) -> None:
+        self._rows[index] = results[self._embedder.output][0]
+        first = self._timing
+        self._timing = timing if first is None else Timing(first.started_s, timing.finished_s)
+        self._left -= 1
+        if self._left == 0 and not self._over:
+            self._answer(self._timing)
+
+    def row_failed(self, refusal: Refusal) -> None:
+        if not self._over:
+            self.lost()
+            self._exchange.refuse(refusal)
+
+    def _answer(self, timing: Timing) -> None:
+        self._over = True
+        rows = [row for row in self._rows if row is not None]
+        wanted = self._request.dimensions
+        if wanted is not None and wanted != self._embedder.dimensions:
+            rows = [shortened(row, wanted) for row in rows]
+        body = encode_embeddings(self._endpoint.codec.model, rows, self._tokens, as_base64=self._request.as_base64)
+        line = _server_timing(timing.started_s - self._arrived_s, timing.finished_s - timing.started_s)
+        self._endpoint.answer_embeddings(self._exchange, body, line)
+
+
+class _Row(Work):
+    """One input of a request for embeddings."""
+
+    __slots__ = ("_index", "_whole")
+
+    def __init__(self, whole: _Embedding, index: int, feeds: list[Array], arrived_s: float) -> None:
+        super().__init__(feeds, 1, arrived_s)
+        self._whole = whole
+        self._index = index
+
+    def finished(self, results: Sequence[Array], timing: Timing) -> None:
+        self._whole.row_finished(self._index, results, timing)
+
+    def failed(self, refusal: Refusal) -> None:
+        self._whole.row_failed(refusal)
+
+
+def _server_timing(queue_s: float, compute_s: float) -> bytes:
+    return b"server-timing: queue;dur=%.3f, compute;dur=%.3f\r\n" % (queue_s * 1e3, compute_s * 1e3)
+
+
+def _json_length(value: bytes | None) -> int | None:
+    if value is None:
+        return None
+    if not value.isdigit() or len(value) > 18:
+        raise invalid_request(f"{wire.INFERENCE_HEADER_LENGTH} must be a byte count, got {_text(value)!r}")
+    return int(value)
+
+
+def _plain(target: bytes) -> bytes:
+    """The path of a target: without query, percent escapes, or the scheme and host of the absolute form."""
+    text = target.decode("latin-1")
+    try:
+        path = text.partition("?")[0] if text.startswith("/") else urlsplit(text).path
+    except ValueError:
+        path = text
+    return unquote(path, "utf-8", "replace").encode("utf-8", "replace")
+
+
+def _text(value: bytes) -> str:
+    return value.decode("latin-1")

@@ -1,0 +1,280 @@
+"""The lane of one model version: what arrives waits here, runs in batches, and is answered.
+
+Decides when work runs and where. Work that arrived in the same tick of the loop is batched as far as the profile says
+that it pays; no timer ever holds work back. Runs below a millisecond stand in the loop; longer ones go to one worker
+thread per model (ONNX Runtime releases the GIL), where the next batch forms while one runs. What does not fit the
+bounds is refused, never buffered. A batch that fails is run again piece by piece, so that one poisonous request
+fails alone.
+
+Guarantee: whoever submits work gets exactly one of ``finished``, ``failed``, or has cancelled it.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from threading import Lock
+from typing import Final
+
+from nearcast.engine.datatypes import Array
+from nearcast.engine.gauges import WEIGHT, Gauges
+from nearcast.engine.profile import INLINE_MAX_S, Profile, Runs
+from nearcast.engine.refusal import Refusal, engine_failure, queue_full, unloaded
+from nearcast.engine.runtime import ORT_ERRORS
+from nearcast.engine.work import Backlog, Timing, Work, joined, parted
+from nearcast.resources import wire
+from nearcast.resources.load import ModelLoad
+
+QUEUE_BYTES: Final = 256 * 1024 * 1024
+RETRY_MAX_S: Final = 30
+
+log = logging.getLogger("nearcast.engine")
+
+Result = Sequence[Array] | Refusal
+
+
+@dataclass(frozen=True, slots=True)
+class _Ran:
+    """A batch that came back: one result per piece of work."""
+
+    batch: list[Work]
+    results: list[Result]
+    timing: Timing
+
+
+class Lane:
+    """Queue, batches and worker of one model version. All methods belong to the loop's thread.
+
+    Args:
+        name: ``model@version``, for messages and the thread's name.
+        model: what computes.
+        profile: how it is run.
+        pad: whether rows of different widths may share a batch.
+        queue: most pieces of work that wait.
+        loop: the loop.
+    """
+
+    def __init__(
+        self, name: str, model: Runs, profile: Profile, *, pad: bool, queue: int, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        self.name = name
+        self.gauges = Gauges(profile.service_s, profile.item_s)
+        self.inline = profile.inline
+        self._model: Runs | None = model
+        self._profile = profile
+        self._max_batch = profile.max_batch
+        self._queue = queue
+        self._loop = loop
+        self._now: Callable[[], float] = loop.time
+        self._arrived = Backlog(pad=pad)
+        self._flushing = False
+        self._lock = Lock()  # guards the three fields below, which the worker shares
+        self._backlog = Backlog(pad=pad)
+        self._current: list[Work] = []
+        self._started_s = 0.0
+        self._working = False
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix=f"run-{name}")
+        self._inline_bytes = INLINE_MAX_S * profile.row_bytes / profile.item_s
+        """Inputs beyond this size are expected to run longer than the loop may stand."""
+        self._inline_s = 0.0
+        self._running_inline = False
+
+    # --- coming in -----------------------------------------------------------------------------------------------
+
+    @property
+    def waiting(self) -> int:
+        """Pieces of work that wait for their turn."""
+        return len(self._arrived) + len(self._backlog)
+
+    def check_room(self) -> None:
+        """Refuse when the queue is at its bound. Call before the costs of parsing.
+
+        Raises:
+            Refusal: status 503, marked as full.
+        """
+        if self._model is None:
+            raise unloaded(f"{self.name} is being unloaded")
+        waiting = self.waiting
+        if waiting >= self._queue or self._arrived.size_bytes + self._backlog.size_bytes >= QUEUE_BYTES:
+            self.gauges.refused += 1
+            wait_s = min(max(1, round(self.wait_s() + 0.5)), RETRY_MAX_S)
+            raise queue_full(f"the queue of {self.name} is full: {waiting} wait, {self._queue} may", wait_s)
+
+    def submit(self, work: Work) -> None:
+        """Take ``work``; it runs at the end of this tick or later."""
+        if self._model is None:
+            work.failed(unloaded(f"{self.name} was unloaded"))
+            return
+        self._arrived.push(work)
+        if not self._flushing:
+            self._flushing = True
+            self._loop.call_soon(self._flush)
+        elif self.inline and not self._running_inline and len(self._arrived) >= self._max_batch:
+            self._run_arrived()
+
+    def cancel(self, work: Work) -> None:
+        """Nobody waits for ``work`` any more: if it has not begun, it never will."""
+        if work.cancelled:
+            return
+        self.gauges.cancelled += 1
+        with self._lock:
+            if work.home is not None:
+                work.home.cancel(work)
+            work.cancelled = True
+
+    def _flush(self) -> None:
+        self._flushing = False
+        if self.inline:
+            self._run_arrived()
+        else:
+            self._hand_over(self._arrived.drop_all())
+
+    # --- computing in the loop -----------------------------------------------------------------------------------
+
+    def _run_arrived(self) -> None:
+        self._running_inline = True
+        try:
+            while batch := self._arrived.take(self._max_batch):
+                if sum([work.size_bytes for work in batch]) > self._inline_bytes:
+                    self._hand_over(batch)
+                else:
+                    self._run_here(batch)
+        finally:
+            self._running_inline = False
+
+    def _run_here(self, batch: list[Work]) -> None:
+        ran = None
+        try:
+            ran = self._compute(batch)
+        finally:
+            if ran is None:  # a bug: the loop's exception handler tells of it, the callers must not wait for ever
+                self._broke(batch)
+        self._inline_s += WEIGHT * (ran.timing.finished_s - ran.timing.started_s - self._inline_s)
+        if self._inline_s > 2 * INLINE_MAX_S:
+            self.inline = False  # slower than measured at first: get out of the loop's way, for good
+        self._finish(ran)
+
+    # --- computing on the worker ---------------------------------------------------------------------------------
+
+    def _hand_over(self, batch: list[Work]) -> None:
+        with self._lock:
+            for work in batch:
+                self._backlog.push(work)
+            start = not self._working and len(self._backlog) > 0
+            self._working = self._working or start
+        if start:
+            self._worker.submit(self._work).add_done_callback(self._worker_ended)
+
+    def _work(self) -> None:
+        """Run batches until none is left. On the worker thread."""
+        while True:
+            with self._lock:
+                self._current = self._backlog.take(self._max_batch)
+                self._started_s = self._now()
+                if not self._current:
+                    self._working = False
+                    return
+            ran = self._compute(self._current)
+            self._current = []
+            self._loop.call_soon_threadsafe(self._finish, ran)
+
+    def _worker_ended(self, future: "Future[None]") -> None:
+        """The worker found no more work, or broke. On the worker thread."""
+        error = None if future.cancelled() else future.exception()
+        if error is not None:
+            log.error("the worker of %s broke", self.name, exc_info=error)
+            self._loop.call_soon_threadsafe(self._restart)
+
+    def _restart(self) -> None:
+        with self._lock:
+            broken, self._current = self._current, []
+            self._working = False
+        self._broke(broken)
+        self._hand_over([])
+
+    # --- both ----------------------------------------------------------------------------------------------------
+
+    def _compute(self, batch: list[Work]) -> _Ran:
+        model = self._model
+        started_s = self._now()
+        if model is None:
+            gone = unloaded(f"{self.name} was unloaded")
+            return _Ran(batch, [gone] * len(batch), Timing(started_s, started_s))
+        results: list[Result]
+        try:
+            results = list(parted(batch, model.run(joined(batch))))
+        except ORT_ERRORS as error:
+            results = [self._refused(error)] if len(batch) == 1 else [self._alone(model, work) for work in batch]
+        return _Ran(batch, results, Timing(started_s, self._now()))
+
+    def _alone(self, model: Runs, work: Work) -> Result:
+        try:
+            return model.run(work.feeds)
+        except ORT_ERRORS as error:
+            return self._refused(error)
+
+    def _refused(self, error: Exception) -> Refusal:
+        if isinstance(error, MemoryError):
+            return engine_failure(f"{self.name}: out of memory")
+        return Refusal(422, wire.CODE_INFERENCE_FAILED, f"{self.name} could not compute this input: {error}")
+
+    def _finish(self, ran: _Ran) -> None:
+        timing = ran.timing
+        seconds = timing.finished_s - timing.started_s
+        gauges = self.gauges
+        gauges.ran(len(ran.batch), sum([work.rows for work in ran.batch]), seconds)
+        for work, result in zip(ran.batch, ran.results, strict=True):
+            gauges.queue.add(timing.started_s - work.arrived_s)
+            if work.cancelled:
+                continue
+            if isinstance(result, Refusal):
+                gauges.failed += 1
+                work.failed(result)
+            else:
+                work.finished(result, timing)
+
+    def _broke(self, batch: list[Work]) -> None:
+        for work in batch:
+            self.gauges.failed += 1
+            if not work.cancelled:
+                work.failed(engine_failure(f"{self.name}: the engine failed while computing"))
+
+    # --- telling -------------------------------------------------------------------------------------------------
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing waits or runs."""
+        return self.waiting == 0 and not self._working
+
+    def running_s(self) -> float:
+        """Seconds for which the worker's batch has been running; 0 when it rests."""
+        return max(0.0, self._now() - self._started_s) if self._working else 0.0
+
+    def wait_s(self) -> float:
+        """Seconds until a piece of work that arrives now would begin: work ahead of it, divided by the rate."""
+        rest_s = max(0.0, self.gauges.service_s - self.running_s()) if self._working else 0.0
+        return self.waiting * self.gauges.item_s + rest_s
+
+    def load(self) -> ModelLoad:
+        """How busy this model is."""
+        utilization, rate = self.gauges.recent(self._now(), self.running_s())
+        waiting = self.waiting
+        return ModelLoad(
+            wait_s=self.wait_s(),
+            service_s=self.gauges.service_s,
+            utilization=utilization,
+            rate_per_s=rate,
+            queue=waiting,
+            room=max(0, self._queue - waiting),
+        )
+
+    def close(self) -> None:
+        """Refuse what waits, let what runs come to its end, and release the model. Idempotent."""
+        self._model = None
+        with self._lock:
+            dropped = self._backlog.drop_all()
+        dropped += self._arrived.drop_all()
+        for work in dropped:
+            work.failed(unloaded(f"{self.name} was unloaded"))
+        self._worker.shutdown(wait=False)

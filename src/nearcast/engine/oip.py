@@ -1,0 +1,267 @@
+"""The Open Inference Protocol v2 over REST, as bytes in and bytes out: no sockets, no model runs here.
+
+Decides what a well-formed inference request is and how an answer is written, in JSON and with the binary tensor data
+extension. Every way of being wrong is a :class:`~nearcast.engine.refusal.Refusal` with status 400 that says what was
+expected and what came. Not supported, and refused with a message: shared memory, classification.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+
+from nearcast.engine import datatypes
+from nearcast.engine.datatypes import Array, NotElements
+from nearcast.engine.refusal import Refusal, invalid_request, invalid_tensor, model_mismatch
+from nearcast.resources.release import Signature, Tensor
+
+EXTENSIONS: Final = ("binary_tensor_data",)
+
+
+class _Input(msgspec.Struct):
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    data: msgspec.Raw = msgspec.Raw()
+    parameters: dict[str, Any] | None = None
+
+
+class _Output(msgspec.Struct):
+    name: str
+    parameters: dict[str, Any] | None = None
+
+
+class _Body(msgspec.Struct):
+    inputs: list[_Input]
+    id: str | None = None
+    model_name: str | None = None
+    model_version: str | None = None
+    parameters: dict[str, Any] | None = None
+    outputs: list[_Output] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class InferRequest:
+    """A request that fits the signature.
+
+    Attributes:
+        feeds: one array per input of the signature, in its order.
+        id: the caller's id, to be echoed, or None.
+        outputs: (index in the signature, wanted as raw bytes) in the order wanted.
+    """
+
+    feeds: list[Array]
+    id: str | None
+    outputs: tuple[tuple[int, bool], ...]
+
+
+class InferCodec:
+    """Reads inference requests for one model version and writes its answers.
+
+    Args:
+        model: name of the model.
+        version: its version.
+        signature: what goes in and what comes out.
+    """
+
+    def __init__(self, model: str, version: str, signature: Signature) -> None:
+        self.model = model
+        self.version = version
+        self.signature = signature
+        self._decoder = msgspec.json.Decoder(_Body)
+        self._inputs = {tensor.name: index for index, tensor in enumerate(signature.inputs)}
+        self._outputs = {tensor.name: index for index, tensor in enumerate(signature.outputs)}
+        self._all_json = tuple((index, False) for index in range(len(signature.outputs)))
+        self._all_binary = tuple((index, True) for index in range(len(signature.outputs)))
+        names = msgspec.json.encode({"model_name": model, "model_version": version})
+        self._prefix = names[:-1] + b","
+        self._output_prefix = [
+            b'{"name":%b,"datatype":"%b","shape":' % (msgspec.json.encode(tensor.name), tensor.datatype.encode())
+            for tensor in signature.outputs
+        ]
+
+    # --- reading -------------------------------------------------------------------------------------------------
+
+    def parse(self, body: bytes, json_length: int | None) -> InferRequest:
+        """The request in ``body``.
+
+        Args:
+            body: the whole body.
+            json_length: value of ``inference-header-content-length``: bytes of JSON, the rest is binary; or None.
+
+        Raises:
+            Refusal: status 400, with what was expected and what came.
+        """
+        if json_length is None:
+            document: bytes = body
+            position = len(body)
+        else:
+            if not 0 <= json_length <= len(body):
+                raise invalid_request(
+                    f"inference-header-content-length is {json_length}, the body has {len(body)} bytes"
+                )
+            document = body[:json_length]
+            position = json_length
+        parsed = self._document(document)
+        feeds: list[Array | None] = [None] * len(self._inputs)
+        for tensor in parsed.inputs:
+            index = self._inputs.get(tensor.name)
+            if index is None:
+                raise self._wrong_inputs(parsed.inputs)
+            if feeds[index] is not None:
+                raise invalid_tensor(f"input {tensor.name!r} is given twice", param="inputs")
+            feeds[index], position = _read(tensor, self.signature.inputs[index], body, position)
+        complete = [feed for feed in feeds if feed is not None]
+        if len(complete) != len(feeds):
+            raise self._wrong_inputs(parsed.inputs)
+        if position != len(body):
+            raise invalid_tensor(f"{len(body) - position} bytes at the end of the body belong to no input")
+        return InferRequest(complete, parsed.id, self._wanted(parsed))
+
+    def _document(self, document: bytes) -> _Body:
+        try:
+            parsed = self._decoder.decode(document)
+        except msgspec.ValidationError as error:
+            raise invalid_request(f"not an inference request: {error}") from error
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise invalid_request(f"not JSON: {error}") from error
+        except RecursionError as error:
+            raise invalid_request("not an inference request: nested too deeply") from error
+        if parsed.model_name is not None and parsed.model_name != self.model:
+            raise model_mismatch(f"expected model_name {self.model!r}, got {parsed.model_name!r}")
+        if parsed.model_version is not None and parsed.model_version != self.version:
+            raise model_mismatch(f"expected model_version {self.version!r}, got {parsed.model_version!r}")
+        return parsed
+
+    def _wrong_inputs(self, given: list[_Input]) -> Refusal:
+        expected = ", ".join(describe(tensor) for tensor in self.signature.inputs)
+        got = ", ".join(repr(tensor.name) for tensor in given) or "none"
+        return invalid_tensor(f"{self.model} takes the inputs {expected}; got {got}", param="inputs")
+
+    def _wanted(self, parsed: _Body) -> tuple[tuple[int, bool], ...]:
+        binary = _flag(parsed.parameters, "binary_data_output", default=False)
+        if not parsed.outputs:
+            return self._all_binary if binary else self._all_json
+        wanted: dict[int, bool] = {}
+        for output in parsed.outputs:
+            index = self._outputs.get(output.name)
+            if index is None:
+                known = ", ".join(repr(name) for name in self._outputs)
+                raise invalid_tensor(f"expected an output of {known}; got {output.name!r}", param="outputs")
+            if index in wanted:
+                raise invalid_tensor(f"output {output.name!r} is asked for twice", param="outputs")
+            if output.parameters:
+                _refuse_extensions(output.name, output.parameters)
+            wanted[index] = _flag(output.parameters, "binary_data", default=binary)
+        return tuple(wanted.items())
+
+    # --- writing -------------------------------------------------------------------------------------------------
+
+    def encode(self, request: InferRequest, results: Sequence[Array]) -> tuple[bytes, int | None]:
+        """The body that answers ``request``, and the bytes of its JSON part, or None where all of it is JSON.
+
+        Args:
+            request: what was asked.
+            results: one array per output of the signature, in its order.
+        """
+        written: list[bytes] = []
+        tail: list[bytes] = []
+        for index, binary in request.outputs:
+            array = results[index]
+            head = b"%b%b," % (self._output_prefix[index], msgspec.json.encode(array.shape))
+            if binary:
+                raw = datatypes.to_bytes(array)
+                tail.append(raw)
+                written.append(b'%b"parameters":{"binary_data_size":%d}}' % (head, len(raw)))
+            else:
+                written.append(b'%b"data":%b}' % (head, datatypes.to_json(array)))
+        name = b"" if request.id is None else b'"id":%b,' % msgspec.json.encode(request.id)
+        document = b'%b%b"outputs":[%b]}' % (self._prefix, name, b",".join(written))
+        if not tail:
+            return document, None
+        return b"".join((document, *tail)), len(document)
+
+    def metadata(self) -> bytes:
+        """The model's metadata document."""
+
+        def tensors(these: tuple[Tensor, ...]) -> list[dict[str, Any]]:
+            return [{"name": one.name, "datatype": one.datatype, "shape": one.shape} for one in these]
+
+        return msgspec.json.encode(
+            {
+                "name": self.model,
+                "versions": [self.version],
+                "platform": "onnxruntime_onnx",
+                "inputs": tensors(self.signature.inputs),
+                "outputs": tensors(self.signature.outputs),
+            },
+        )
+
+
+def describe(tensor: Tensor) -> str:
+    """``tensor`` in the words of error messages: ``x: FP32[-1, 4]``."""
+    return f"{tensor.name}: {tensor.datatype}{list(tensor.shape)}"
+
+
+def _read(given: _Input, expected: Tensor, body: bytes, position: int) -> tuple[Array, int]:
+    """The array of one input, and the position behind the binary data that it used."""
+    if given.datatype != expected.datatype:
+        raise invalid_tensor(
+            f"input {given.name!r}: expected datatype {expected.datatype}, got {given.datatype!r}", param=given.name
+        )
+    shape = given.shape
+    if not _fits(shape, expected.shape):
+        raise invalid_tensor(
+            f"input {given.name!r}: expected shape {list(expected.shape)}, got {list(shape)}", param=given.name
+        )
+    size_bytes = _binary_size(given)
+    try:
+        if size_bytes is None:
+            return datatypes.from_json(given.data, given.datatype, shape), position
+        return datatypes.from_bytes(body, position, size_bytes, given.datatype, shape), position + size_bytes
+    except NotElements as error:
+        raise invalid_tensor(f"input {given.name!r}: {error}", param=given.name) from error
+
+
+def _fits(shape: tuple[int, ...], expected: tuple[int, ...]) -> bool:
+    if len(shape) != len(expected):
+        return False
+    for size, wanted in zip(shape, expected, strict=True):
+        if size != wanted and (wanted != -1 or size < 0):
+            return False
+    return math.prod(shape) < 2**40  # beyond any body; keeps numpy's own limits out of sight
+
+
+def _binary_size(given: _Input) -> int | None:
+    """Bytes of binary data that belong to an input, or None where its data stands in the JSON."""
+    size: object = None
+    if given.parameters:
+        _refuse_extensions(given.name, given.parameters)
+        size = given.parameters.get("binary_data_size")
+    has_data = len(memoryview(given.data)) > 0
+    if size is None:
+        if not has_data:
+            raise invalid_tensor(f"input {given.name!r}: expected data or binary_data_size, got neither")
+        return None
+    if type(size) is not int or size < 0:
+        raise invalid_tensor(f"input {given.name!r}: binary_data_size must be a byte count, got {size!r}")
+    if has_data:
+        raise invalid_tensor(f"input {given.name!r}: expected data or binary_data_size, got both")
+    return size
+
+
+def _refuse_extensions(name: str, parameters: dict[str, Any]) -> None:
+    for key in parameters:
+        if key == "classification" or key.startswith("shared_memory"):
+            raise invalid_request(f"{name!r}: the extension of parameter {key!r} is not supported here")
+
+
+def _flag(parameters: dict[str, Any] | None, name: str, *, default: bool) -> bool:
+    if not parameters or name not in parameters:
+        return default
+    value = parameters[name]
+    if not isinstance(value, bool):
+        raise invalid_request(f"parameter {name!r} must be true or false, got {value!r}")
+    return value

@@ -1,0 +1,285 @@
+"""The model versions of one engine: how they come, serve side by side, and go.
+
+Decides the life of a model version: loading (on a thread, nothing listens yet), ready (its socket listens), draining
+(the socket is gone, connections finish), unloaded. Loads run one after another, so that one does not disturb what
+another measures. What stands here is only in memory: an engine that is restarted serves nothing until it is told.
+"""
+
+import asyncio
+import contextlib
+import gc
+import logging
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+from nearcast.engine import sockets
+from nearcast.engine.connection import Connection, Limits
+from nearcast.engine.endpoint import ModelEndpoint
+from nearcast.engine.lane import Lane
+from nearcast.engine.oip import InferCodec
+from nearcast.engine.profile import Profile, profile
+from nearcast.engine.refusal import Refusal
+from nearcast.engine.runtime import OnnxModel, invalid_model
+from nearcast.engine.text import Embedder, is_token_model, load_embedder
+from nearcast.resources import wire
+from nearcast.resources.load import LoadReport, named_metrics
+from nearcast.resources.names import NAME_RULE, VERSION_RULE, is_name, is_version
+from nearcast.resources.release import ReleaseManifest, release_digest
+
+SOCKET_MODE: Final = 0o660
+STRAGGLERS_S: Final = 0.1
+"""How long a draining model stays for requests that were on their way when its socket went."""
+POLL_S: Final = 0.02
+
+State = Literal["loading", "ready", "draining"]
+Key = tuple[str, str]
+
+log = logging.getLogger("nearcast.engine")
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What to serve, and where."""
+
+    directory: Path
+    manifest: ReleaseManifest
+    socket: Path
+    queue: int
+
+    @property
+    def key(self) -> Key:
+        """Model and version."""
+        return self.manifest.model, self.manifest.version
+
+
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    """What the loading thread hands over."""
+
+    model: OnnxModel
+    profile: Profile
+    embedder: Embedder | None
+    pad: bool
+
+
+class Served:
+    """One model version from its order to its end."""
+
+    def __init__(self, order: Order) -> None:
+        self.order = order
+        self.digest = release_digest(order.manifest)
+        self.state: State = "loading"
+        self.profile: Profile | None = None
+        self.endpoint: ModelEndpoint | None = None
+        self.listening: sockets.Listening | None = None
+        self.server: asyncio.Server | None = None
+        self.ready: asyncio.Task[None] | None = None
+        self.gone: asyncio.Task[None] | None = None
+
+    @property
+    def name(self) -> str:
+        """``model@version``."""
+        return wire.model_at(*self.order.key)
+
+
+class Serving:
+    """All model versions of this engine. Belongs to the loop's thread.
+
+    Args:
+        threads: threads for one run of a model.
+        limits: bounds of each connection.
+    """
+
+    def __init__(self, threads: int, limits: Limits) -> None:
+        self._threads = threads
+        self._limits = limits
+        self._loop = asyncio.get_running_loop()
+        self._served: dict[Key, Served] = {}
+        self._loading = ThreadPoolExecutor(1, thread_name_prefix="load")
+        self._tokenizing = ThreadPoolExecutor(1, thread_name_prefix="tokenize")
+
+    # --- loading -------------------------------------------------------------------------------------------------
+
+    async def load(self, order: Order) -> Served:
+        """Serve what ``order`` says; returns when its socket listens. The same order again changes nothing.
+
+        Raises:
+            Refusal: 422 the model cannot be served; 409 something else stands in its place.
+        """
+        served = self._served.get(order.key)
+        if served is not None and served.gone is not None:
+            await asyncio.shield(served.gone)
+            served = self._served.get(order.key)
+        if served is None:
+            self._check(order)
+            served = Served(order)
+            self._served[order.key] = served
+            served.ready = self._loop.create_task(self._bring_up(served))
+        elif served.digest != release_digest(order.manifest) or served.order.socket != order.socket:
+            raise _conflict(f"{served.name} is served already, from another release or at another socket")
+        if served.ready is not None:
+            await asyncio.shield(served.ready)
+        return served
+
+    def _check(self, order: Order) -> None:
+        manifest = order.manifest
+        if not is_name(manifest.model):
+            raise invalid_model(f"model name {manifest.model!r}: expected {NAME_RULE}")
+        if not is_version(manifest.version):
+            raise invalid_model(f"version {manifest.version!r}: expected {VERSION_RULE}")
+        if manifest.tokenizer is not None and manifest.tokenizer not in {file.path for file in manifest.files}:
+            raise invalid_model(f"tokenizer {manifest.tokenizer!r} is not one of the files")
+        for other in self._served.values():
+            if other.order.socket == order.socket:
+                raise _conflict(f"socket {order.socket.name} belongs to {other.name}")
+
+    async def _bring_up(self, served: Served) -> None:
+        try:
+            loaded = await self._loop.run_in_executor(self._loading, self._load, served.order)
+            if served.gone is None:
+                await self._listen(served, loaded)
+        except BaseException:
+            if served.gone is None:
+                del self._served[served.order.key]
+            raise
+
+    def _load(self, order: Order) -> _Loaded:
+        """On the loading thread."""
+        manifest = order.manifest
+        pad = is_token_model(manifest.signature)
+        embedder = load_embedder(order.directory, manifest)
+        model = OnnxModel(order.directory, manifest, self._threads)
+        return _Loaded(model, profile(model, manifest.signature, pad=pad, now=self._loop.time), embedder, pad)
+
+    async def _listen(self, served: Served, loaded: _Loaded) -> None:
+        order, manifest = served.order, served.order.manifest
+        lane = Lane(served.name, loaded.model, loaded.profile, pad=loaded.pad, queue=order.queue, loop=self._loop)
+        lane.gauges.sample(self._loop.time())
+        endpoint = ModelEndpoint(
+            InferCodec(manifest.model, manifest.version, manifest.signature),
+            lane,
+            loaded.embedder,
+            batched=loaded.profile.max_batch > 1,
+            pad=loaded.pad,
+            tokenizing=self._tokenizing,
+            limits=self._limits,
+        )
+        served.listening = sockets.listen(order.socket, SOCKET_MODE)
+        served.server = await self._loop.create_unix_server(
+            lambda: Connection(endpoint), sock=served.listening.socket, backlog=sockets.BACKLOG
+        )
+        served.endpoint, served.profile, served.state = endpoint, loaded.profile, "ready"
+        gc.collect()
+        gc.freeze()  # what a model is made of lives long: collections need not look at it again
+        log.info("serving %s at %s: %s", served.name, order.socket.name, loaded.profile)
+
+    # --- unloading -----------------------------------------------------------------------------------------------
+
+    async def unload(self, key: Key, drain_s: float) -> None:
+        """Stop serving ``key``: its socket goes at once, what is in flight has ``drain_s`` to finish. Idempotent."""
+        served = self._served.get(key)
+        if served is None:
+            return
+        if served.gone is None:
+            served.gone = self._loop.create_task(self._take_down(served, drain_s))
+        await asyncio.shield(served.gone)
+
+    async def unload_all(self, drain_s: float) -> None:
+        """Stop serving everything."""
+        await asyncio.gather(*(self.unload(key, drain_s) for key in list(self._served)))
+
+    async def _take_down(self, served: Served, drain_s: float) -> None:
+        if served.ready is not None:
+            with contextlib.suppress(Refusal, OSError, asyncio.CancelledError):
+                await served.ready
+        try:
+            if served.endpoint is not None:
+                await self._drain(served, served.endpoint, drain_s)
+        finally:
+            self._served.pop(served.order.key, None)
+        log.info("unloaded %s", served.name)
+
+    async def _drain(self, served: Served, endpoint: ModelEndpoint, drain_s: float) -> None:
+        served.state = "draining"
+        endpoint.draining = True
+        if served.listening is not None:
+            sockets.remove(served.listening)
+        if served.server is not None:
+            served.server.close()
+        end_s = self._loop.time() + drain_s
+        quiet_s = self._loop.time()
+        while (now_s := self._loop.time()) < end_s:
+            if not all(connection.is_idle for connection in endpoint.connections):
+                quiet_s = now_s
+            elif now_s - quiet_s >= STRAGGLERS_S or not endpoint.connections:
+                break
+            await asyncio.sleep(POLL_S)
+        endpoint.lane.close()
+        await asyncio.sleep(0)  # let refusals be written
+        for connection in list(endpoint.connections):
+            if connection.is_idle:
+                connection.close()
+            else:
+                connection.abort()
+
+    def close(self) -> None:
+        """Release the threads."""
+        self._loading.shutdown(wait=False)
+        self._tokenizing.shutdown(wait=False)
+
+    # --- telling -------------------------------------------------------------------------------------------------
+
+    def all(self) -> list[Served]:
+        """Everything that is served, loading or draining, oldest first."""
+        return list(self._served.values())
+
+    def lanes(self) -> list[tuple[str, str, Lane]]:
+        """Model, version and lane of everything that is ready, oldest first."""
+        return [
+            (*served.order.key, served.endpoint.lane)
+            for served in self._served.values()
+            if served.endpoint is not None and served.state == "ready"
+        ]
+
+    def report(self) -> LoadReport:
+        """How busy this engine is. Of a model that is ready in two versions, the one loaded last is reported."""
+        lanes = self.lanes()
+        loads = {model: lane.load() for model, _, lane in lanes}
+        every = [lane.load() for _, _, lane in lanes]
+        return LoadReport(
+            application_utilization=max((load.utilization for load in every), default=0.0),
+            mem_utilization=memory_share(),
+            rps_fractional=sum(load.rate_per_s for load in every),
+            named_metrics=named_metrics(loads),
+        )
+
+    def sweep(self) -> None:
+        """Keep time limits and take samples; call once per second."""
+        now_s = self._loop.time()
+        for served in self._served.values():
+            if served.endpoint is not None:
+                served.endpoint.lane.gauges.sample(now_s)
+                sweep(served.endpoint.connections)
+
+
+def sweep(connections: set[Connection]) -> None:
+    """Keep the time limits of ``connections``; call once per second."""
+    for connection in list(connections):
+        connection.sweep()
+
+
+def memory_share(read: Callable[[], bytes] | None = None) -> float:
+    """Share of the machine's memory that this process holds; 0 where the system does not tell (no procfs)."""
+    try:
+        statm = read() if read is not None else Path("/proc/self/statm").read_bytes()
+    except OSError:
+        return 0.0
+    return int(statm.split()[1]) / os.sysconf("SC_PHYS_PAGES")
+
+
+def _conflict(message: str) -> Refusal:
+    return Refusal(409, wire.CODE_CONFLICT, message)

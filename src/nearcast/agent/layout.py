@@ -22,7 +22,7 @@ from typing import Final
 from nearcast.errors import InvalidInput
 
 LONGEST_RUN_DIR: Final = 80
-"""Longest run directory in bytes: a slash and a socket name of 26 bytes still fit into ``sun_path`` (108 with its NUL)."""
+"""Longest run directory in bytes: a slash and a socket name of 26 bytes still fit into ``sun_path`` (108 with NUL)."""
 
 PRIVATE: Final = 0o700
 

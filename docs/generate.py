@@ -78,7 +78,12 @@ def command_section(path: str, command: Any, shared: dict[str, Any]) -> str:
             words.append(word if parameter.required or word.startswith("[") else f"[{word}]")
             rows.append((f"`{word}`", help_of(parameter)))
         elif not getattr(parameter, "hidden", False) and parameter.name != "help":
-            rows.append((f"`{spelling}`", help_of(parameter) + default_of(parameter)))
+            rows.append(
+                (
+                    f"`{spelling}`",
+                    help_of(parameter) + default_of(parameter) + (" Required." if parameter.required else ""),
+                )
+            )
     text, _, examples = (command.help or "").partition("\b")
     lines = [f"## nearcast {path}\n", f"```text\n{' '.join(words)} [OPTIONS]\n```\n", text.strip() + "\n"]
     if examples:

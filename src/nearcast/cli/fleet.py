@@ -1,0 +1,154 @@
+"""A fleet on this machine, as files in its data directory: what it shall be, and which processes it is.
+
+``fleet.json`` is desired: sites and ports, written by ``nearcast up``, kept across restarts. ``processes.json`` is
+observed: process ids with start times, written by the supervisor alone. Neither holds a secret.
+"""
+
+import socket
+from pathlib import Path
+from typing import Final, TypeVar
+
+import msgspec
+
+from nearcast.durable import read_if_exists, write_whole
+from nearcast.errors import IntegrityError, NotFound
+
+HOST: Final = "127.0.0.1"
+
+
+class LocalSite(msgspec.Struct, frozen=True, kw_only=True):
+    """One site of the fleet: where its node listens, and the facts that are shown while nobody can be asked."""
+
+    public_port: int
+    peer_port: int
+    country: str
+    tier: str = "edge"
+
+
+class FleetFile(msgspec.Struct, frozen=True, kw_only=True):
+    """What the fleet shall be: one control plane, one node per site, on ports that were free when it was made."""
+
+    control_port: int
+    sites: dict[str, LocalSite] = {}
+    host: str = HOST
+    publish_interval_s: float = 0.2
+    poll_s: float = 1.0
+
+    @property
+    def control_url(self) -> str:
+        """Where the control plane listens."""
+        return f"https://{self.host}:{self.control_port}"
+
+    def gateway_url(self, site: str) -> str:
+        """Where the gateway of ``site`` listens for clients."""
+        return f"http://{self.host}:{self.sites[site].public_port}"
+
+
+class ProcessRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One process: its id means it only together with its start time, since ids come round again."""
+
+    pid: int
+    started: str
+
+
+class Processes(msgspec.Struct, frozen=True, kw_only=True):
+    """The processes that the supervisor looks after, and the supervisor itself."""
+
+    supervisor: ProcessRecord
+    children: dict[str, ProcessRecord] = {}
+
+
+class LocalPaths:
+    """Where the parts of a local fleet lie under its data directory."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self.data_dir = data_dir
+        self.fleet = data_dir / "fleet.json"
+        self.processes = data_dir / "processes.json"
+        self.lock = data_dir / "up.lock"
+        self.supervisor_lock = data_dir / "supervisor.lock"
+        self.supervisor_log = data_dir / "supervisor.log"
+        self.control = data_dir / "control"
+        self.control_log = self.control / "control.log"
+        self.admin_token = self.control / "admin.token"
+        self.authority = self.control / "ca.pem"
+        self.releaser = data_dir / "releaser"
+        self.sites = data_dir / "sites"
+
+    def site(self, name: str) -> Path:
+        """Data directory of the node of ``name``."""
+        return self.sites / name
+
+    def join_token(self, site: str) -> Path:
+        """Where ``up`` leaves the join token for the node of ``site``, 0600."""
+        return self.site(site) / "join.token"
+
+    def read_fleet(self) -> FleetFile | None:
+        """What the fleet shall be, or None where there never was one."""
+        return _read(self.fleet, FleetFile)
+
+    def write_fleet(self, fleet: FleetFile) -> None:
+        """Replace what the fleet shall be."""
+        write_whole(self.fleet, msgspec.json.format(msgspec.json.encode(fleet), indent=2))
+
+    def read_processes(self) -> Processes | None:
+        """The processes as the supervisor last wrote them down; they may be gone."""
+        return _read(self.processes, Processes)
+
+    def node_processes(self) -> dict[str, ProcessRecord]:
+        """Gateways and engines, as the agents wrote them down (``run.json``); they may be gone."""
+        found: dict[str, ProcessRecord] = {}
+        for path in sorted(self.sites.glob("*/run.json")):
+            for name, record in (_read(path, dict[str, ProcessRecord]) or {}).items():
+                found[f"{name}:{path.parent.name}"] = record
+        return found
+
+    def fleet_or_refuse(self, start: str) -> FleetFile:
+        """What the fleet shall be.
+
+        Raises:
+            NotFound: there is none here; ``start`` is the command that makes one.
+        """
+        fleet = self.read_fleet()
+        if fleet is None:
+            raise NotFound(f"there is no fleet in {self.data_dir}", hint=f"start one: {start}")
+        return fleet
+
+
+def free_ports(count: int, host: str = HOST) -> list[int]:
+    """``count`` different TCP ports on which nobody listens now."""
+    sockets = [socket.socket(socket.AF_INET, socket.SOCK_STREAM) for _ in range(count)]
+    try:
+        for each in sockets:
+            each.bind((host, 0))
+        return [int(each.getsockname()[1]) for each in sockets]
+    finally:
+        for each in sockets:
+            each.close()
+
+
+def is_free(port: int, host: str = HOST) -> bool:
+    """Whether nobody listens on that TCP port now."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+        return True
+
+
+_Kind = TypeVar("_Kind")
+
+
+def _read(path: Path, kind: type[_Kind]) -> _Kind | None:
+    data = read_if_exists(path)
+    if data is None:
+        return None
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except msgspec.DecodeError as error:
+        raise IntegrityError(
+            f"{path} is not what nearcast wrote there: {error}",
+            hint="stop the fleet with `nearcast down`, remove the file, and start it again",
+        ) from error

@@ -1,0 +1,70 @@
+"""Progress on standard error: one moving line on a terminal, one line per change anywhere else."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.status import Status
+
+from nearcast.cli.screen import note, note_console
+
+LONGEST: Final = 160
+
+
+class Ticker:
+    """Says what is being waited for. The same text twice is said once."""
+
+    def __init__(self, title: str, line: Status | None, clock: Callable[[], float] = time.monotonic) -> None:
+        self._title = title
+        self._line = line
+        self._clock = clock
+        self._started_s = clock()
+        self._said = ""
+
+    def tell(self, text: str) -> None:
+        """What is missing now."""
+        text = " ".join(text.split())[:LONGEST]
+        if self._line is not None:
+            self._line.update(f"{_escaped(self._title)}: {_escaped(text)} ({self._clock() - self._started_s:.0f} s)")
+        elif text != self._said:
+            note(f"{self._title}: {text}")
+        self._said = text
+
+    def step(self, text: str) -> None:
+        """Something is done, and more is to come."""
+        if self._line is not None:
+            self._line.console.print(f"[green]✓[/green] {_escaped(text)}")
+        else:
+            note(text)
+
+    def done(self, text: str) -> None:
+        """It is over."""
+        self.step(f"{text} ({self._clock() - self._started_s:.1f} s)")
+
+
+@contextmanager
+def ticking(title: str) -> Iterator[Ticker]:
+    """A ticker that lives as long as the block."""
+    if not sys.stderr.isatty():
+        yield Ticker(title, None)
+        return
+    with note_console().status(_escaped(title)) as line:
+        yield Ticker(title, line)
+
+
+@contextmanager
+def transferring() -> Iterator[Progress]:
+    """Bars for transfers; silent where standard error is no terminal."""
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()
+    )  # fmt: skip
+    with Progress(*columns, console=Console(file=sys.stderr), disable=not sys.stderr.isatty()) as progress:
+        yield progress
+
+
+def _escaped(text: str) -> str:
+    return text.replace("[", "\\[")

@@ -1,0 +1,107 @@
+"""``route explain``: every candidate place, what its answer costs, and who refused the others."""
+
+from typing import Annotated, Final
+
+import msgspec
+import typer
+from rich.text import Text
+
+from nearcast.cli.connect import connected
+from nearcast.cli.naming import name_in, unknown_among
+from nearcast.cli.options import Format, Output, application, command
+from nearcast.cli.screen import Cell, coloured, milliseconds, note, show_document, show_lines, show_table
+from nearcast.cli.session import Session
+from nearcast.client import ControlClient
+from nearcast.errors import NotFound
+from nearcast.planning.explain import Explanation, PlaceExplanation
+
+COMMANDS: Final = {"route": application(help="Explain where requests go.", no_args_is_help=True)}
+VERDICTS: Final = {
+    "routed": "Requests are routed to the places that serve, in the shares below.",
+    "residency_refused": "No place may answer: policies refuse every one that could (requests get 403).",
+    "no_place_ready": "No place can answer now (requests get 503).",
+}
+
+
+@COMMANDS["route"].callback()
+def _group() -> None:
+    """Keeps the group a group."""
+
+
+@command(
+    COMMANDS["route"],
+    "explain",
+    examples=("route explain magika --site singapore", "route explain magika --site ashburn -o json"),
+)
+def explain(
+    session: Session,
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Name of the model.")],
+    site: Annotated[str, typer.Option(help="The site at which requests enter.")],
+    output: Output = Format.TABLE,
+) -> None:
+    """Explain where requests for a model go that enter at a site.
+
+    Times are in milliseconds and add up to the cost. Hard rules come before any cost.
+    """
+    with connected(session) as client:
+        try:
+            explanation = client.explain(model, site)
+        except NotFound as error:
+            raise _unknown(client, model, site) or error from error
+    if output is not Format.TABLE:
+        show_document(msgspec.to_builtins(explanation), output)
+        return
+    show_explanation(explanation)
+
+
+def show_explanation(explanation: Explanation) -> None:
+    """Print the verdict, then one row per place."""
+    show_lines(
+        Text.assemble((explanation.model, "bold"), " asked at ", (explanation.site, "bold")),
+        VERDICTS[explanation.verdict],
+        "",
+    )
+    show_table(
+        (
+            "place",
+            "state",
+            ">share",
+            ">cost ms",
+            ">round trip",
+            ">transfer",
+            ">wait",
+            ">service",
+            ">cold",
+            "refused by",
+        ),
+        (_row(place) for place in explanation.places),
+    )
+    if explanation.unlisted:
+        note(f"{explanation.unlisted} more sites do not have the model")
+    if not explanation.reported:
+        note(f"{explanation.site} has not reported yet: costs rest on its plan alone")
+
+
+def _row(place: PlaceExplanation) -> tuple[Cell, ...]:
+    return (
+        place.site,
+        coloured(place.standing.replace("_", " ")),
+        f"{place.share_percent} %" if place.total_ms is not None else "",
+        milliseconds(place.total_ms),
+        milliseconds(place.round_trip_ms),
+        milliseconds(place.transfer_ms),
+        milliseconds(place.wait_ms),
+        milliseconds(place.service_ms),
+        milliseconds(place.cold_ms),
+        place.rule or "",
+    )
+
+
+def _unknown(client: ControlClient, model: str, site: str) -> NotFound | None:
+    """Which of the two is unknown, with the nearest names; None where both exist."""
+    sites = [name_in(document) for document in client.resources("sites")]
+    if site not in sites:
+        return unknown_among("site", site, sites)
+    models = {name_in(document) for document in client.resources("models")}
+    models |= {document["spec"]["model"] for document in client.resources("deployments")}
+    return unknown_among("model", model, models) if model not in models else None

@@ -1,0 +1,100 @@
+"""How things are shown: data on standard output in three formats, notes and progress on standard error.
+
+Decides the form, not the content. Where standard output is no terminal there are no colours and no line is cut, so
+that a table survives a pipe.
+"""
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+import yaml
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from nearcast.cli.options import Format
+
+WIDE: Final = 400
+"""Columns assumed where nobody looks: wider than any table of ours."""
+
+Cell = str | Text
+STYLES: Final = {"ready": "green", "true": "green", "yes": "green", "serving": "green", "created": "green"}
+STYLES_OF_TROUBLE: Final = {"no": "red", "false": "red", "failed": "red", "refused": "red", "unreachable": "red"}
+
+
+def data_console() -> Console:
+    """Standard output."""
+    return Console(file=sys.stdout, width=None if sys.stdout.isatty() else WIDE, highlight=False, soft_wrap=False)
+
+
+def note_console() -> Console:
+    """Standard error."""
+    return Console(file=sys.stderr, width=None if sys.stderr.isatty() else WIDE, highlight=False)
+
+
+def note(text: Cell) -> None:
+    """Tell the person something; never parsed by programs."""
+    note_console().print(text, markup=False, soft_wrap=True)
+
+
+def coloured(word: str) -> Text:
+    """``word`` in the colour of good or bad news, where it is one of either."""
+    style = STYLES.get(word.lower()) or STYLES_OF_TROUBLE.get(word.lower()) or ""
+    return Text(word, style=style)
+
+
+def show_document(document: Any, form: Format) -> None:
+    """Print a JSON-able value as JSON or YAML."""
+    if form is Format.YAML:
+        text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=WIDE)
+    else:
+        text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def show_table(columns: Sequence[str], rows: Iterable[Sequence[Cell]], *, title: str = "") -> None:
+    """Print rows under headings; columns whose heading begins with ``>`` are numbers and stand to the right."""
+    if title:
+        data_console().print(Text(title, style="bold"))
+    table = Table(box=None, pad_edge=False, show_edge=False, header_style="bold", padding=(0, 3, 0, 0))
+    for column in columns:
+        table.add_column(column.lstrip(">").upper(), justify="right" if column.startswith(">") else "left")
+    for row in rows:
+        table.add_row(*row)
+    data_console().print(table)
+
+
+def show_lines(*lines: Cell) -> None:
+    """Print lines of a table's kind: text for people that is the answer to their question."""
+    console = data_console()
+    for line in lines:
+        console.print(line, markup=False, soft_wrap=True)
+
+
+def show_pairs(pairs: Iterable[tuple[str, Cell]]) -> None:
+    """Print names and values, aligned."""
+    table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for name, value in pairs:
+        table.add_row(name, value)
+    data_console().print(table)
+
+
+def milliseconds(value: float | None) -> str:
+    """A time for people; an unknown one is a dash."""
+    if value is None:
+        return "–"
+    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def size(size_bytes: float) -> str:
+    """A number of bytes for people, in powers of 1000."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size_bytes < 1000 or unit == "GB":
+            return f"{size_bytes:.0f} {unit}" if unit == "B" else f"{size_bytes:.1f} {unit}"
+        size_bytes /= 1000
+    raise AssertionError("the last unit takes everything")

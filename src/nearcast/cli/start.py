@@ -1,0 +1,158 @@
+"""The steps between running processes and a fleet that answers: authority, releases, sites, tokens, ready gateways.
+
+Every step is safe to repeat. Nothing here is told to a process: files are written, and the supervisor looks at them.
+"""
+
+import base64
+import subprocess
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from nearcast.cli.children import has_joined
+from nearcast.cli.connect import local_target, transport_of
+from nearcast.cli.fleet import FleetFile, LocalPaths
+from nearcast.cli.progress import Ticker
+from nearcast.cli.session import Session
+from nearcast.cli.tail import last_lines
+from nearcast.client import ControlClient
+from nearcast.durable import read_if_exists, write_whole
+from nearcast.errors import NotFound, Unavailable
+from nearcast.registry.keys import load_or_create_signer
+from nearcast.registry.releases import new_releases_root, new_targets, online_key_of
+from nearcast.resources.kinds import Site, to_document
+
+PAUSE_S = 0.1
+TOKEN_LIFE_S = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Starter:
+    """One run of ``up``. ``supervisor`` is None where one ran already; ``deadline`` is on the monotonic clock."""
+
+    session: Session
+    paths: LocalPaths
+    fleet: FleetFile
+    supervisor: "subprocess.Popen[bytes] | None"
+    deadline: float
+
+    def start(self, sites: list[Site], ticker: Ticker) -> bool:
+        """Bring the fleet to the point where every gateway answers. Gives whether it was there from the start.
+
+        Raises:
+            Unavailable: the time was up, or a process does not come up; the message says which, and its last words.
+        """
+        with self._control(ticker) as client:
+            if self._lacking(client) == {} and not sites:
+                return True
+            ticker.step(f"control plane answers at {self.fleet.control_url}")
+            self._releases(client, ticker)
+            self._sites(client, sites, ticker)
+            self._tokens(client, ticker)
+            self._await_gateways(client, ticker)
+        return False
+
+    def _control(self, ticker: Ticker) -> ControlClient:
+        """A client of the control plane, once it says that it is ready."""
+        while True:
+            try:
+                target = local_target(self.session)
+                client = ControlClient(target, transport=transport_of(target))
+                if client.is_ready():
+                    return client
+                client.close()
+            except NotFound:
+                pass  # its token and authority are written at its first start
+            ticker.tell("the control plane comes up")
+            self._pause("the control plane did not come up", self.paths.control_log)
+
+    def _releases(self, client: ControlClient, ticker: Ticker) -> None:
+        """Make the releaser's keys, and begin the releases repository with a root that names them."""
+        trust = client.trust()
+        if trust.releases_root is not None:
+            return
+        if trust.plans_root is None:
+            raise Unavailable("the control plane has no root for plans yet", hint="run `nearcast up` again")
+        root_signer = load_or_create_signer(self.paths.releaser / "root.pem")
+        releaser = load_or_create_signer(self.paths.releaser / "releaser.pem")
+        now = datetime.now(UTC)
+        root_file = self.paths.releaser / "releases.root.json"
+        root = read_if_exists(root_file)
+        if root is None:
+            root = new_releases_root(
+                root_signers=[root_signer],
+                releaser_keys=[releaser.public_key],
+                online_key=online_key_of(base64.b64decode(trust.plans_root)),
+                now=now,
+            )
+            write_whole(root_file, root)
+        client.start_releases(root, new_targets(releaser, now=now))
+        ticker.step(f"releases are signed by the key in {self.paths.releaser}")
+
+    def _sites(self, client: ControlClient, sites: list[Site], ticker: Ticker) -> None:
+        if not sites:
+            return
+        results = client.apply([to_document(site, with_status=False) for site in sites])
+        changed = [result.name for result in results if result.action != "unchanged"]
+        ticker.step(f"sites: {', '.join(changed)}" if changed else "sites are as written")
+
+    def _tokens(self, client: ControlClient, ticker: Ticker) -> None:
+        """Leave a join token for the node of each site that is no member yet."""
+        for site in self.fleet.sites:
+            if has_joined(self.paths, site):
+                self.paths.join_token(site).unlink(missing_ok=True)
+                continue
+            token = client.join_token(site, ttl_s=TOKEN_LIFE_S)
+            self.paths.site(site).mkdir(parents=True, exist_ok=True, mode=0o700)
+            write_whole(self.paths.join_token(site), token.encode("ascii"), mode=0o600)
+            ticker.step(f"the node of {site} may join")
+
+    def _await_gateways(self, client: ControlClient, ticker: Ticker) -> None:
+        while lacking := self._lacking(client):
+            ticker.tell("; ".join(f"{site}: {what}" for site, what in lacking.items()))
+            site = next(iter(lacking))
+            self._pause(
+                f"not every gateway came up: {'; '.join(f'{name}: {what}' for name, what in lacking.items())}",
+                self.paths.site(site) / "logs" / "agent.log",
+            )
+        for site in self.fleet.sites:
+            self.paths.join_token(site).unlink(missing_ok=True)
+        ticker.done(f"{len(self.fleet.sites)} gateways are ready")
+
+    def _lacking(self, client: ControlClient) -> dict[str, str]:
+        """Site -> what is missing until its gateway is ready; empty when all are."""
+        try:
+            seen = {site.name: site for site in client.status().sites}
+        except Unavailable as error:
+            return {"control": error.message}
+        lacking = {}
+        for name in self.fleet.sites:
+            site = seen.get(name)
+            if site is None:
+                lacking[name] = "the control plane does not know it"
+            elif not site.ready:
+                open_ones = [item for item in site.conditions if item.status != "True"]
+                lacking[name] = open_ones[0].message or open_ones[0].reason if open_ones else "not ready yet"
+        return lacking
+
+    def _pause(self, complaint: str, log: Path) -> None:
+        """Wait a moment.
+
+        Raises:
+            Unavailable: there is no moment left, or the supervisor died.
+        """
+        if self.supervisor is not None and self.supervisor.poll() is not None:
+            raise Unavailable(_with_log("the supervisor ended", self.paths.supervisor_log))
+        if time.monotonic() >= self.deadline:
+            raise Unavailable(
+                _with_log(complaint, log),
+                hint=f"it goes on trying: {self.session.command('status')}; "
+                f"{self.session.command('logs')}; {self.session.command('down')}",
+            )
+        time.sleep(PAUSE_S)
+
+
+def _with_log(complaint: str, log: Path) -> str:
+    lines = last_lines(log, 8)
+    return "\n".join([complaint, f"the end of {log}:", *(f"  {line[:200]}" for line in lines)]) if lines else complaint

@@ -1,0 +1,123 @@
+"""``status``: the fleet at a glance, from the control plane, or from the nodes' own files while it is silent."""
+
+from typing import Any, Final
+
+import httpx
+import msgspec
+from rich.text import Text
+
+from nearcast.agent.layout import layout_of
+from nearcast.cli.conditions import trouble_in
+from nearcast.cli.connect import connected
+from nearcast.cli.fleet import FleetFile, LocalPaths
+from nearcast.cli.models import ready_models
+from nearcast.cli.options import Format, Output, application, command
+from nearcast.cli.screen import Cell, coloured, milliseconds, note, show_document, show_pairs, show_table
+from nearcast.cli.session import Session
+from nearcast.client import Document, FleetStatus, SiteView, Unreachable
+from nearcast.durable import read_if_exists
+from nearcast.resources.status import NodeStatus
+
+COMMANDS: Final = {"status": application()}
+PROBE_TIMEOUT_S: Final = 2.0
+
+
+@command(COMMANDS["status"], "status", examples=("status", "status -o json", "status --data-dir /tmp/lab"))
+def status(session: Session, output: Output = Format.TABLE) -> None:
+    """Show the fleet: its sites, their gateways, and whether they are ready.
+
+    While the control plane of a local fleet is silent, the nodes' own files and gateways are asked instead.
+    """
+    try:
+        with connected(session) as client:
+            document = client.status_document()
+    except Unreachable as error:
+        fleet = LocalPaths(session.data_dir).read_fleet() if session.control is None else None
+        local = document_of_nodes(LocalPaths(session.data_dir), fleet) if fleet else None
+        if local is None:
+            raise
+        note(Text.assemble(("warning: ", "bold yellow"), error.message, "; this is what the nodes say themselves"))
+        document = local
+    else:
+        document = document | {"control": document["control"] | {"reachable": True}}
+    if output is Format.TABLE:
+        show_fleet(document)
+    else:
+        show_document(document, output)
+
+
+def show_fleet(document: Document) -> None:
+    """Print the control plane, one row per site, and the round trips between sites."""
+    fleet = msgspec.convert(document, FleetStatus)
+    silent = document["control"].get("reachable") is False
+    about = "does not answer" if silent else f"version {fleet.control.version}" if fleet.control.version else "answers"
+    show_pairs([("Fleet", fleet.fleet or "–"), ("Control plane", f"{fleet.control.url} ({about})")])
+    note("")
+    show_table(("site", "country", "ready", "gateway", "models", "trouble"), (_row(site) for site in fleet.sites))
+    trips = [row for site in fleet.sites for row in _round_trips(site)]
+    if trips:
+        note("")
+        show_table(("from", "to", ">round trip ms", "state"), trips)
+
+
+def document_of_nodes(paths: LocalPaths, fleet: FleetFile) -> Document | None:
+    """The status as the nodes of a local fleet know it; None where not one gateway answers."""
+    sites = []
+    for name, own in fleet.sites.items():
+        reported = _node_status(paths, name)
+        sites.append(
+            {
+                "name": name,
+                "country": own.country,
+                "tier": own.tier,
+                "gateway_url": fleet.gateway_url(name),
+                "ready": gateway_answers(fleet.gateway_url(name)),
+                "nodes": [{"node": reported.node, "status": msgspec.to_builtins(reported)}] if reported else [],
+                "models": [msgspec.to_builtins(model) for model in reported.models] if reported else [],
+                "conditions": [],
+            }
+        )
+    if not any(site["ready"] for site in sites):
+        return None
+    return {"fleet": "", "control": {"url": fleet.control_url, "version": "", "reachable": False}, "sites": sites}
+
+
+def gateway_answers(url: str) -> bool:
+    """Whether a gateway says that it is ready."""
+    try:
+        with httpx.Client(timeout=PROBE_TIMEOUT_S, trust_env=False) as client:
+            return client.get(f"{url}/readyz").is_success
+    except httpx.TransportError:
+        return False
+
+
+def _node_status(paths: LocalPaths, site: str) -> NodeStatus | None:
+    data = read_if_exists(layout_of(paths.site(site)).status)
+    try:
+        return msgspec.json.decode(data, type=NodeStatus) if data else None
+    except msgspec.DecodeError:
+        return None
+
+
+def _row(site: SiteView) -> tuple[Cell, ...]:
+    return (
+        site.name,
+        site.country,
+        coloured("yes" if site.ready else "no"),
+        site.gateway_url or "–",
+        ", ".join(sorted(ready_models(site.models))) or "–",
+        trouble_in(site.conditions),
+    )
+
+
+def _round_trips(site: SiteView) -> list[tuple[Cell, ...]]:
+    peers: list[Any] = [peer for node in site.nodes for peer in (node.get("status") or node).get("peers", [])]
+    return [
+        (
+            site.name,
+            str(peer["site"]),
+            milliseconds(peer["round_trip_s"] * 1000.0),
+            coloured("reachable" if peer["reachable"] else "unreachable"),
+        )
+        for peer in peers
+    ]

@@ -1,0 +1,499 @@
+"""The client of the control plane: typed calls over HTTPS, for the CLI, for scripts and for tests.
+
+It decides how a call is made: which authority is trusted, what is retried, and which error of the one tree an answer
+means. It does not decide what to ask for, nor what to show.
+
+Invariants:
+    * With ``ca_pem`` only that authority is trusted: a certificate of anybody else ends the call, never a downgrade.
+    * A call is sent again only where a second one changes nothing (reads, uploads by digest, deletes), or where the
+      first one certainly did not arrive. Pauses grow and carry jitter, so that many clients do not return in step.
+    * Answers may hold more fields than this client knows: an older client reads a newer control plane.
+"""
+
+import base64
+import random
+import ssl
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Literal, Self, TypeVar
+
+import httpx
+import msgspec
+
+from nearcast import __version__
+from nearcast.errors import IntegrityError, InvalidInput, NearcastError, NotFound, Unavailable, error_from
+from nearcast.planning.explain import Explanation
+from nearcast.resources.release import ReleaseManifest, decode_release
+from nearcast.resources.revision import digest_of
+
+ATTEMPTS: Final = 4
+FIRST_PAUSE_S: Final = 0.2
+LONGEST_PAUSE_S: Final = 5.0
+CHUNK_BYTES: Final = 1 << 20
+RETRIED_STATUSES: Final = frozenset({429, 502, 503, 504})
+REPEATABLE: Final = frozenset({"GET", "HEAD"})
+
+Document = dict[str, Any]
+Action = Literal["created", "updated", "unchanged"]
+Progress = Callable[[int], None]
+"""Called with the bytes that were sent since the last call."""
+
+
+class Unreachable(Unavailable):
+    """Nobody answers at the control plane's address."""
+
+
+class Applied(msgspec.Struct, frozen=True, kw_only=True):
+    """What ``apply`` did, or would do, to one resource. ``diff`` is a unified diff of the manifests."""
+
+    kind: str
+    name: str
+    action: Action
+    diff: str = ""
+    revision: str = ""
+
+
+class ControlInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """The control plane itself."""
+
+    url: str
+    version: str = ""
+
+
+class ConditionView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """One condition, as manifests spell it."""
+
+    type: str
+    status: str
+    reason: str = ""
+    message: str = ""
+    last_transition_time: str = ""
+
+
+class SiteView(msgspec.Struct, frozen=True, kw_only=True):
+    """One site as the control plane sees it."""
+
+    name: str
+    country: str
+    tier: str = "edge"
+    gateway_url: str | None = None
+    ready: bool = False
+    nodes: tuple[Document, ...] = ()
+    models: tuple[Any, ...] = ()
+    conditions: tuple[ConditionView, ...] = ()
+
+
+class FleetStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """``GET /v1/status``."""
+
+    fleet: str
+    control: ControlInfo
+    sites: tuple[SiteView, ...] = ()
+
+
+class ReleaseView(msgspec.Struct, frozen=True, kw_only=True):
+    """One release, as the signed list names it. ``digest`` is that of the manifest."""
+
+    model: str
+    version: str
+    digest: str
+    size_bytes: int = 0
+    created_at: str = ""
+    task: str = ""
+
+
+class Trust(msgspec.Struct, frozen=True, kw_only=True):
+    """What a node pins: the authority and both trust roots (base64; None while there is none)."""
+
+    fleet: str
+    ca_pem: str
+    releases_root: str | None = None
+    plans_root: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A resource as it stands in the control plane, with the revision for ``If-Match``."""
+
+    document: Document
+    revision: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """The signed list of all releases: the bytes, and the version that a change must name."""
+
+    data: bytes
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Whom to call.
+
+    Attributes:
+        url: ``https://host:port`` of the control plane.
+        token: admin token; empty for the calls that need none.
+        ca_pem: the only authority to trust, PEM; None for the machine's own trust store.
+        timeout_s: for one exchange, connecting included; uploads have it per read and write.
+    """
+
+    url: str
+    token: str = field(default="", repr=False)
+    ca_pem: str | None = field(default=None, repr=False)
+    timeout_s: float = 30.0
+
+
+_Answer = TypeVar("_Answer")
+
+
+class ControlClient:
+    """Calls to one control plane. Not safe for use by several threads at once; close it, or use it in ``with``.
+
+    Args:
+        target: whom to call, and how to know them.
+        transport: what carries the requests; by default HTTPS that trusts ``target.ca_pem`` only.
+        sleep: how to wait between attempts.
+        jitter: gives numbers between 0 and 1.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        *,
+        transport: httpx.BaseTransport | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self.target = target
+        self._sleep = sleep
+        self._jitter = jitter
+        headers = {"user-agent": f"nearcast/{__version__}"}
+        if target.token:
+            headers["authorization"] = f"Bearer {target.token}"
+        self._http = httpx.Client(
+            base_url=target.url,
+            headers=headers,
+            timeout=target.timeout_s,
+            transport=transport or httpx.HTTPTransport(verify=_tls(target.ca_pem)),
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give back the connections."""
+        self._http.close()
+
+    # --- the control plane itself
+
+    def is_ready(self) -> bool:
+        """Whether the control plane says that it can take changes; False where nobody answers. Never retried."""
+        try:
+            return self._http.get("/readyz").status_code == httpx.codes.OK
+        except httpx.TransportError as error:
+            if certificate_problem(error):
+                raise self._lost(error) from error
+            return False
+
+    def trust(self) -> Trust:
+        """Authority and trust roots of the fleet."""
+        return _typed(self._call("GET", "/v1/trust"), Trust)
+
+    def status(self) -> FleetStatus:
+        """The fleet at a glance."""
+        return _typed(self._call("GET", "/v1/status"), FleetStatus)
+
+    def status_document(self) -> Document:
+        """The same, as the control plane wrote it."""
+        return _document(self._call("GET", "/v1/status"))
+
+    def explain(self, model: str, site: str) -> Explanation:
+        """Why requests for ``model`` that enter at ``site`` go where they go."""
+        return _typed(self._call("GET", "/v1/route/explain", params={"model": model, "site": site}), Explanation)
+
+    # --- resources
+
+    def resources(self, plural: str) -> list[Document]:
+        """All resources of a kind, by name."""
+        answer = self._call("GET", f"/v1/resources/{plural}")
+        found = msgspec.json.decode(answer.content)
+        items = found.get("items", []) if isinstance(found, dict) else found
+        return sorted(items, key=lambda item: str(item["metadata"]["name"]))
+
+    def resource(self, plural: str, name: str) -> Stored:
+        """One resource.
+
+        Raises:
+            NotFound: there is none of that name.
+        """
+        answer = self._call("GET", f"/v1/resources/{plural}/{name}")
+        return Stored(_document(answer), _revision(answer))
+
+    def delete(self, plural: str, name: str, *, revision: str = "") -> None:
+        """Remove a resource; with ``revision``, only if it still is that one.
+
+        Raises:
+            NotFound: there is none of that name.
+            Conflict: it changed since ``revision``.
+        """
+        headers = {"if-match": f'"{revision}"'} if revision else {}
+        self._call("DELETE", f"/v1/resources/{plural}/{name}", headers=headers)
+
+    def revisions(self, plural: str, name: str) -> list[Document]:
+        """What the resource has been, oldest first."""
+        found = msgspec.json.decode(self._call("GET", f"/v1/resources/{plural}/{name}/revisions").content)
+        items: list[Document] = found.get("items", []) if isinstance(found, dict) else found
+        return items
+
+    def apply(self, manifests: Sequence[Document], *, dry_run: bool = False) -> list[Applied]:
+        """Make the fleet hold ``manifests``: all of them, or none where one is refused."""
+        body = {"manifests": list(manifests), "dry_run": dry_run}
+        found = msgspec.json.decode(self._call("POST", "/v1/apply", json=body).content)
+        items = found.get("results", found.get("resources", found.get("items"))) if isinstance(found, dict) else found
+        return msgspec.convert(items, list[Applied])
+
+    # --- nodes
+
+    def join_token(self, site: str, *, ttl_s: float | None = None) -> str:
+        """A token that lets one node join ``site``; it can be shown only now.
+
+        Raises:
+            NotFound: there is no such site.
+        """
+        body = {} if ttl_s is None else {"ttl_s": ttl_s}
+        return str(_document(self._call("POST", f"/v1/sites/{site}/join-tokens", json=body))["token"])
+
+    def nodes(self) -> list[Document]:
+        """Every node that joined, with its last status."""
+        found = msgspec.json.decode(self._call("GET", "/v1/nodes").content)
+        items: list[Document] = found.get("items", []) if isinstance(found, dict) else found
+        return items
+
+    def revoke(self, site: str, node: str) -> None:
+        """No longer honour a node's identity."""
+        self._call("DELETE", f"/v1/nodes/{site}/{node}")
+
+    # --- releases
+
+    def has_blob(self, digest: str) -> bool:
+        """Whether the fleet's store holds the bytes called ``digest``."""
+        try:
+            self._call("HEAD", f"/v1/blobs/{digest}")
+        except NotFound:
+            return False
+        return True
+
+    def put_blob(self, digest: str, path: Path, *, progress: Progress | None = None) -> None:
+        """Send the file ``path`` as the blob ``digest``; a blob that is there already is no error.
+
+        Raises:
+            IntegrityError: the bytes that arrived are not those that ``digest`` names.
+        """
+        sent = 0
+
+        def chunks() -> Iterator[bytes]:
+            nonlocal sent
+            offset = 0
+            with path.open("rb") as file:
+                while chunk := file.read(CHUNK_BYTES):
+                    yield chunk
+                    offset += len(chunk)
+                    if progress and offset > sent:
+                        progress(offset - sent)
+                        sent = offset
+
+        headers = {"content-length": str(path.stat().st_size), "content-type": "application/octet-stream"}
+        self._call("PUT", f"/v1/blobs/{digest}", body=chunks, headers=headers, repeatable=True)
+
+    def releases(self) -> list[ReleaseView]:
+        """Every release, by model and version."""
+        found = msgspec.json.decode(self._call("GET", "/v1/releases").content)
+        items = found.get("releases", found.get("items", [])) if isinstance(found, dict) else found
+        return sorted(msgspec.convert(items, list[ReleaseView]), key=lambda entry: (entry.model, entry.version))
+
+    def release(self, entry: ReleaseView) -> ReleaseManifest:
+        """The manifest of a release, checked against the digest in the list.
+
+        Raises:
+            IntegrityError: the store gave other bytes.
+        """
+        path = f"releases/targets/{entry.model}/{entry.digest.removeprefix('sha256:')}.{entry.version}.json"
+        data = self._call("GET", f"/repository/{path}").content
+        if digest_of(data) != entry.digest:
+            raise IntegrityError(f"expected {entry.digest} for {entry.model}@{entry.version}, got {digest_of(data)}")
+        return decode_release(data)
+
+    def releases_targets(self) -> Targets:
+        """The signed list of releases, to be signed anew with one more.
+
+        Raises:
+            NotFound: this fleet has no releases repository yet.
+        """
+        answer = self._call("GET", "/v1/releases/targets")
+        return Targets(answer.content, _targets_version(answer))
+
+    def add_release(self, targets: bytes, manifest: bytes, *, expected_version: int) -> None:
+        """Publish a release: ``targets`` is the new list, signed by the releaser.
+
+        Raises:
+            Conflict: the list is no longer at ``expected_version``, or that version of the model has other content.
+            IntegrityError: the signature is not one that the releases root vouches for.
+        """
+        body = {"targets": _base64(targets), "manifest": _base64(manifest), "expected_version": expected_version}
+        self._call("POST", "/v1/releases", json=body)
+
+    def start_releases(self, root: bytes, targets: bytes) -> None:
+        """Give the fleet its releases repository. Once only.
+
+        Raises:
+            Conflict: it has another one already.
+        """
+        self._call("POST", "/v1/releases/root", json={"root": _base64(root), "targets": _base64(targets)})
+
+    # --- how a call is made
+
+    def _call(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, str] | None = None,
+        json: Any = None,
+        body: Callable[[], Iterator[bytes]] | None = None,
+        headers: Mapping[str, str] | None = None,
+        repeatable: bool = False,
+    ) -> httpx.Response:
+        """One exchange, with further attempts where they are safe; an answer that is no success is raised."""
+        again = repeatable or method in REPEATABLE
+        for attempt in range(1, ATTEMPTS + 1):
+            last = attempt == ATTEMPTS
+            request = self._http.build_request(
+                method, path, params=params, json=json, content=body() if body else None, headers=headers
+            )
+            try:
+                answer = self._http.send(request)
+            except httpx.TransportError as error:
+                not_sent = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
+                refused = not_sent and attempt > 1
+                if last or refused or certificate_problem(error) or not (again or not_sent):
+                    raise self._lost(error) from error
+                self._sleep(self._pause_s(attempt))
+                continue
+            if answer.is_success:
+                return answer
+            failure = failure_in(answer)
+            if last or not again or answer.status_code not in RETRIED_STATUSES:
+                raise failure
+            asked_s = failure.retry_after_s if isinstance(failure, Unavailable) else 0.0
+            self._sleep(min(LONGEST_PAUSE_S, max(asked_s, self._pause_s(attempt))))
+        raise AssertionError("the last attempt returns or raises")
+
+    def _pause_s(self, attempt: int) -> float:
+        whole: float = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** (attempt - 1))
+        return whole * (0.5 + 0.5 * self._jitter())
+
+    def _lost(self, error: httpx.TransportError) -> NearcastError:
+        if problem := certificate_problem(error):
+            return IntegrityError(
+                f"the control plane at {self.target.url} shows a certificate that is not trusted: {problem}",
+                hint="check the address, and that --ca-file holds the authority of this fleet (GET /v1/trust)",
+            )
+        if isinstance(error, httpx.TimeoutException):
+            return Unreachable(f"the control plane at {self.target.url} did not answer in {self.target.timeout_s:g} s")
+        return Unreachable(f"nobody answers at {self.target.url}: {str(error) or type(error).__name__}")
+
+
+class _ErrorBody(msgspec.Struct, frozen=True):
+    code: str = "error"
+    message: str = ""
+    hint: str = ""
+
+
+class _ErrorAnswer(msgspec.Struct, frozen=True):
+    error: _ErrorBody
+
+
+def failure_in(answer: httpx.Response) -> NearcastError:
+    """The error that ``answer`` means: by its code, or by its status where the body is not one of ours."""
+    try:
+        said = msgspec.json.decode(answer.content, type=_ErrorAnswer).error
+    except msgspec.DecodeError:
+        said = _ErrorBody(code=_code_of_status(answer.status_code), message=_plain(answer))
+    failure = error_from(said.code, said.message or _plain(answer), hint=said.hint)
+    if isinstance(failure, Unavailable):
+        failure.retry_after_s = _seconds(answer.headers.get("retry-after"))
+    return failure
+
+
+def certificate_problem(error: BaseException) -> str:
+    """What TLS verification did not like, if that is what ``error`` is about; else the empty string."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, ssl.SSLCertVerificationError):
+            return str(seen.verify_message or seen)
+        seen = seen.__cause__ or seen.__context__
+    return "certificate verify failed" if "CERTIFICATE_VERIFY_FAILED" in str(error) else ""
+
+
+def _tls(ca_pem: str | None) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cadata=ca_pem)
+    except ssl.SSLError as error:
+        raise InvalidInput(f"expected PEM certificates of the authority, got something else: {error}") from error
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return context
+
+
+def _code_of_status(status: int) -> str:
+    names = {400: "invalid_input", 401: "unauthenticated", 403: "forbidden", 404: "not_found", 409: "conflict"}
+    names |= {412: "conflict", 422: "invalid_input", 502: "unavailable", 503: "unavailable", 504: "unavailable"}
+    return names.get(status, "error")
+
+
+def _plain(answer: httpx.Response) -> str:
+    path = answer.request.url.path
+    return f"{answer.request.method} {path} answered {answer.status_code}: {answer.text[:300].strip() or 'no body'}"
+
+
+def _seconds(text: str | None) -> float:
+    try:
+        return max(0.0, float(text or ""))
+    except ValueError:
+        return 1.0
+
+
+def _typed(answer: httpx.Response, kind: type[_Answer]) -> _Answer:
+    try:
+        return msgspec.json.decode(answer.content, type=kind)
+    except msgspec.ValidationError as error:
+        raise NearcastError(
+            f"{answer.request.url.path} did not answer with a {kind.__name__}: {error}",
+            hint=f"this client is {__version__}; `nearcast version` also shows the version of the control plane",
+        ) from error
+
+
+def _document(answer: httpx.Response) -> Document:
+    return _typed(answer, Document)
+
+
+def _revision(answer: httpx.Response) -> str:
+    return str(answer.headers.get("etag", "")).removeprefix("W/").strip('"')
+
+
+def _targets_version(answer: httpx.Response) -> int:
+    if version := answer.headers.get("x-nearcast-targets-version"):
+        return int(version)
+    return int(msgspec.json.decode(answer.content)["signed"]["version"])
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()

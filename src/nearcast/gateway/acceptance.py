@@ -34,14 +34,7 @@ def unconfirmed(documents: Mapping[str, Document], stats: Mapping[str, str]) -> 
 
 def refused(names: Sequence[str], stats: Mapping[str, str], before: Mapping[str, str]) -> list[str]:
     """Names of those files that Envoy refused since ``before``."""
-    counters = ("update_rejected", "update_failure")
-    return [
-        name
-        for name in names
-        if any(
-            _count(stats, f"{_STAT_OF[name]}.{word}") > _count(before, f"{_STAT_OF[name]}.{word}") for word in counters
-        )
-    ]
+    return [name for name in names if _refusals(name, stats) > _refusals(name, before)]
 
 
 def is_warm(stats: Mapping[str, str]) -> bool:
@@ -58,5 +51,6 @@ def refusal(what: str, log: Sequence[str]) -> NearcastError:
     return Bug(message)
 
 
-def _count(stats: Mapping[str, str], name: str) -> int:
-    return int(stats.get(name, "0"))
+def _refusals(name: str, stats: Mapping[str, str]) -> int:
+    counters = (f"{_STAT_OF[name]}.{word}" for word in ("update_rejected", "update_failure"))
+    return sum(int(stats.get(counter, "0")) for counter in counters)

@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from functools import partial
+from time import perf_counter
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
@@ -149,7 +150,7 @@ class ModelEndpoint:
         self.lane.check_room()
         request = self.codec.parse(exchange.body, _json_length(exchange.headers.get(JSON_LENGTH)))
         rows = self._rows(request.feeds) if self._batched else 1
-        work = _Inference(self, exchange, request, rows, self._loop.time())
+        work = _Inference(self, exchange, request, rows, perf_counter())
         exchange.on_lost = work.lost
         self.lane.submit(work)
 
@@ -230,7 +231,7 @@ class _Embedding:
         self._exchange = exchange
         self._request = request
         self._embedder = embedder
-        self._arrived_s = asyncio.get_running_loop().time()
+        self._arrived_s = perf_counter()
         self._rows: list[Array | None] = []
         self._left = 0
         self._tokens = 0

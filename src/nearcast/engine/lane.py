@@ -11,10 +11,11 @@ Guarantee: whoever submits work gets exactly one of ``finished``, ``failed``, or
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from threading import Lock
+from time import perf_counter
 from typing import Final
 
 from nearcast.engine.datatypes import Array
@@ -66,7 +67,7 @@ class Lane:
         self._max_batch = profile.max_batch
         self._queue = queue
         self._loop = loop
-        self._now: Callable[[], float] = loop.time
+        self._now = perf_counter  # uvloop's own clock is cached per tick, in whole milliseconds
         self._arrived = Backlog(pad=pad)
         self._flushing = False
         self._lock = Lock()  # guards the three fields below, which the worker shares

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from time import perf_counter
 from typing import Final, Literal
 
 from nearcast.engine import sockets
@@ -153,12 +154,12 @@ class Serving:
         pad = is_token_model(manifest.signature)
         embedder = load_embedder(order.directory, manifest)
         model = OnnxModel(order.directory, manifest, self._threads)
-        return _Loaded(model, profile(model, manifest.signature, pad=pad, now=self._loop.time), embedder, pad)
+        return _Loaded(model, profile(model, manifest.signature, pad=pad, now=perf_counter), embedder, pad)
 
     async def _listen(self, served: Served, loaded: _Loaded) -> None:
         order, manifest = served.order, served.order.manifest
         lane = Lane(served.name, loaded.model, loaded.profile, pad=loaded.pad, queue=order.queue, loop=self._loop)
-        lane.gauges.sample(self._loop.time())
+        lane.gauges.sample(perf_counter())
         endpoint = ModelEndpoint(
             InferCodec(manifest.model, manifest.version, manifest.signature),
             lane,
@@ -259,7 +260,7 @@ class Serving:
 
     def sweep(self) -> None:
         """Keep time limits and take samples; call once per second."""
-        now_s = self._loop.time()
+        now_s = perf_counter()
         for served in self._served.values():
             if served.endpoint is not None:
                 served.endpoint.lane.gauges.sample(now_s)

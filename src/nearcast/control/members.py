@@ -104,12 +104,12 @@ class Members:
             )
         return token
 
-    def revoke_token(self, token_id: str) -> None:
+    def revoke_token(self, site: str, token_id: str) -> None:
         """Make a token useless. Raises :class:`NotFound`."""
         with self._database.write() as session:
             row = session.get(Token, token_id)
-            if row is None:
-                raise NotFound(f"there is no join token {token_id}")
+            if row is None or row.site != site:
+                raise NotFound(f"there is no join token {token_id} of {site}")
             session.delete(row)
 
     def check_token(self, token_id: str, secret: str, node: str, key_sha256: str) -> str:
@@ -132,8 +132,9 @@ class Members:
             if row is None:
                 row = Node(site=token.site, node=node, joined_at=now)
                 session.add(row)
+            if row.revoked_at is not None:  # another machine under an old name: what the old one said is void
+                row.status, row.status_at, row.revoked_at = None, None, None
             row.credential_sha256 = hashed(credential)
-            row.revoked_at = None
             _record(row, issued)
             session.flush()
             member, digest = _member(row), row.credential_sha256

@@ -77,7 +77,7 @@ class PastEvent:
 
 
 Decide = Callable[[Snapshot, Mapping[str, tuple[str, ...]]], Sequence[Change]]
-"""Given what is in force, and site -> names of its nodes that are not revoked: what to change. It may refuse by raising."""
+"""Given what is in force, and site -> its nodes that are not revoked: what to change. It may refuse by raising."""
 
 
 def timestamp(moment: datetime) -> str:

@@ -1,0 +1,232 @@
+"""Looking: the whole fleet at one moment, resources with their status, the fleet at a glance, and explanations.
+
+Decides nothing: `conditions` and `planning` do. Plans are made anew only when the state or the facts changed.
+"""
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from nearcast import __version__
+from nearcast.control.conditions import Finding, Observed, findings, model_on, site_is_ready
+from nearcast.control.nodes import NodeView
+from nearcast.control.plane import ControlPlane
+from nearcast.control.publisher import facts_of
+from nearcast.control.store import Held, Snapshot, timestamp
+from nearcast.errors import NotFound
+from nearcast.planning.explain import Explanation, explain
+from nearcast.planning.plans import FleetFacts, placed, site_plans
+from nearcast.resources.kinds import AnyResource, Condition, Deployment, Model, Policy, Site, Status, to_document
+from nearcast.resources.plan import SitePlan
+from nearcast.resources.problems import did_you_mean
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What is in force, beside everything that is known of the fleet."""
+
+    snapshot: Snapshot
+    observed: Observed
+
+
+class Observer:
+    """Looks at one control plane. Safe for several threads."""
+
+    def __init__(self, plane: ControlPlane) -> None:
+        self._plane = plane
+        self._guard = threading.Lock()
+        self._planned: tuple[int, FleetFacts, Mapping[str, SitePlan]] | None = None
+
+    def plans(self, snapshot: Snapshot) -> Mapping[str, SitePlan]:
+        """The plans that ``snapshot`` and the facts ask for now; their version is 0. Costly after a change only."""
+        plane = self._plane
+        digests = {key: entry.digest for key, entry in plane.index.entries().items()}
+        facts = facts_of(plane.fleet, digests, plane.nodes.views(), plane.members.revoked(plane.clock()))
+        with self._guard:
+            held = self._planned
+            if held is None or held[0] != snapshot.sequence or held[1] != facts:
+                held = (snapshot.sequence, facts, site_plans(snapshot.state, facts, plane.fleet, 0))
+                self._planned = held
+            return held[2]
+
+    def look(self) -> View:
+        """The fleet now."""
+        plane = self._plane
+        snapshot = plane.store.snapshot()
+        nodes: dict[str, tuple[NodeView, ...]] = {}
+        for node in plane.nodes.views():
+            nodes[node.site] = (*nodes.get(node.site, ()), node)
+        observed = Observed(
+            state=snapshot.state,
+            plans=self.plans(snapshot),
+            published=plane.publisher.published(site.name for site in snapshot.state.sites),
+            nodes=nodes,
+            releases=frozenset(plane.index.entries()),
+        )
+        return View(snapshot, observed)
+
+    def document(self, held: Held, view: View) -> dict[str, Any]:
+        """A resource as a manifest, with its status."""
+        resource = held.resource
+        status = Status(
+            observed_generation=held.generation,
+            conditions=tuple(self._timed(resource, finding) for finding in findings(resource, view.observed)),
+            details={
+                "revision": held.revision,
+                "createdAt": held.created_at,
+                "updatedAt": held.updated_at,
+                **self._details(resource, view.observed),
+            },
+        )
+        return to_document(resource.model_copy(update={"status": status}))
+
+    def note_conditions(self) -> None:
+        """Look at every condition, so that its time is noted when it changes and not when somebody asks."""
+        view = self.look()
+        for held in view.snapshot.held.values():
+            for finding in findings(held.resource, view.observed):
+                self._timed(held.resource, finding)
+        self._plane.transitions.flush()
+
+    def fleet(self, url: str) -> dict[str, Any]:
+        """The fleet at a glance: ``GET /v1/status``."""
+        view = self.look()
+        return {
+            "fleet": self._plane.fleet,
+            "control": {"url": url, "version": __version__},
+            "sites": [self._site(site, view) for site in view.snapshot.state.sites],
+        }
+
+    def explain(self, model: str, site: str) -> Explanation:
+        """Why requests for ``model`` that enter at ``site`` go where they go.
+
+        Raises:
+            NotFound: the site does not exist, or no deployment has the model.
+        """
+        view = self.look()
+        plan = view.observed.plans.get(site)
+        if plan is None:
+            raise NotFound(f"there is no Site/{site}", hint=did_you_mean(site, view.observed.plans))
+        if model not in plan.catalog:
+            hint = did_you_mean(model, plan.catalog) or "A model is asked for by name once a deployment has it."
+            raise NotFound(f"no deployment has the model {model!r}", hint=hint)
+        published = view.observed.published.get(site)
+        if published is not None and model in published.plan.catalog:
+            plan = published.plan
+        reports = [node for node in view.observed.connected(site) if node.status is not None]
+        return explain(view.snapshot.state, plan, reports[0].status if reports else None, model)
+
+    def node(self, node: NodeView) -> dict[str, Any]:
+        """A node for people and programs; its whole status is under ``status``."""
+        status = node.status
+        return {
+            "site": node.site,
+            "name": node.node,
+            "connected": node.connected,
+            "seen_at": timestamp(node.seen_at) if node.seen_at else None,
+            "software": status.software if status else None,
+            "plan_version": status.plan_version if status else None,
+            "routed_version": status.routed_version if status else None,
+            "gateway_url": status.gateway.url if status else None,
+            "gateway_ready": bool(status and status.gateway.ready),
+            "engine_ready": bool(status and status.engine.ready),
+            "status": msgspec.to_builtins(status) if status else None,
+        }
+
+    def _site(self, site: Site, view: View) -> dict[str, Any]:
+        observed = view.observed
+        nodes = observed.nodes.get(site.name, ())
+        reporting = [node for node in nodes if node.status is not None]
+        first = next((node for node in reporting if node.connected), reporting[0] if reporting else None)
+        short = [
+            {key: value for key, value in self.node(node).items() if key not in {"status", "site"}} for node in nodes
+        ]
+        conditions = [self._timed(site, finding) for finding in findings(site, observed)]
+        return {
+            "name": site.name,
+            "country": site.spec.country,
+            "tier": site.spec.tier,
+            "gateway_url": first.status.gateway.url or None if first and first.status else None,
+            "ready": site_is_ready(site.name, observed),
+            "nodes": short,
+            "models": [
+                {
+                    "model": item.model,
+                    "version": item.version,
+                    "state": item.state,
+                    "node": node.node,
+                    "message": item.message,
+                }
+                for node in reporting
+                for item in (node.status.models if node.status else ())
+            ],
+            "conditions": [item.model_dump(mode="json", by_alias=True) for item in conditions],
+        }
+
+    def _timed(self, resource: AnyResource, finding: Finding) -> Condition:
+        since = self._plane.transitions.since(resource.kind, resource.name, finding.type, finding.status)
+        return Condition(
+            type=finding.type,
+            status=finding.status,
+            reason=finding.reason,
+            message=finding.message,
+            last_transition_time=since,
+        )
+
+    def _details(self, resource: AnyResource, observed: Observed) -> dict[str, Any]:
+        match resource:
+            case Site():
+                published = observed.published.get(resource.name)
+                return {
+                    "planVersion": published.plan.version if published else None,
+                    "nodes": [
+                        {"name": node.node, "connected": node.connected}
+                        for node in observed.nodes.get(resource.name, ())
+                    ],
+                }
+            case Model():
+                entries = self._plane.index.entries().values()
+                return {
+                    "releases": [
+                        {
+                            "version": item.version,
+                            "digest": item.digest,
+                            "sizeBytes": item.size_bytes,
+                            "createdAt": item.created_at,
+                        }
+                        for item in entries
+                        if item.model == resource.name
+                    ]
+                }
+            case Deployment():
+                return _where(resource, observed)
+            case Policy():
+                return {}
+
+
+def _where(deployment: Deployment, observed: Observed) -> dict[str, Any]:
+    """Where a deployment shall run, and how far each node is."""
+    sites = {site.name: site.facts() for site in observed.state.sites}
+    where = placed(deployment, sites, observed.state.policies)
+    spec = deployment.spec
+    found = []
+    for site in where.sites:
+        for node in observed.nodes.get(site, ()):
+            model = model_on(node, spec.model, spec.version)
+            found.append(
+                {
+                    "site": site,
+                    "node": node.node,
+                    "connected": node.connected,
+                    "state": model.state if model else "absent",
+                    "message": model.message if model else "",
+                }
+            )
+    return {
+        "sites": list(where.sites),
+        "refused": {site: list(policies) for site, policies in where.refused.items()},
+        "nodes": found,
+    }

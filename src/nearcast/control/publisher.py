@@ -1,0 +1,98 @@
+"""Publishing: plans that changed are signed and put where their sites fetch them; the others are left alone.
+
+Decides: which plans changed (by their revision, which leaves the version out) and which version they get: one above
+all before, shared by what is published together. What was published is read back from the repository, never from our
+own notes, so a crash between two sites only means that the rest is published after the restart.
+"""
+
+import threading
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+
+import msgspec
+
+from nearcast.control.conditions import Published, introduced
+from nearcast.control.nodes import NodeView
+from nearcast.planning.plans import FleetFacts
+from nearcast.registry.plans import PlansRepository
+from nearcast.resources.plan import SitePlan, node_id
+
+
+class Publisher:
+    """The published plans of one fleet. One thread publishes; any may read :attr:`published`."""
+
+    def __init__(self, repository: PlansRepository) -> None:
+        self._repository = repository
+        self._guard = threading.Lock()
+        self._published: dict[str, Published | None] = {}
+        self._version: int | None = None
+
+    def of(self, site: str) -> Published | None:
+        """The plan that ``site`` can fetch, or None before the first."""
+        with self._guard:
+            if site in self._published:
+                return self._published[site]
+        plan = self._repository.latest(site)
+        found = introduced(plan, None) if plan is not None else None
+        with self._guard:
+            return self._published.setdefault(site, found)
+
+    def published(self, sites: Iterable[str]) -> Mapping[str, Published]:
+        """Site -> the plan that it can fetch; sites without one are left out."""
+        found = {site: self.of(site) for site in sites}
+        return MappingProxyType({site: entry for site, entry in found.items() if entry is not None})
+
+    def publish(self, plans: Mapping[str, SitePlan]) -> tuple[str, ...]:
+        """Publish those of ``plans`` that differ from what their sites can fetch.
+
+        Returns:
+            The sites that got a new plan.
+
+        Raises:
+            Unavailable: the object store failed; plans before that one are published, call again for the rest.
+        """
+        changed = [site for site, plan in sorted(plans.items()) if self._revision(site) != plan.revision]
+        if not changed:
+            return ()
+        if self._version is None:
+            self._version = self._repository.highest_version()
+        self._version += 1
+        for site in changed:
+            plan = msgspec.structs.replace(plans[site], version=self._version)
+            before = self.of(site)
+            self._repository.publish(plan)
+            with self._guard:
+                self._published[site] = introduced(plan, before)
+        return tuple(changed)
+
+    def _revision(self, site: str) -> str | None:
+        published = self.of(site)
+        return published.plan.revision if published else None
+
+
+def facts_of(
+    fleet: str,
+    releases: Mapping[tuple[str, str], str],
+    nodes: Iterable[NodeView],
+    revoked: Iterable[tuple[str, str]],
+) -> FleetFacts:
+    """What planning needs to know, out of what nodes last said. A silent node keeps its address and its models."""
+    addresses: dict[str, set[str]] = {}
+    serving: dict[str, set[tuple[str, str]]] = {}
+    connected = set()
+    for node in nodes:
+        if node.connected:
+            connected.add(node.site)
+        if node.status is None:
+            continue
+        if node.status.gateway.peer_address:
+            addresses.setdefault(node.site, set()).add(node.status.gateway.peer_address)
+        ready = {(model.model, model.version) for model in node.status.models if model.state == "ready"}
+        serving.setdefault(node.site, set()).update(ready)
+    return FleetFacts(
+        releases=dict(releases),
+        addresses={site: tuple(sorted(found)) for site, found in addresses.items()},
+        serving={site: frozenset(found) for site, found in serving.items()},
+        connected=frozenset(connected),
+        revoked_nodes=tuple(sorted(node_id(fleet, site, node) for site, node in revoked)),
+    )

@@ -1,0 +1,192 @@
+"""Serving: HTTPS with a certificate of the fleet's own authority, the loop beside it, one process, one lock.
+
+``control.json`` is there while requests are answered, and only then: whoever waits for readiness waits for it. The port
+of the first run is kept for later ones. SIGTERM and SIGINT end it in order; ``kill -9`` loses nothing acknowledged.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import ssl
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import uvicorn
+from cryptography import x509
+
+from nearcast import __version__
+from nearcast.control.api.services import Services
+from nearcast.control.app import create_app
+from nearcast.control.authority import LEAF_LIFETIME
+from nearcast.control.controllers import Controllers
+from nearcast.control.observer import Observer
+from nearcast.control.plane import ControlPlane, open_control_plane
+from nearcast.control.settings import Settings
+from nearcast.durable import write_whole
+from nearcast.errors import Conflict
+
+log = logging.getLogger(__name__)
+
+SHUTDOWN_S: Final = 5
+
+
+def serve(settings: Settings) -> None:
+    """Serve until a signal ends it.
+
+    Raises:
+        Conflict: another control plane serves this directory, or the port is taken.
+        InvalidInput: a setting or a file is not what it must be.
+    """
+    plane = open_control_plane(settings)
+    try:
+        settings.url_file.unlink(missing_ok=True)  # left by a kill; we hold the lock
+        listener = _listen(plane)
+        with listener:
+            asyncio.run(_serve(plane, listener))
+    finally:
+        plane.close()
+
+
+class Certificate:
+    """The server's own certificate: made anew in time, taken into use without a restart."""
+
+    def __init__(self, plane: ControlPlane) -> None:
+        self._plane = plane
+        self._key = plane.settings.keys_dir / "server.key"
+        self._certificate = plane.settings.keys_dir / "server.pem"
+        self.contexts: list[ssl.SSLContext] = []
+        self.renew(plane.clock())
+
+    @property
+    def files(self) -> tuple[Path, Path]:
+        """Key and certificate."""
+        return self._key, self._certificate
+
+    def renew(self, now: datetime) -> None:
+        """Make a new one where less than two thirds of its life are left, or it lacks a name."""
+        names = self._plane.settings.host_names()
+        if self._serves(names, now):
+            return
+        key, issued = self._plane.authority.issue_server(names, now)
+        self._certificate.unlink(missing_ok=True)  # never a certificate beside the key of another
+        write_whole(self._key, key, mode=0o600)
+        write_whole(self._certificate, issued.pem.encode())
+        for context in self.contexts:
+            context.load_cert_chain(self._certificate, self._key)
+
+    def _serves(self, names: tuple[str, ...], now: datetime) -> bool:
+        try:
+            certificate = x509.load_pem_x509_certificate(self._certificate.read_bytes())
+        except (FileNotFoundError, ValueError):
+            return False
+        held = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        listed = {str(item.value) for item in held}
+        ours = certificate.issuer == self._plane.authority.certificate.subject
+        return ours and set(names) <= listed and certificate.not_valid_after_utc - now > LEAF_LIFETIME * 2 / 3
+
+
+class Server(uvicorn.Server):
+    """Uvicorn that says when it is ready, and leaves signals to us."""
+
+    def __init__(self, config: uvicorn.Config, url_file: Path, description: bytes) -> None:
+        super().__init__(config)
+        self._url_file = url_file
+        self._description = description
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to accept, then say so."""
+        await super().startup(sockets)
+        if not self.should_exit:
+            write_whole(self._url_file, self._description)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Not uvicorn's way, which ends the process by the signal before anything is closed."""
+        yield
+
+
+async def _serve(plane: ControlPlane, listener: socket.socket) -> None:
+    settings = plane.settings
+    port = int(listener.getsockname()[1])
+    url = settings.url(port)
+    observer = Observer(plane)
+    certificate = Certificate(plane)
+    key, chain = certificate.files
+    config = uvicorn.Config(
+        create_app(Services(plane, observer, url)),
+        lifespan="off",
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        ssl_keyfile=str(key),
+        ssl_certfile=str(chain),
+        timeout_graceful_shutdown=SHUTDOWN_S,
+    )
+    config.load()
+    if config.ssl is not None:
+        config.ssl.minimum_version = ssl.TLSVersion.TLSv1_2
+        certificate.contexts.append(config.ssl)
+    server = Server(config, settings.url_file, _description(plane, url))
+    loop = asyncio.get_running_loop()
+    for each in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(each, _end, server)
+    controllers = asyncio.create_task(Controllers(plane, observer, certificate.renew).run())
+    controllers.add_done_callback(lambda _task: _end(server))
+    log.info("serving the fleet %s at %s", plane.fleet, url)
+    try:
+        await server.serve([listener])
+    finally:
+        settings.url_file.unlink(missing_ok=True)
+        controllers.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await controllers
+
+
+def _end(server: uvicorn.Server) -> None:
+    server.should_exit = True
+
+
+def _description(plane: ControlPlane, url: str) -> bytes:
+    settings = plane.settings
+    found = {
+        "url": url,
+        "fleet": plane.fleet,
+        "pid": os.getpid(),
+        "version": __version__,
+        "ca_file": str(settings.ca_file),
+        "admin_token_file": str(settings.admin_token_file),
+    }
+    return msgspec.json.format(msgspec.json.encode(found), indent=2)
+
+
+def _listen(plane: ControlPlane) -> socket.socket:
+    """The listening socket: on the port asked for, else on that of the last run, else on a free one."""
+    settings = plane.settings
+    held = int(plane.database.setting("port") or 0)
+    listener = _bound(settings.host, settings.port or held, may_change=settings.port == 0)
+    port = int(listener.getsockname()[1])
+    if port != held:
+        plane.database.set_setting("port", str(port))
+    return listener
+
+
+def _bound(host: str, port: int, *, may_change: bool) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        if may_change and port:
+            log.warning("port %d of the last run is taken; a free one is used", port)
+            return _bound(host, 0, may_change=False)
+        raise Conflict(f"cannot listen on {host}:{port}: {error.strerror}", hint="Choose another --port.") from error
+    return listener

@@ -1,0 +1,58 @@
+"""Since when a condition has been what it is: noted where it is looked at, written down by the loop."""
+
+import threading
+
+from sqlalchemy import select
+
+from nearcast.control.database import Database
+from nearcast.control.store import Clock, timestamp
+from nearcast.control.tables import Transition
+
+ConditionKey = tuple[str, str, str]
+"""(kind, name, type of condition)."""
+
+
+class Transitions:
+    """Times of conditions. Safe for several threads."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+        self._guard = threading.Lock()
+        self._unwritten: dict[ConditionKey, tuple[str, str]] = {}
+        with database.read() as session:
+            rows = session.scalars(select(Transition)).all()
+        self._known = {(row.kind, row.name, row.type): (row.status, row.since) for row in rows}
+
+    def since(self, kind: str, name: str, type_: str, status: str) -> str:
+        """When that condition came to ``status``: now, if it had another one when it was last looked at."""
+        key = (kind, name, type_)
+        with self._guard:
+            known = self._known.get(key)
+            if known is None or known[0] != status:
+                known = (status, timestamp(self._clock()))
+                self._known[key] = self._unwritten[key] = known
+            return known[1]
+
+    def forget(self, kind: str, name: str) -> None:
+        """Drop the conditions of a resource that is gone."""
+        with self._guard:
+            gone = [key for key in self._known if key[:2] == (kind, name)]
+            for key in gone:
+                del self._known[key]
+                self._unwritten.pop(key, None)
+        if gone:
+            with self._database.write() as session:
+                for key in gone:
+                    row = session.get(Transition, key)
+                    if row is not None:
+                        session.delete(row)
+
+    def flush(self) -> None:
+        """Write down what changed."""
+        with self._guard:
+            changed, self._unwritten = self._unwritten, {}
+        if changed:
+            with self._database.write() as session:
+                for (kind, name, type_), (status, since) in changed.items():
+                    session.merge(Transition(kind=kind, name=name, type=type_, status=status, since=since))

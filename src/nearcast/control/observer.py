@@ -81,7 +81,9 @@ class Observer:
                 **self._details(resource, view.observed),
             },
         )
-        return to_document(resource.model_copy(update={"status": status}))
+        document = to_document(resource.model_copy(update={"status": status}))
+        document["status"] = document.pop("status")  # people read what they wrote first
+        return document
 
     def note_conditions(self) -> None:
         """Look at every condition, so that its time is noted when it changes and not when somebody asks."""

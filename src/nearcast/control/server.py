@@ -33,7 +33,8 @@ from nearcast.errors import Conflict
 
 log = logging.getLogger(__name__)
 
-SHUTDOWN_S: Final = 5
+SHUTDOWN_S: Final = 2
+"""Idle TLS connections of nodes are not worth waiting for."""
 
 
 def serve(settings: Settings) -> None:
@@ -43,6 +44,7 @@ def serve(settings: Settings) -> None:
         Conflict: another control plane serves this directory, or the port is taken.
         InvalidInput: a setting or a file is not what it must be.
     """
+    os.umask(0o077)
     plane = open_control_plane(settings)
     try:
         settings.url_file.unlink(missing_ok=True)  # left by a kill; we hold the lock

@@ -1,4 +1,4 @@
-"""Every failure in one shape: ``{"error": {"code", "message", "hint", "details"}}``. Statuses are those of `errors.MEANING`."""
+"""Every failure in one shape, ``{"error": {"code", "message", "hint", "details"}}``, by the table of `errors`."""
 
 import logging
 import math

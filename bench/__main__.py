@@ -1,0 +1,60 @@
+"""Run the benchmarks and keep everything: `python -m bench [gateway] [engine] [fleet]`.
+
+Writes bench/results/{machine,gateway,engine,fleet}.json, and from them docs/explanation/benchmarks.md with its plots.
+A part that is not named keeps the results of its last run.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "bench" / "results"
+PAGE = ROOT / "docs" / "explanation" / "benchmarks.md"
+PARTS = ("gateway", "engine", "fleet")
+
+sys.path.insert(0, str(ROOT / "tests"))  # the fleet's benchmark drives a fleet as the end-to-end tests do
+
+from bench import engine, fleet, gateway, machine, report  # noqa: E402
+
+
+def main() -> None:
+    """Measure what is named, or everything; then write the page."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"one or more of {', '.join(PARTS)}; all by default")
+    parts = parser.parse_args().parts or PARTS
+    if unknown := set(parts) - set(PARTS):
+        parser.error(f"expected parts of {', '.join(PARTS)}; got {', '.join(sorted(unknown))}")
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    _keep("machine", machine.record())
+    runs = {"gateway": gateway.run, "engine": engine.run, "fleet": fleet.run}
+    for part in parts:
+        print(f"measuring {part}", file=sys.stderr)
+        with tempfile.TemporaryDirectory(prefix="nb-") as folder:
+            _keep(part, runs[part](Path(folder)))
+    _write_page()
+
+
+def _keep(name: str, result: object) -> None:
+    (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
+
+
+def _write_page() -> None:
+    paths = {name: RESULTS / f"{name}.json" for name in PARTS}
+    results = {name: json.loads(path.read_text()) for name, path in paths.items() if path.exists()}
+    plots = {
+        "gateway": (report.gateway_plot, "gateway.png"),
+        "engine": (report.engine_plot, "engine.png"),
+        "fleet": (report.fleet_plot, "memory.png"),
+    }
+    for name, result in results.items():
+        plot, file = plots[name]
+        plot(result, PAGE.parent / file)
+    PAGE.write_text(report.page(json.loads((RESULTS / "machine.json").read_text()), results))
+    print(f"wrote {PAGE.relative_to(ROOT)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -200,17 +200,22 @@ def errors_page() -> str:
 
 def http_page() -> str:
     """The control plane's HTTP API, from its OpenAPI document."""
-    document: dict[str, Any] = importlib.import_module("nearcast.control.app").openapi_document()
+    # The routes are made around services that none of them touches before a request comes.
+    document: dict[str, Any] = importlib.import_module("nearcast.control.app").create_app(None).openapi()
+    about = document["info"]["description"].strip()
     page = [
-        f"# HTTP API of the control plane\n\n{NOTE}HTTPS, JSON, bearer tokens. A running control plane serves the "
-        "whole document at `/openapi.json`.\n"
+        f"# HTTP API of the control plane\n\n{NOTE}{about}\n\nA running control plane "
+        "serves the whole document, with the schemas of all bodies, at `/openapi.json`.\n"
     ]
-    rows: list[tuple[object, ...]] = [
-        (f"`{method.upper()} {path}`", operation.get("summary", ""), operation.get("description", "").split("\n\n")[0])
-        for path, operations in sorted(document["paths"].items())
-        for method, operation in operations.items()
-    ]
-    page.append(table(("Call", "What it does", "Notes"), rows))
+    by_tag: dict[str, list[tuple[object, ...]]] = {}
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            answers = ", ".join(sorted(operation["responses"]))
+            text = f"{operation.get('summary', '').rstrip('.')}. {operation.get('description', '')}"
+            row = (f"`{method.upper()} {path}`", text.split("\n\n")[0], answers)
+            by_tag.setdefault(operation.get("tags", ["control"])[0], []).append(row)
+    for tag, rows in by_tag.items():
+        page += [f"## {tag}\n", table(("Call", "What it does", "Answers"), rows)]
     return "\n".join(page)
 
 

@@ -12,7 +12,7 @@ export PIP_NO_INPUT := 1
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-up: $(VENV)/.core ## start a fleet of three sites on this machine
+up: $(VENV)/.quickstart ## start a fleet of three sites on this machine
 	@$(BIN)/nearcast up --detach
 
 down: $(VENV)/.core ## stop it, and leave no process behind
@@ -29,7 +29,10 @@ check: $(VENV)/.dev $(VENV)/.docs ## format, lint, types, import contracts, docs
 	$(BIN)/python docs/generate.py --check
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-bench: $(VENV)/.bench ## measure, and write bench/results/
+bench: $(VENV)/.bench ## measure, and write bench/results/ (needs wrk; installed here when root on Debian)
+	@command -v wrk >/dev/null \
+	  || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get update -qq && apt-get install -y -qq wrk >/dev/null; } \
+	  || { echo "make bench needs the load generator wrk: install it (Debian, Ubuntu: sudo apt-get install wrk)"; exit 1; }
 	$(BIN)/python -m bench
 
 docs: $(VENV)/.docs ## regenerate the reference, build the site into site/
@@ -50,6 +53,10 @@ $(VENV)/.pip: constraints.txt
 
 $(VENV)/.core: $(VENV)/.pip pyproject.toml
 	@$(PIP) install --quiet --constraint constraints.txt --editable .
+	@touch $@
+
+$(VENV)/.quickstart: $(VENV)/.core
+	@$(PIP) install --quiet --constraint constraints.txt --group quickstart
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.core

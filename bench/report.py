@@ -164,7 +164,7 @@ def _fleet(result: dict[str, Any]) -> list[str]:
             for site, parts in result["pss_mib"].items()
         ),
         "",
-        f"With {result['models_loaded']} small models loaded. Proportional set size: shared pages are counted by parts.",
+        f"With {result['models_loaded']} small models loaded. Proportional set size: shared pages count by parts.",
         "",
         "![Memory per site](memory.png)",
         "",

@@ -278,7 +278,7 @@ class ArtifactStore:
         used = self.used_bytes()
         if self._byte_budget is not None and used + needed > self._byte_budget:
             raise Unavailable(
-                f"no room for {name}: it needs {needed} more bytes, {used} of {self._byte_budget} (the budget) are taken",
+                f"no room for {name}: it needs {needed} more bytes, {used} of {self._byte_budget} are taken",
                 retry_after_s=60.0,
                 hint="raise the node's budget for models, or remove deployments from this site",
             )

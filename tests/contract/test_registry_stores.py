@@ -1,0 +1,207 @@
+"""What every object store, and the blobs in it, promise: one suite on memory and on a folder."""
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from nearcast.errors import IntegrityError, InvalidInput, NotFound, Unavailable
+from nearcast.registry.blobs import BlobStore, blob_path, digest_of_file
+from nearcast.registry.objects import FolderObjects, Objects, open_objects
+from nearcast.resources.revision import digest_of
+
+BIG = bytes(range(251)) * 30_000
+
+
+@pytest.fixture(params=["memory", "folder", "file-url"])
+def objects(request: pytest.FixtureRequest, tmp_path: Path) -> Objects:
+    folder = tmp_path / "with space" / "store"
+    return open_objects({"memory": "memory:", "folder": str(folder), "file-url": folder.as_uri()}[request.param])
+
+
+def test_what_is_written_is_read(objects: Objects) -> None:
+    objects.replace("a/b+c_1.0.json", b"one")
+    assert objects.read("a/b+c_1.0.json") == b"one"
+    objects.replace("a/b+c_1.0.json", b"two!")
+    assert objects.read("a/b+c_1.0.json") == b"two!"
+    stored = objects.stat("a/b+c_1.0.json")
+    assert stored is not None
+    assert stored.size_bytes == 4
+    assert stored.etag[0] == stored.etag[-1] == '"'
+
+
+def test_what_is_not_there(objects: Objects) -> None:
+    assert objects.stat("a") is None
+    assert objects.read("a") is None
+    with pytest.raises(NotFound):
+        objects.stream("a")
+    objects.delete("a")
+    assert list(objects.paths("a")) == []
+
+
+def test_the_etag_changes_with_the_content(objects: Objects) -> None:
+    tags = set()
+    for content in (b"aaaa", b"bbbb", b"cccc"):
+        objects.replace("a", content)
+        stored = objects.stat("a")
+        assert stored is not None
+        tags.add(stored.etag)
+    assert len(tags) == 3
+
+
+def test_create_never_replaces(objects: Objects) -> None:
+    assert objects.create("a/1.json", b"one")
+    assert not objects.create("a/1.json", b"two")
+    assert objects.read("a/1.json") == b"one"
+
+
+def test_of_many_creators_one_wins(objects: Objects) -> None:
+    barrier = threading.Barrier(6)
+    won: list[int] = []
+
+    def create(number: int) -> None:
+        barrier.wait(10)
+        if objects.create("race", str(number).encode()):
+            won.append(number)
+
+    threads = [threading.Thread(target=create, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert len(won) == 1
+    assert objects.read("race") == str(won[0]).encode()
+
+
+def test_streams_begin_where_asked(objects: Objects) -> None:
+    objects.replace("big", BIG)
+    assert b"".join(objects.stream("big")) == BIG
+    assert b"".join(objects.stream("big", len(BIG) - 5)) == BIG[-5:]
+    assert b"".join(objects.stream("big", len(BIG))) == b""
+    assert b"".join(objects.stream("big", len(BIG) + 5)) == b""
+
+
+def test_a_file_is_adopted(objects: Objects) -> None:
+    file = objects.spool() / "file"
+    file.write_bytes(BIG)
+    objects.adopt("x/y", file)
+    assert objects.read("x/y") == BIG
+    assert not file.exists()
+    file.write_bytes(b"new")
+    objects.adopt("x/y", file)
+    assert objects.read("x/y") == b"new"
+
+
+def test_listing_and_deleting(objects: Objects) -> None:
+    for path in ("a/1", "a/b/2", "ab/3"):
+        objects.create(path, b"x")
+    assert sorted(objects.paths("a")) == ["a/1", "a/b/2"]
+    objects.delete("a/b/2")
+    assert list(objects.paths("a")) == ["a/1"]
+
+
+@pytest.mark.parametrize(
+    "path", ["", "/a", "a//b", "../a", "a/../b", "./a", ".hidden", "a\\b", "a%2e", "a\nb", "ä", "a/"]
+)
+def test_paths_that_are_not_plain(objects: Objects, path: str) -> None:
+    for call in (objects.read, objects.stat, objects.stream, objects.delete):
+        with pytest.raises(InvalidInput):
+            call(path)
+    with pytest.raises(InvalidInput):
+        objects.replace(path, b"")
+    with pytest.raises(InvalidInput):
+        objects.create(path, b"")
+
+
+# --- blobs -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def blobs(objects: Objects) -> BlobStore:
+    return BlobStore(objects)
+
+
+def leftovers(objects: Objects) -> list[Path]:
+    return [path for path in objects.spool().iterdir() if path.name.startswith("blob.")]
+
+
+def test_a_blob_comes_back(objects: Objects, blobs: BlobStore, tmp_path: Path) -> None:
+    digest = digest_of(BIG)
+    assert not blobs.has(digest)
+    assert blobs.put(digest, [BIG[:100], BIG[100:]]) == len(BIG)
+    assert blobs.size(digest) == len(BIG)
+    assert b"".join(blobs.open(digest)) == BIG
+    assert b"".join(blobs.open(digest, 1_000_000)) == BIG[1_000_000:]
+    blobs.verify(digest)
+    blobs.require(digest, len(BIG))
+    assert blobs.put(digest, [BIG]) == len(BIG)
+    file = tmp_path / "file"
+    file.write_bytes(b"small")
+    told: list[int] = []
+    assert blobs.put_file(file, told.append) == digest_of(b"small") == digest_of_file(file)
+    assert sum(told) == 5
+    assert file.exists()
+    assert leftovers(objects) == []
+
+
+def test_other_bytes_are_not_kept(objects: Objects, blobs: BlobStore) -> None:
+    digest = digest_of(b"good")
+    with pytest.raises(IntegrityError, match="expected blob"):
+        blobs.put(digest, [b"evil"])
+    assert not blobs.has(digest)
+    assert leftovers(objects) == []
+
+
+def test_a_transfer_that_breaks_off_keeps_nothing(objects: Objects, blobs: BlobStore) -> None:
+    def broken() -> Iterator[bytes]:
+        yield b"go"
+        raise Unavailable("connection reset")
+
+    with pytest.raises(Unavailable):
+        blobs.put(digest_of(b"good"), broken())
+    with blobs.receive(digest_of(b"good")) as incoming:
+        incoming.write(b"go")
+    assert not blobs.has(digest_of(b"good"))
+    assert leftovers(objects) == []
+
+
+def test_a_damaged_blob_is_noticed_and_repaired_by_another_put(objects: Objects, blobs: BlobStore) -> None:
+    digest = digest_of(b"good")
+    objects.replace(blob_path(digest), b"evil")
+    with pytest.raises(IntegrityError, match="damaged in the store"):
+        blobs.verify(digest)
+    with pytest.raises(IntegrityError, match="of 5 bytes"):
+        blobs.require(digest, 5)
+    blobs.put(digest, [b"good"])
+    blobs.verify(digest)
+    with pytest.raises(NotFound):
+        blobs.require(digest_of(b"absent"), 1)
+
+
+@pytest.mark.parametrize("digest", ["", "sha256:", "md5:00", "sha256:" + "A" * 64, "sha256:../" + "a" * 61])
+def test_what_is_no_digest(blobs: BlobStore, digest: str) -> None:
+    for call in (blobs.size, blobs.open, blobs.receive):
+        with pytest.raises(InvalidInput):
+            call(digest)
+
+
+# --- the folder ------------------------------------------------------------------------------------------------------
+
+
+def test_objects_outlive_the_process(tmp_path: Path) -> None:
+    FolderObjects(tmp_path / "store").replace("a/b", b"x")
+    assert FolderObjects(tmp_path / "store").read("a/b") == b"x"
+
+
+def test_a_folder_that_cannot_be_written_is_unavailable(tmp_path: Path) -> None:
+    objects = FolderObjects(tmp_path)
+    (tmp_path / "taken").mkdir()
+    with pytest.raises(Unavailable, match="cannot write 'taken'"):
+        objects.replace("taken", b"x")
+
+
+@pytest.mark.parametrize("url", ["gopher://x", "s3://", "nonsense://a/b"])
+def test_what_is_no_store(url: str) -> None:
+    with pytest.raises(InvalidInput, match="expected the URL of an object store"):
+        open_objects(url)

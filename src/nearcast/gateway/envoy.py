@@ -96,8 +96,8 @@ class EnvoyProcess:
         record, child = self._record, self._child
         if record is None:
             return False
-        if child is not None and child.poll() is not None:
-            return False
+        if child is not None:
+            return child.poll() is None  # asking also takes a zombie away
         return started_at(record.pid) == record.started
 
     def find(self) -> bool:

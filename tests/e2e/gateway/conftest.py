@@ -9,6 +9,7 @@ import shutil
 import socket
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -73,16 +74,12 @@ class Authority:
         pem = serialization.Encoding.PEM
         return Identity(
             certificate_pem=certificate.public_bytes(pem).decode(),
-            key_pem=key.private_bytes(
-                pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-            ).decode(),
+            key_pem=key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()).decode(),
             authority_pem=self.certificate.public_bytes(pem).decode(),
         )
 
     @staticmethod
-    def _builder(
-        subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey
-    ) -> x509.CertificateBuilder:
+    def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
         now = datetime.datetime.now(datetime.UTC)
         return (
             x509.CertificateBuilder()
@@ -111,7 +108,8 @@ class Seen:
 class Engine:
     """An HTTP/1.1 server on a Unix socket that behaves as its ``mode`` says.
 
-    Modes: ok, full, broken (plain 503), failing (plain 500), dying (reads the request, then resets), stream.
+    Modes: ok, full, broken (plain 503), failing (plain 500), dying (reads the request, then resets), stream,
+    lockstep (a stream whose next chunk waits for :meth:`go_on`).
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, path: str, label: str) -> None:
@@ -120,8 +118,13 @@ class Engine:
         self.seen: list[Seen] = []
         self._server: asyncio.AbstractServer | None = None
         self._writers: set[asyncio.StreamWriter] = set()
+        self._steps = asyncio.Semaphore(0)
+
+    def go_on(self) -> None:
+        self.loop.call_soon_threadsafe(self._steps.release)
 
     def start(self) -> "Engine":
+        Path(self.path).unlink(missing_ok=True)
         self._call(self._start())
         return self
 
@@ -133,7 +136,6 @@ class Engine:
         asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(10)
 
     async def _start(self) -> None:
-        Path(self.path).unlink(missing_ok=True)
         self._server = await asyncio.start_unix_server(self._serve, self.path, backlog=512)
 
     async def _stop(self) -> None:
@@ -186,12 +188,12 @@ class Engine:
             f"HTTP/1.1 {status}\r\ncontent-type: application/json\r\n{wire.MODEL}: {self.label}\r\n"
             f"server-timing: queue;dur=0.1, compute;dur=1.0\r\nendpoint-load-metrics: TEXT cpu=0.3\r\n{extra}"
         )
-        if self.mode == "stream":
+        if self.mode in {"stream", "lockstep"}:
             writer.write(f"{head}transfer-encoding: chunked\r\n\r\n".encode())
             for _ in range(4):
                 writer.write(b"5\r\nchunk\r\n")
                 await writer.drain()
-                await asyncio.sleep(0.05)
+                await (asyncio.sleep(0.05) if self.mode == "stream" else asyncio.wait_for(self._steps.acquire(), 10))
             writer.write(b"0\r\n\r\n")
         else:
             writer.write(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
@@ -323,7 +325,7 @@ class Site:
         revoked: tuple[str, ...] = (),
     ) -> GatewayInputs:
         """Inputs with ``shares``: model -> [(percent, "fra>iad")]."""
-        models = {model: version for model, version in sorted(self.engines)}
+        models = dict(sorted(self.engines))
         plan = SitePlan(
             fleet=FLEET,
             site=facts(self.name),
@@ -341,7 +343,9 @@ class Site:
             emulated_round_trip_s=emulated or {},
         )
         table = {
-            model: ModelRoute("routed", tuple(Share(percent=percent, order=tuple(order.split(">"))) for percent, order in rows))
+            model: ModelRoute(
+                "routed", tuple(Share(percent=percent, order=tuple(order.split(">"))) for percent, order in rows)
+            )
             for model, rows in shares.items()
         }
         return GatewayInputs(
@@ -362,9 +366,17 @@ class Site:
         return exchange(PipeConnection(self.root / "run" / wire.ENVOY_PROBE), path)
 
     def ejections(self) -> dict[str, int]:
-        """Clusters that ever ejected a host."""
+        """Cluster -> how many hosts it has ever ejected, where any. Statistics write ':' as '_'."""
         stats = self.gateway.stats(r"outlier_detection\.ejections_enforced_total$")
-        return {name.split(".")[1]: int(value) for name, value in stats.items() if value != "0"}
+        counts = {name.split(".")[1].replace("_", ":", 1): int(value) for name, value in stats.items()}
+        return {name: count for name, count in counts.items() if count}
+
+    def wait_healthy(self) -> None:
+        """Until no host is ejected."""
+        deadline = time.monotonic() + 15
+        while any(value != "0" for value in self.gateway.stats(r"outlier_detection\.ejections_active$").values()):
+            assert time.monotonic() < deadline, "a host stays ejected"
+            time.sleep(0.05)
 
 
 class Fleet:

@@ -92,7 +92,15 @@ def test_a_model_without_a_ready_place_is_503_with_a_time_to_retry(get):
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"[]", b"{}", b'{"model": 1}', b'{"model": "m1", "model": "m1"}', b'{"a": {"model": "m1"}}', b'{"model": "m1'],
+    [
+        b"",
+        b"[]",
+        b"{}",
+        b'{"model": 1}',
+        b'{"model": "m1", "model": "m1"}',
+        b'{"a": {"model": "m1"}}',
+        b'{"model": "m1',
+    ],
 )
 def test_a_body_that_does_not_say_its_model_is_400(get, body):
     answer = get("/v1/embeddings", body)
@@ -105,8 +113,8 @@ def test_a_body_that_does_not_say_its_model_is_400(get, body):
     [
         b'{"model":"m1"}',
         b' {"a":{"model":"x"},"b":["model"],"mod\\u0065l" : "m\\u0031" } ',
-        json.dumps({"input": "\"model\": \"x\" \\" * 20_000, "model": "m1"}).encode(),
-        json.dumps({"model": "m1", "input": "\"model\": \"x\" \\" * 20_000}).encode(),
+        json.dumps({"input": '"model": "x" \\' * 20_000, "model": "m1"}).encode(),
+        json.dumps({"model": "m1", "input": '"model": "x" \\' * 20_000}).encode(),
         json.dumps({"a": list(range(9000)), "model": "m1", "b": [{"model": "x"}] * 900}).encode(),
     ],
 )

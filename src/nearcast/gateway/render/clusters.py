@@ -130,7 +130,8 @@ def _place(name: str, connect_timeout: str, endpoints: list[Message], protocol: 
         "circuit_breakers": _breakers(),
         "ignore_health_on_host_removal": True,
         # By default a place whose hosts are all ejected gets traffic again ("panic"): never to the dead ones.
-        "common_lb_config": {"healthy_panic_threshold": {"value": 0}},
+        # And an ejection reaches the workers up to a second late ("merge window") when another change went before it.
+        "common_lb_config": {"healthy_panic_threshold": {"value": 0}, "update_merge_window": "0s"},
         "outlier_detection": {
             "consecutive_5xx": 5,
             "interval": "0.5s",

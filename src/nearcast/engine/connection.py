@@ -22,13 +22,17 @@ CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 COPY_MAX: Final = 65536
 """Bodies up to this size are copied behind their head, larger ones are written separately."""
 
+PARTS_MAX: Final = 1024
+"""Pieces of a body that are kept apart; a body in very small chunks would else cost many times its size."""
+
 _CONTENT_LENGTH: Final = b"content-length"
 _EXPECT: Final = b"expect"
 _ENCODING: Final = b"content-encoding"
 MODEL: Final = wire.MODEL.encode()
 REQUEST_ID: Final = wire.REQUEST_ID.encode()
 JSON_LENGTH: Final = wire.INFERENCE_HEADER_LENGTH.encode()
-_WANTED: Final = frozenset({_CONTENT_LENGTH, _EXPECT, _ENCODING, MODEL, REQUEST_ID, JSON_LENGTH})
+
+Headers = dict[bytes, bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,21 +80,29 @@ class Exchange:
     """One request and the way to its answer.
 
     Attributes:
-        target: the request target as it came.
         method: the method, upper case.
-        headers: those headers that the engine reads, by lower-case name.
-        body: all of the body, once the request is complete.
+        target: the request target as it came.
+        model: value of ``x-nearcast-model``, or None.
+        request_id: value of ``x-request-id``, or None.
+        json_length: value of ``inference-header-content-length``, or None.
+        body: all of the body.
+        keep_alive: whether the connection outlives the answer.
         on_lost: called when the client went away before its answer; whoever handles the request may set it.
     """
 
-    __slots__ = ("_connection", "body", "headers", "keep_alive", "method", "on_lost", "refusal", "target")
+    __slots__ = (
+        "_connection", "body", "json_length", "keep_alive", "method", "model", "on_lost", "refusal", "request_id",
+        "target",
+    )  # fmt: skip
 
-    def __init__(self, connection: "Connection", target: bytes) -> None:
+    def __init__(self, connection: "Connection", method: bytes, target: bytes, headers: Headers, body: bytes) -> None:
         self._connection = connection
+        self.method = method
         self.target = target
-        self.method = b""
-        self.headers: dict[bytes, bytes] = {}
-        self.body = b""
+        self.model = headers.get(MODEL)
+        self.request_id = headers.get(REQUEST_ID)
+        self.json_length = headers.get(JSON_LENGTH)
+        self.body = body
         self.keep_alive = True
         self.on_lost: Callable[[], None] | None = None
         self.refusal: Refusal | None = None
@@ -117,6 +129,9 @@ class Exchange:
 class Connection(asyncio.Protocol):
     """The protocol object of one connection.
 
+    The parser's frequent callbacks are methods of a list and a dict, which cost no Python frame. They are emptied
+    between requests, never replaced.
+
     Args:
         endpoint: what answers its requests.
     """
@@ -125,12 +140,18 @@ class Connection(asyncio.Protocol):
         self._endpoint = endpoint
         self._limits = endpoint.limits
         self._transport: asyncio.Transport | None = None
-        self._parser = httptools.HttpRequestParser(self)
-        self._receiving: Exchange | None = None
-        self._in_head = False
+        self._target: list[bytes] = []
+        self._headers: dict[bytes, bytes] = {}
         self._parts: list[bytes] = []
-        self._body_bytes = 0
-        self._head_bytes = 0
+        self.on_url = self._target.append
+        self.on_header = self._headers.__setitem__  # of a repeated header the last counts; trailers change nothing
+        self.on_body = self._parts.append
+        self._parser = httptools.HttpRequestParser(self)
+        self._in_body = False
+        self._judged = False  # whether limits of a head were checked whose body is still coming
+        self._gathered = bytearray()  # of a body in many small chunks
+        self._received = 0  # bytes of the request that is coming in, as far as it came before this read
+        self._read = 0  # bytes of this read
         self._waiting: deque[Exchange] = deque()
         self._handling: Exchange | None = None
         self._advancing = False
@@ -155,7 +176,7 @@ class Connection(asyncio.Protocol):
         self._deaf = True
         handling, self._handling = self._handling, None
         self._waiting.clear()
-        self._receiving = None
+        del self._parser  # it and we hold one another
         if handling is not None and handling.on_lost is not None:
             handling.on_lost()
 
@@ -163,7 +184,7 @@ class Connection(asyncio.Protocol):
         """Bytes came: parse them, then handle what is complete."""
         if self._deaf:
             return
-        self._stalled_s = 0
+        self._read = len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -173,9 +194,10 @@ class Connection(asyncio.Protocol):
         except httptools.HttpParserError as error:
             self._reject(invalid_request(f"not HTTP/1.1: {error}"))
         else:
-            if self._in_head:
-                self._head_bytes += len(data)
-                self._check_head()
+            if self._target or self._received or not self._waiting:
+                self._stalled_s = 0
+                self._received += self._read
+                self._judge()
         if self._waiting and self._handling is None:
             self._advance()
 
@@ -196,72 +218,83 @@ class Connection(asyncio.Protocol):
 
     # --- httptools -----------------------------------------------------------------------------------------------
 
-    def on_url(self, url: bytes) -> None:
-        """The request target, or a part of it."""
-        if self._receiving is None:
-            self._receiving = Exchange(self, url)
-            self._in_head = True
-            self._head_bytes = len(url)
-            self._body_bytes = 0
-            self._request_s = 0
-        else:
-            self._receiving.target += url
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """A header, or a trailer (which says nothing here)."""
-        self._head_bytes += len(name) + len(value)
-        name = name.lower()
-        if name in _WANTED and self._in_head and self._receiving is not None:
-            headers = self._receiving.headers
-            headers[name] = value if name not in headers else headers[name] + b", " + value
-
     def on_headers_complete(self) -> None:
-        """The head is complete: judge it before any body comes."""
-        exchange = self._receiving
-        if exchange is None or self._deaf:
-            return
-        self._in_head = False
-        exchange.method = self._parser.get_method()
-        self._check_head()
-        headers = exchange.headers
-        length = headers.get(_CONTENT_LENGTH)
-        if length is not None and int(length) > self._limits.body_bytes:
-            self._reject(self._too_large(int(length)))
-        elif headers.get(_ENCODING, b"identity") != b"identity":
-            self._reject(invalid_request("expected no content-encoding, got " + headers[_ENCODING].decode("latin-1")))
-        elif _EXPECT in headers and self._transport is not None and not self._waiting and self._handling is None:
-            self._transport.write(CONTINUE)
-
-    def on_body(self, body: bytes) -> None:
-        """A part of the body."""
-        self._body_bytes += len(body)
-        if self._body_bytes > self._limits.body_bytes:
-            self._reject(self._too_large(self._body_bytes))
-        elif not self._deaf:
-            self._parts.append(body)
+        """The head is complete; the body, if any, follows."""
+        self._in_body = True
 
     def on_message_complete(self) -> None:
         """The request is complete."""
-        exchange, self._receiving = self._receiving, None
-        if exchange is None or self._deaf:
+        if self._deaf:
             return
-        parts = self._parts
-        if parts:
-            exchange.body = parts[0] if len(parts) == 1 else b"".join(parts)
-            self._parts = []
-        exchange.keep_alive = self._parser.should_keep_alive()
+        self._in_body = False
+        headers = self._headers
+        if not b"".join(headers).islower():
+            headers = self._lowered()
+        if not self._judged and (_ENCODING in headers or self._received + self._read > self._limits.head_bytes):
+            refusal = self._refusal_of_head(headers)
+            if refusal is not None:
+                self._reject(refusal)
+                return
+        parts, target = self._parts, self._target
+        body = parts[0] if len(parts) == 1 else b"".join(parts)
+        if self._gathered:
+            body = bytes(self._gathered + body)
+        if len(body) > self._limits.body_bytes:
+            self._reject(self._too_large(len(body)))
+            return
+        parser = self._parser
+        exchange = Exchange(self, parser.get_method(), b"".join(target), headers, body)
+        exchange.keep_alive = parser.should_keep_alive()
+        target.clear()
+        parts.clear()
+        self._headers.clear()
+        if self._received:
+            self._received = self._request_s = 0
+            self._judged = False
+            self._gathered = bytearray()
         self._waiting.append(exchange)
         if len(self._waiting) > self._limits.pipelined:
             self._pause_reading()
 
+    def _lowered(self) -> Headers:
+        return {name.lower(): value for name, value in self._headers.items()}
+
     # --- limits --------------------------------------------------------------------------------------------------
 
-    def _check_head(self) -> None:
-        if self._head_bytes > self._limits.head_bytes:
-            message = (
-                f"request line and headers may take {self._limits.head_bytes} bytes, got {self._head_bytes} or more"
-            )
-            self._reject(Refusal(431, wire.CODE_HEADERS_TOO_LARGE, message))
+    def _judge(self) -> None:
+        """Check the limits of a request that has come in part."""
+        if not self._in_body:
+            if self._received > self._limits.head_bytes:
+                self._reject(self._head_too_large())
+            return
+        if not self._judged:
+            self._judged = True
+            headers = self._lowered()
+            refusal = self._refusal_of_head(headers)
+            if refusal is not None:
+                self._reject(refusal)
+            elif _EXPECT in headers and not self._waiting and self._handling is None and self._transport is not None:
+                self._transport.write(CONTINUE)
+        if len(self._parts) > PARTS_MAX or self._received > self._limits.body_bytes:
+            self._gathered += b"".join(self._parts)
+            self._parts.clear()
+            if len(self._gathered) > self._limits.body_bytes:
+                self._reject(self._too_large(len(self._gathered)))
+
+    def _refusal_of_head(self, headers: Headers) -> Refusal | None:
+        length = headers.get(_CONTENT_LENGTH)
+        if length is not None and int(length) > self._limits.body_bytes:
+            return self._too_large(int(length))
+        encoding = headers.get(_ENCODING)
+        if encoding is not None and encoding != b"identity":
+            return invalid_request("expected no content-encoding, got " + encoding.decode("latin-1"))
+        if sum(map(len, headers.values())) + sum(map(len, self._target)) > self._limits.head_bytes:
+            return self._head_too_large()
+        return None
+
+    def _head_too_large(self) -> Refusal:
+        message = f"request line and headers may take {self._limits.head_bytes} bytes, got more"
+        return Refusal(431, wire.CODE_HEADERS_TOO_LARGE, message)
 
     def _too_large(self, size: int) -> Refusal:
         message = f"the body may have {self._limits.body_bytes} bytes, got {size} or more"
@@ -271,11 +304,13 @@ class Connection(asyncio.Protocol):
         """Answer the request that is coming in with ``refusal``, in its turn, and hear nothing more."""
         if self._deaf:
             return
-        exchange = self._receiving or Exchange(self, b"")
+        exchange = Exchange(self, b"", b"".join(self._target), self._lowered(), b"")
         exchange.refusal = refusal
         exchange.keep_alive = False
-        self._receiving = None
-        self._parts = []
+        self._target.clear()
+        self._parts.clear()
+        self._gathered = bytearray()
+        self._received = 0
         self._deaf = True
         self._waiting.append(exchange)
 
@@ -291,7 +326,7 @@ class Connection(asyncio.Protocol):
             self._blocked_s += 1
             if self._blocked_s > self._limits.stall_s:
                 self._transport.abort()
-        elif self._receiving is not None and self._reading:
+        elif self._received and self._reading:
             self._stalled_s += 1
             self._request_s += 1
             if self._stalled_s > self._limits.stall_s or self._request_s > self._limits.request_s:
@@ -305,7 +340,7 @@ class Connection(asyncio.Protocol):
     def is_idle(self) -> bool:
         """Whether nothing is being received, handled or written."""
         return (
-            self._receiving is None
+            self._received == 0
             and self._handling is None
             and not self._waiting
             and (self._transport is None or self._transport.get_write_buffer_size() == 0)
@@ -349,9 +384,8 @@ class Connection(asyncio.Protocol):
         if exchange is not self._handling or transport is None:
             return
         self._handling = None
-        request_id = exchange.headers.get(REQUEST_ID)
-        if request_id is not None:
-            head = b"%bx-request-id: %b\r\n" % (head, request_id)
+        if exchange.request_id is not None:
+            head = b"%bx-request-id: %b\r\n" % (head, exchange.request_id)
         last = not exchange.keep_alive or (self._endpoint.draining and not self._waiting)
         if last:
             head += b"connection: close\r\n"

@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 import msgspec
 
 from nearcast import __version__
-from nearcast.engine.connection import JSON_LENGTH, MODEL, Connection, Exchange, Limits
+from nearcast.engine.connection import Connection, Exchange, Limits
 from nearcast.engine.datatypes import Array
 from nearcast.engine.lane import Lane
 from nearcast.engine.oip import EXTENSIONS, InferCodec, InferRequest
@@ -111,7 +111,7 @@ class ModelEndpoint:
 
     def handle(self, exchange: Exchange) -> None:
         """Answer ``exchange``, now or when its work is done."""
-        named = exchange.headers.get(MODEL)
+        named = exchange.model
         try:
             if named is not None and named != self._model:
                 raise model_mismatch(
@@ -148,7 +148,7 @@ class ModelEndpoint:
 
     def _infer(self, exchange: Exchange) -> None:
         self.lane.check_room()
-        request = self.codec.parse(exchange.body, _json_length(exchange.headers.get(JSON_LENGTH)))
+        request = self.codec.parse(exchange.body, _json_length(exchange.json_length))
         rows = self._rows(request.feeds) if self._batched else 1
         work = _Inference(self, exchange, request, rows, perf_counter())
         exchange.on_lost = work.lost
@@ -211,7 +211,7 @@ class _Inference(Work):
         self._request = request
 
     def lost(self) -> None:
-        self._endpoint.lane.cancel(self)
+        self._endpoint.lane.cancel([self])
 
     def finished(self, results: Sequence[Array], timing: Timing) -> None:
         line = _server_timing(timing.started_s - self.arrived_s, timing.finished_s - timing.started_s)
@@ -265,8 +265,7 @@ class _Embedding:
 
     def lost(self) -> None:
         self._over = True
-        for work in self._works:
-            self._endpoint.lane.cancel(work)
+        self._endpoint.lane.cancel(self._works)
 
     def row_finished(self, index: int, results: Sequence[Array], timing: Timing) -> None:
         self._rows[index] = results[self._embedder.output][0]

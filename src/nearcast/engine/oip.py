@@ -7,24 +7,28 @@ expected and what came. Not supported, and refused with a message: shared memory
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Generic, TypeVar, cast
 
 import msgspec
 
 from nearcast.engine import datatypes
-from nearcast.engine.datatypes import Array, NotElements
+from nearcast.engine.datatypes import DTYPES, ELEMENTS, Array, NotElements
 from nearcast.engine.refusal import Refusal, invalid_request, invalid_tensor, model_mismatch
 from nearcast.resources.release import Signature, Tensor
 
 EXTENSIONS: Final = ("binary_tensor_data",)
+ROWS_MAX: Final = 2**40
+"""Sizes from here on are refused as not fitting: no body holds them, and numpy has limits of its own."""
 
 
-class _Input(msgspec.Struct):
+Data = TypeVar("Data")
+
+
+class _Input(msgspec.Struct, Generic[Data]):
     name: str
     datatype: str
     shape: tuple[int, ...]
-    data: msgspec.Raw = msgspec.Raw()
+    data: Data | None = None
     parameters: dict[str, Any] | None = None
 
 
@@ -33,8 +37,8 @@ class _Output(msgspec.Struct):
     parameters: dict[str, Any] | None = None
 
 
-class _Body(msgspec.Struct):
-    inputs: list[_Input]
+class _Body(msgspec.Struct, Generic[Data]):
+    inputs: list[_Input[Data]]
     id: str | None = None
     model_name: str | None = None
     model_version: str | None = None
@@ -42,8 +46,7 @@ class _Body(msgspec.Struct):
     outputs: list[_Output] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class InferRequest:
+class InferRequest(msgspec.Struct, frozen=True):
     """A request that fits the signature.
 
     Attributes:
@@ -55,6 +58,39 @@ class InferRequest:
     feeds: list[Array]
     id: str | None
     outputs: tuple[tuple[int, bool], ...]
+
+
+class _Expected:
+    """One input of the signature, with what is asked of it for every request worked out once."""
+
+    __slots__ = ("datatype", "element", "index", "shape", "tail", "tail_count", "tensor")
+
+    def __init__(self, index: int, tensor: Tensor) -> None:
+        self.index = index
+        self.tensor = tensor
+        self.datatype = tensor.datatype
+        self.element = ELEMENTS[DTYPES[tensor.datatype].kind]
+        self.shape = tensor.shape
+        only_batch = tensor.shape[:1] == (-1,) and -1 not in tensor.shape[1:]
+        self.tail = tensor.shape[1:] if only_batch else None
+        self.tail_count = math.prod(tensor.shape[1:])
+
+    def count(self, given: _Input[Any]) -> int:
+        """Number of elements of ``given``.
+
+        Raises:
+            Refusal: status 400: not the datatype or shape that is expected.
+        """
+        shape = given.shape
+        if given.datatype == self.datatype:
+            if self.tail is not None and shape[1:] == self.tail and len(shape) > 0 and 0 <= shape[0] < ROWS_MAX:
+                return shape[0] * self.tail_count
+            if _fits(shape, self.shape):
+                return math.prod(shape)
+            wrong = f"expected shape {list(self.shape)}, got {list(shape)}"
+        else:
+            wrong = f"expected datatype {self.datatype}, got {given.datatype!r}"
+        raise invalid_tensor(f"input {given.name!r}: {wrong}", param=given.name)
 
 
 class InferCodec:
@@ -70,8 +106,12 @@ class InferCodec:
         self.model = model
         self.version = version
         self.signature = signature
-        self._decoder = msgspec.json.Decoder(_Body)
-        self._inputs = {tensor.name: index for index, tensor in enumerate(signature.inputs)}
+        self._inputs = {tensor.name: _Expected(index, tensor) for index, tensor in enumerate(signature.inputs)}
+        self._decoder = msgspec.json.Decoder(_Body[msgspec.Raw])
+        elements = {expected.element for expected in self._inputs.values()}
+        uniform: Any = list[elements.pop()] if len(elements) == 1 else msgspec.Raw  # type: ignore[misc]
+        self._uniform_decoder = msgspec.json.Decoder(_Body[uniform])
+        """Reads flat data of one element type in a single pass: the common case. The other one says what is wrong."""
         self._outputs = {tensor.name: index for index, tensor in enumerate(signature.outputs)}
         self._all_json = tuple((index, False) for index in range(len(signature.outputs)))
         self._all_binary = tuple((index, True) for index in range(len(signature.outputs)))
@@ -106,42 +146,49 @@ class InferCodec:
             position = json_length
         parsed = self._document(document)
         feeds: list[Array | None] = [None] * len(self._inputs)
-        for tensor in parsed.inputs:
-            index = self._inputs.get(tensor.name)
-            if index is None:
+        missing = len(feeds)
+        for given in parsed.inputs:
+            expected = self._inputs.get(given.name)
+            if expected is None:
                 raise self._wrong_inputs(parsed.inputs)
-            if feeds[index] is not None:
-                raise invalid_tensor(f"input {tensor.name!r} is given twice", param="inputs")
-            feeds[index], position = _read(tensor, self.signature.inputs[index], body, position)
-        complete = [feed for feed in feeds if feed is not None]
-        if len(complete) != len(feeds):
+            if feeds[expected.index] is not None:
+                raise invalid_tensor(f"input {given.name!r} is given twice", param="inputs")
+            feeds[expected.index], position = _read(given, expected, body, position)
+            missing -= 1
+        if missing:
             raise self._wrong_inputs(parsed.inputs)
         if position != len(body):
             raise invalid_tensor(f"{len(body) - position} bytes at the end of the body belong to no input")
-        return InferRequest(complete, parsed.id, self._wanted(parsed))
+        return InferRequest(cast(list[Array], feeds), parsed.id, self._wanted(parsed))
 
-    def _document(self, document: bytes) -> _Body:
+    def _document(self, document: bytes) -> _Body[Any]:
         try:
-            parsed = self._decoder.decode(document)
-        except msgspec.ValidationError as error:
-            raise invalid_request(f"not an inference request: {error}") from error
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise invalid_request(f"not JSON: {error}") from error
-        except RecursionError as error:
-            raise invalid_request("not an inference request: nested too deeply") from error
+            parsed: _Body[Any] = self._uniform_decoder.decode(document)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            parsed = self._generic_document(document)
         if parsed.model_name is not None and parsed.model_name != self.model:
             raise model_mismatch(f"expected model_name {self.model!r}, got {parsed.model_name!r}")
         if parsed.model_version is not None and parsed.model_version != self.version:
             raise model_mismatch(f"expected model_version {self.version!r}, got {parsed.model_version!r}")
         return parsed
 
-    def _wrong_inputs(self, given: list[_Input]) -> Refusal:
+    def _generic_document(self, document: bytes) -> _Body[msgspec.Raw]:
+        try:
+            return self._decoder.decode(document)
+        except msgspec.ValidationError as error:
+            raise invalid_request(f"not an inference request: {error}") from error
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise invalid_request(f"not JSON: {error}") from error
+        except RecursionError as error:
+            raise invalid_request("not an inference request: nested too deeply") from error
+
+    def _wrong_inputs(self, given: list[_Input[Any]]) -> Refusal:
         expected = ", ".join(describe(tensor) for tensor in self.signature.inputs)
         got = ", ".join(repr(tensor.name) for tensor in given) or "none"
         return invalid_tensor(f"{self.model} takes the inputs {expected}; got {got}", param="inputs")
 
-    def _wanted(self, parsed: _Body) -> tuple[tuple[int, bool], ...]:
-        binary = _flag(parsed.parameters, "binary_data_output", default=False)
+    def _wanted(self, parsed: _Body[Any]) -> tuple[tuple[int, bool], ...]:
+        binary = parsed.parameters is not None and _flag(parsed.parameters, "binary_data_output", default=False)
         if not parsed.outputs:
             return self._all_binary if binary else self._all_json
         wanted: dict[int, bool] = {}
@@ -205,22 +252,20 @@ def describe(tensor: Tensor) -> str:
     return f"{tensor.name}: {tensor.datatype}{list(tensor.shape)}"
 
 
-def _read(given: _Input, expected: Tensor, body: bytes, position: int) -> tuple[Array, int]:
+def _read(given: _Input[Any], expected: _Expected, body: bytes, position: int) -> tuple[Array, int]:
     """The array of one input, and the position behind the binary data that it used."""
-    if given.datatype != expected.datatype:
-        raise invalid_tensor(
-            f"input {given.name!r}: expected datatype {expected.datatype}, got {given.datatype!r}", param=given.name
-        )
-    shape = given.shape
-    if not _fits(shape, expected.shape):
-        raise invalid_tensor(
-            f"input {given.name!r}: expected shape {list(expected.shape)}, got {list(shape)}", param=given.name
-        )
-    size_bytes = _binary_size(given)
+    count = expected.count(given)
+    data: Any = given.data
+    size_bytes = None
+    if given.parameters is not None or data is None:
+        size_bytes = _binary_size(given)
     try:
-        if size_bytes is None:
-            return datatypes.from_json(given.data, given.datatype, shape), position
-        return datatypes.from_bytes(body, position, size_bytes, given.datatype, shape), position + size_bytes
+        if size_bytes is not None:
+            array = datatypes.from_bytes(body, position, size_bytes, given.datatype, given.shape)
+            return array, position + size_bytes
+        if type(data) is list:
+            return datatypes.from_list(data, given.datatype, given.shape, count), position
+        return datatypes.from_json(data, given.datatype, given.shape), position
     except NotElements as error:
         raise invalid_tensor(f"input {given.name!r}: {error}", param=given.name) from error
 
@@ -231,23 +276,22 @@ def _fits(shape: tuple[int, ...], expected: tuple[int, ...]) -> bool:
     for size, wanted in zip(shape, expected, strict=True):
         if size != wanted and (wanted != -1 or size < 0):
             return False
-    return math.prod(shape) < 2**40  # beyond any body; keeps numpy's own limits out of sight
+    return math.prod(shape) < ROWS_MAX and max(shape, default=0) < ROWS_MAX
 
 
-def _binary_size(given: _Input) -> int | None:
+def _binary_size(given: _Input[Any]) -> int | None:
     """Bytes of binary data that belong to an input, or None where its data stands in the JSON."""
     size: object = None
     if given.parameters:
         _refuse_extensions(given.name, given.parameters)
         size = given.parameters.get("binary_data_size")
-    has_data = len(memoryview(given.data)) > 0
     if size is None:
-        if not has_data:
+        if given.data is None:
             raise invalid_tensor(f"input {given.name!r}: expected data or binary_data_size, got neither")
         return None
     if type(size) is not int or size < 0:
         raise invalid_tensor(f"input {given.name!r}: binary_data_size must be a byte count, got {size!r}")
-    if has_data:
+    if given.data is not None:
         raise invalid_tensor(f"input {given.name!r}: expected data or binary_data_size, got both")
     return size
 

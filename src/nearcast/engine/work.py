@@ -5,12 +5,13 @@ always goes first, so nothing starves); cancelled work never leaves; rows of a b
 single piece of work does by itself.
 """
 
+import itertools
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
+import msgspec
 import numpy as np
 
 from nearcast.engine.datatypes import Array
@@ -24,8 +25,7 @@ PADDING_FREE: Final = 16
 """Rows up to this many tokens cost about the same, so that padding among them is free."""
 
 
-@dataclass(frozen=True, slots=True)
-class Timing:
+class Timing(msgspec.Struct, frozen=True):
     """When a piece of work was computed: seconds of the same clock as :attr:`Work.arrived_s`."""
 
     started_s: float
@@ -41,17 +41,25 @@ class Work(ABC):
         arrived_s: when it came.
     """
 
-    __slots__ = ("arrived_s", "cancelled", "feeds", "home", "rows", "size_bytes", "trailing", "width")
+    __slots__ = ("arrived_s", "cancelled", "feeds", "rows", "size_bytes", "trailing")
 
     def __init__(self, feeds: list[Array], rows: int, arrived_s: float) -> None:
         self.feeds = feeds
         self.rows = rows
         self.arrived_s = arrived_s
         self.cancelled = False
-        self.home: Backlog | None = None
-        self.size_bytes = feeds[0].nbytes if len(feeds) == 1 else sum(feed.nbytes for feed in feeds)
-        self.trailing = feeds[0].shape[1:] if len(feeds) == 1 else tuple(feed.shape[1:] for feed in feeds)
-        self.width = feeds[0].shape[-1] if feeds[0].ndim > 1 else 1
+        if len(feeds) == 1:
+            feed = feeds[0]
+            self.trailing: tuple[object, ...] = feed.shape[1:]
+            self.size_bytes = feed.nbytes
+        else:
+            self.trailing = tuple([feed.shape[1:] for feed in feeds])
+            self.size_bytes = sum([feed.nbytes for feed in feeds])
+
+    @property
+    def width(self) -> int:
+        """Tokens per row of a token model."""
+        return int(self.feeds[0].shape[1])
 
     @abstractmethod
     def finished(self, results: Sequence[Array], timing: Timing) -> None:
@@ -65,6 +73,8 @@ class Work(ABC):
 class Backlog:
     """Work in the order of its arrival.
 
+    ``count`` and ``size_bytes`` say how much waits.
+
     Args:
         pad: whether rows of different widths may share a batch (token models).
     """
@@ -72,66 +82,72 @@ class Backlog:
     def __init__(self, *, pad: bool) -> None:
         self._pad = pad
         self._waiting: deque[Work] = deque()
-        self._cancelled = 0
+        self._mixed = False  # whether work that cannot share a batch unseen has come since it was last empty
+        self._rows = 0
+        self.count = 0
         self.size_bytes = 0
-
-    def __len__(self) -> int:
-        return len(self._waiting) - self._cancelled
 
     def push(self, work: Work) -> None:
         """Add ``work`` at the end."""
-        work.home = self
-        self._waiting.append(work)
+        waiting = self._waiting
+        if not waiting:
+            self._mixed = False
+        elif work.trailing != waiting[-1].trailing:
+            self._mixed = True
+        waiting.append(work)
+        self.count += 1
+        self._rows += work.rows
         self.size_bytes += work.size_bytes
 
-    def cancel(self, work: Work) -> None:
-        """Make sure that ``work``, which waits here, never leaves. Call it once per work."""
-        work.cancelled = True
-        self._cancelled += 1
-        self.size_bytes -= work.size_bytes
+    def drop_cancelled(self) -> None:
+        """Let go of work that nobody waits for any more."""
+        kept = [work for work in self._waiting if not work.cancelled]
+        mixed = self._mixed
+        self.drop_all()
+        for work in kept:
+            self.push(work)
+        self._mixed = self._mixed or (mixed and bool(kept))
 
     def take(self, max_rows: int) -> list[Work]:
         """The next batch: the oldest work, and what may run with it. Empty when nothing waits."""
+        if self._rows <= max_rows and not self._mixed:
+            return self.drop_all()
         first = self._next()
-        if first is None:
-            return []
         batch = [first]
         if first.rows >= max_rows:
             return batch
         fit = _Fit(first, pad=self._pad)
         passed: list[Work] = []
-        while fit.rows < max_rows and len(passed) < LOOK_AHEAD:
+        while self._waiting and fit.rows < max_rows and len(passed) < LOOK_AHEAD:
             work = self._next()
-            if work is None:
-                break
             if fit.rows + work.rows <= max_rows and fit.accepts(work):
                 fit.add(work)
                 batch.append(work)
             else:
                 passed.append(work)
-        for work in reversed(passed):
-            self._waiting.appendleft(work)
-            work.home = self
+        self._waiting.extendleft(reversed(passed))
+        for work in passed:
+            self.count += 1
+            self._rows += work.rows
             self.size_bytes += work.size_bytes
         return batch
 
     def drop_all(self) -> list[Work]:
         """Everything that waits; nothing waits afterwards."""
-        dropped = []
-        while (work := self._next()) is not None:
-            dropped.append(work)
+        dropped = list(self._waiting)
+        self._waiting.clear()
+        self.count = 0
+        self._rows = 0
+        self.size_bytes = 0
+        self._mixed = False
         return dropped
 
-    def _next(self) -> Work | None:
-        waiting = self._waiting
-        while waiting:
-            work = waiting.popleft()
-            if not work.cancelled:
-                work.home = None
-                self.size_bytes -= work.size_bytes
-                return work
-            self._cancelled -= 1
-        return None
+    def _next(self) -> Work:
+        work = self._waiting.popleft()
+        self.count -= 1
+        self._rows -= work.rows
+        self.size_bytes -= work.size_bytes
+        return work
 
 
 class _Fit:
@@ -142,8 +158,8 @@ class _Fit:
     def __init__(self, first: Work, *, pad: bool) -> None:
         self._pad = pad
         self._trailing = first.trailing
-        self._width = first.width
-        self._cells = first.rows * first.width
+        self._width = first.width if pad else 0
+        self._cells = first.rows * self._width
         self.rows = first.rows
 
     def accepts(self, work: Work) -> bool:
@@ -157,19 +173,21 @@ class _Fit:
 
     def add(self, work: Work) -> None:
         self.rows += work.rows
-        self._cells += work.rows * work.width
-        self._width = max(self._width, work.width)
+        if self._pad:
+            self._cells += work.rows * work.width
+            self._width = max(self._width, work.width)
 
 
 def joined(batch: Sequence[Work]) -> list[Array]:
     """The feeds of a whole batch: rows stacked along dimension 0, narrower ones padded with zeros at the end."""
     if len(batch) == 1:
         return batch[0].feeds
-    width = max(work.width for work in batch)
+    trailing = batch[0].trailing
+    width = max([work.width for work in batch]) if any(work.trailing != trailing for work in batch) else 0
     stacked = []
     for index in range(len(batch[0].feeds)):
         arrays = [work.feeds[index] for work in batch]
-        if any(array.ndim == 2 and array.shape[1] != arrays[0].shape[1] for array in arrays):
+        if width:
             arrays = [np.pad(array, ((0, 0), (0, width - array.shape[1]))) for array in arrays]
         stacked.append(np.concatenate(arrays))
     return stacked
@@ -179,10 +197,7 @@ def parted(batch: Sequence[Work], results: Sequence[Array]) -> list[Sequence[Arr
     """The results of each piece of work, cut out of those of the batch (views, no copies)."""
     if len(batch) == 1:
         return [results]
-    parts: list[Sequence[Array]] = []
-    start = 0
-    for work in batch:
-        end = start + work.rows
-        parts.append([result[start:end] for result in results])
-        start = end
-    return parts
+    ends = list(itertools.accumulate([work.rows for work in batch]))
+    starts = [0, *ends[:-1]]
+    cut = [[result[start:end] for start, end in zip(starts, ends, strict=True)] for result in results]
+    return list(zip(*cut, strict=True))

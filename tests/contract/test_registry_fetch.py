@@ -1,11 +1,19 @@
 """What the ways to get at a repository promise: one suite on HTTP over loopback and on a folder."""
 
+import contextlib
 import http.server
+import ssl
 import threading
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from nearcast.errors import InvalidInput, Unavailable
 from nearcast.registry.fetch import Fetch, FolderFetch, HttpFetch, Response
@@ -43,6 +51,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.send_header("content-length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
+
+    def handle(self) -> None:
+        with contextlib.suppress(ssl.SSLError, ConnectionError):
+            super().handle()
 
     def log_message(self, *arguments: object) -> None:
         pass
@@ -185,6 +197,43 @@ def test_a_body_that_breaks_off(server: Server, http_fetch: HttpFetch) -> None:
     server.script = [half]
     with http_fetch.get(PATH) as response, pytest.raises(Unavailable, match="broke off after"):
         list(response.body)
+
+
+def write_authority(folder: Path, name: str) -> tuple[Path, Path]:
+    """A certificate for 127.0.0.1 that is its own authority: (certificate, key)."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder(subject, subject, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(minutes=5))
+        .not_valid_after(now + timedelta(hours=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    (folder / f"{name}.pem").write_bytes(certificate.public_bytes(Encoding.PEM))
+    (folder / f"{name}.key").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    return folder / f"{name}.pem", folder / f"{name}.key"
+
+
+def test_only_the_given_authority_is_believed(server: Server, folder: Path) -> None:
+    certificate, key = write_authority(folder, "ours")
+    foreign, _ = write_authority(folder, "foreign")
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(certificate, key)
+    server.socket = tls.wrap_socket(server.socket, server_side=True)
+    url = f"https://127.0.0.1:{server.server_port}/repository/"
+    ours = HttpFetch(url, ca_file=certificate, credential="secret")
+    assert body(ours.get(PATH)) == b"0123456789"
+    ours.close()
+    for authority in (foreign, None):
+        theirs = HttpFetch(url, ca_file=authority, credential="secret", attempts=1)
+        with pytest.raises(Unavailable, match="certificate verify failed"):
+            theirs.get(PATH)
+        theirs.close()
+    assert len(server.seen) == 1
 
 
 def test_nobody_there() -> None:

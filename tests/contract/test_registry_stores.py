@@ -1,5 +1,6 @@
 """What every object store, and the blobs in it, promise: one suite on memory and on a folder."""
 
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -192,6 +193,16 @@ def test_what_is_no_digest(blobs: BlobStore, digest: str) -> None:
 def test_objects_outlive_the_process(tmp_path: Path) -> None:
     FolderObjects(tmp_path / "store").replace("a/b", b"x")
     assert FolderObjects(tmp_path / "store").read("a/b") == b"x"
+
+
+def test_what_a_dead_process_left_is_swept_and_what_a_running_one_writes_is_not(tmp_path: Path) -> None:
+    spool = FolderObjects(tmp_path).spool()
+    for name, age_s in (("old", 2 * 86_400), ("new", 60)):
+        (spool / name).write_bytes(b"half")
+        moment = (spool / name).stat().st_mtime - age_s
+        os.utime(spool / name, (moment, moment))
+    FolderObjects(tmp_path)
+    assert [path.name for path in spool.iterdir()] == ["new"]
 
 
 def test_a_folder_that_cannot_be_written_is_unavailable(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ Not decided here: what the paths mean (:mod:`blobs`, :mod:`repository`), and who
 import contextlib
 import os
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from nearcast.durable import sync_directory, write_whole
 from nearcast.errors import InvalidInput, NotFound, Unavailable
 
 CHUNK_BYTES = 1 << 20
+SPOOL_LIFE_S = 86_400.0
 
 Result = TypeVar("Result")
 
@@ -181,6 +183,9 @@ class FolderObjects(StoreObjects):
         self._folder = folder.absolute()
         _make_folder(self._folder)
         super().__init__(LocalStore(self._folder))
+        for left in self.spool().iterdir():  # by a process that died; a running one writes to its file
+            if time.time() - left.stat().st_mtime > SPOOL_LIFE_S:
+                left.unlink(missing_ok=True)
 
     def replace(self, path: str, data: bytes) -> None:
         """See :class:`Objects`."""

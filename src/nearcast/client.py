@@ -26,14 +26,14 @@ import msgspec
 from nearcast import __version__
 from nearcast.errors import IntegrityError, InvalidInput, NearcastError, NotFound, Unavailable, error_from
 from nearcast.planning.explain import Explanation
-from nearcast.resources.release import ReleaseManifest, decode_release
-from nearcast.resources.revision import digest_of
+from nearcast.resources.release import ReleaseManifest
 
 ATTEMPTS: Final = 4
 FIRST_PAUSE_S: Final = 0.2
 LONGEST_PAUSE_S: Final = 5.0
 CHUNK_BYTES: Final = 1 << 20
 RETRIED_STATUSES: Final = frozenset({429, 502, 503, 504})
+TARGETS_VERSION: Final = "x-nearcast-targets-version"
 REPEATABLE: Final = frozenset({"GET", "HEAD"})
 
 Document = dict[str, Any]
@@ -100,9 +100,10 @@ class ReleaseView(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     version: str
     digest: str
-    size_bytes: int = 0
-    created_at: str = ""
-    task: str = ""
+    size_bytes: int
+    created_at: str
+    task: str
+    manifest: ReleaseManifest
 
 
 class Trust(msgspec.Struct, frozen=True, kw_only=True):
@@ -112,6 +113,18 @@ class Trust(msgspec.Struct, frozen=True, kw_only=True):
     ca_pem: str
     releases_root: str | None = None
     plans_root: str | None = None
+
+
+class _Documents(msgspec.Struct, frozen=True):
+    items: list[Document]
+
+
+class _Releases(msgspec.Struct, frozen=True):
+    items: list[ReleaseView]
+
+
+class _Results(msgspec.Struct, frozen=True):
+    results: list[Applied]
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,9 +237,7 @@ class ControlClient:
 
     def resources(self, plural: str) -> list[Document]:
         """All resources of a kind, by name."""
-        answer = self._call("GET", f"/v1/resources/{plural}")
-        found = msgspec.json.decode(answer.content)
-        items = found.get("items", []) if isinstance(found, dict) else found
+        items = _typed(self._call("GET", f"/v1/resources/{plural}"), _Documents).items
         return sorted(items, key=lambda item: str(item["metadata"]["name"]))
 
     def resource(self, plural: str, name: str) -> Stored:
@@ -250,16 +261,12 @@ class ControlClient:
 
     def revisions(self, plural: str, name: str) -> list[Document]:
         """What the resource has been, oldest first."""
-        found = msgspec.json.decode(self._call("GET", f"/v1/resources/{plural}/{name}/revisions").content)
-        items: list[Document] = found.get("items", []) if isinstance(found, dict) else found
-        return items
+        return _typed(self._call("GET", f"/v1/resources/{plural}/{name}/revisions"), _Documents).items
 
     def apply(self, manifests: Sequence[Document], *, dry_run: bool = False) -> list[Applied]:
         """Make the fleet hold ``manifests``: all of them, or none where one is refused."""
         body = {"manifests": list(manifests), "dry_run": dry_run}
-        found = msgspec.json.decode(self._call("POST", "/v1/apply", json=body).content)
-        items = found.get("results", found.get("resources", found.get("items"))) if isinstance(found, dict) else found
-        return msgspec.convert(items, list[Applied])
+        return _typed(self._call("POST", "/v1/apply", json=body), _Results).results
 
     # --- nodes
 
@@ -274,9 +281,7 @@ class ControlClient:
 
     def nodes(self) -> list[Document]:
         """Every node that joined, with its last status."""
-        found = msgspec.json.decode(self._call("GET", "/v1/nodes").content)
-        items: list[Document] = found.get("items", []) if isinstance(found, dict) else found
-        return items
+        return _typed(self._call("GET", "/v1/nodes"), _Documents).items
 
     def revoke(self, site: str, node: str) -> None:
         """No longer honour a node's identity."""
@@ -316,21 +321,8 @@ class ControlClient:
 
     def releases(self) -> list[ReleaseView]:
         """Every release, by model and version."""
-        found = msgspec.json.decode(self._call("GET", "/v1/releases").content)
-        items = found.get("releases", found.get("items", [])) if isinstance(found, dict) else found
-        return sorted(msgspec.convert(items, list[ReleaseView]), key=lambda entry: (entry.model, entry.version))
-
-    def release(self, entry: ReleaseView) -> ReleaseManifest:
-        """The manifest of a release, checked against the digest in the list.
-
-        Raises:
-            IntegrityError: the store gave other bytes.
-        """
-        path = f"releases/targets/{entry.model}/{entry.digest.removeprefix('sha256:')}.{entry.version}.json"
-        data = self._call("GET", f"/repository/{path}").content
-        if digest_of(data) != entry.digest:
-            raise IntegrityError(f"expected {entry.digest} for {entry.model}@{entry.version}, got {digest_of(data)}")
-        return decode_release(data)
+        found = _typed(self._call("GET", "/v1/releases"), _Releases).items
+        return sorted(found, key=lambda entry: (entry.model, entry.version))
 
     def releases_targets(self) -> Targets:
         """The signed list of releases, to be signed anew with one more.
@@ -339,7 +331,7 @@ class ControlClient:
             NotFound: this fleet has no releases repository yet.
         """
         answer = self._call("GET", "/v1/releases/targets")
-        return Targets(answer.content, _targets_version(answer))
+        return Targets(answer.content, int(answer.headers[TARGETS_VERSION]))
 
     def add_release(self, targets: bytes, manifest: bytes, *, expected_version: int) -> None:
         """Publish a release: ``targets`` is the new list, signed by the releaser.
@@ -487,12 +479,6 @@ def _document(answer: httpx.Response) -> Document:
 
 def _revision(answer: httpx.Response) -> str:
     return str(answer.headers.get("etag", "")).removeprefix("W/").strip('"')
-
-
-def _targets_version(answer: httpx.Response) -> int:
-    if version := answer.headers.get("x-nearcast-targets-version"):
-        return int(version)
-    return int(msgspec.json.decode(answer.content)["signed"]["version"])
 
 
 def _base64(data: bytes) -> str:

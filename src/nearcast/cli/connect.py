@@ -9,10 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import httpx
+import msgspec
 
 from nearcast.cli.fleet import LocalPaths
 from nearcast.cli.session import Session
 from nearcast.client import ControlClient, Target, Unreachable
+from nearcast.durable import read_if_exists
 from nearcast.errors import InvalidInput, NotFound
 
 
@@ -65,16 +67,19 @@ def local_target(session: Session) -> Target:
         NotFound: there is none.
     """
     paths = LocalPaths(session.data_dir)
-    fleet = paths.fleet_or_refuse(session.command("up", "--detach"))
+    if alone := read_if_exists(session.data_dir / "control.json"):  # the directory of a control plane by itself
+        url, folder = str(msgspec.json.decode(alone)["url"]), session.data_dir
+    else:
+        url, folder = paths.fleet_or_refuse(session.command("up", "--detach")).control_url, paths.control
     try:
-        token = paths.admin_token.read_text(encoding="ascii").strip()
-        authority = paths.authority.read_text(encoding="ascii")
+        token = (folder / "admin.token").read_text(encoding="ascii").strip()
+        authority = (folder / "ca.pem").read_text(encoding="ascii")
     except FileNotFoundError as error:
         raise NotFound(
             f"the fleet in {session.data_dir} was never started to the end: {error.filename} is missing",
             hint=f"start it: {session.command('up', '--detach')}",
         ) from error
-    return Target(url=fleet.control_url, token=token, ca_pem=authority)
+    return Target(url=url, token=token, ca_pem=authority)
 
 
 def _authority(path: Path | None) -> str | None:

@@ -77,7 +77,9 @@ def standing(paths: LocalPaths) -> dict[str, ProcessRecord]:
     found |= paths.node_processes()
     known = {record.pid for record in found.values()}
     unnamed = {
-        f"process {record.pid}": record for record in running_below(paths.data_dir, MODULES) if record.pid not in known
+        f"process {record.pid}": record
+        for record in running_below([paths.data_dir, *paths.run_dirs()], MODULES)
+        if record.pid not in known
     }
     return {name: record for name, record in (found | unnamed).items() if is_alive(record)}
 

@@ -10,6 +10,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
+from nearcast.agent.layout import layout_of
 from nearcast.durable import read_if_exists, write_whole
 from nearcast.errors import IntegrityError, NotFound
 
@@ -70,8 +71,6 @@ class LocalPaths:
         self.supervisor_log = data_dir / "supervisor.log"
         self.control = data_dir / "control"
         self.control_log = self.control / "control.log"
-        self.admin_token = self.control / "admin.token"
-        self.authority = self.control / "ca.pem"
         self.releaser = data_dir / "releaser"
         self.sites = data_dir / "sites"
 
@@ -94,6 +93,10 @@ class LocalPaths:
     def read_processes(self) -> Processes | None:
         """The processes as the supervisor last wrote them down; they may be gone."""
         return _read(self.processes, Processes)
+
+    def run_dirs(self) -> list[Path]:
+        """The directories of the nodes' sockets, which lie elsewhere."""
+        return [layout_of(path).run_dir for path in sorted(self.sites.glob("*")) if path.is_dir()]
 
     def node_processes(self) -> dict[str, ProcessRecord]:
         """Gateways and engines, as the agents wrote them down (``run.json``); they may be gone."""

@@ -94,7 +94,7 @@ def ls(
     with connected(session) as client:
         entries = [entry for entry in client.releases() if name in {None, entry.model}]
     if output is not Format.TABLE:
-        show_document({"releases": [msgspec.to_builtins(entry) for entry in entries]}, output)
+        show_document({"releases": [_listed(entry) for entry in entries]}, output)
         return
     if not entries:
         note("there are no releases yet: nearcast model push NAME --version V PATH")
@@ -119,7 +119,7 @@ def inspect(
     """Look into a release: inputs and outputs, files, labels, and the sites that serve it."""
     with connected(session) as client:
         entry = _entry(client.releases(), name, version)
-        manifest = client.release(entry)
+        manifest = entry.manifest
         served = sites_serving(client.status(), name, entry.version)
     if output is not Format.TABLE:
         document = msgspec.to_builtins(manifest)
@@ -172,6 +172,12 @@ def sites_serving(status: FleetStatus, model: str, version: str) -> list[str]:
 def ready_models(models: tuple[Any, ...]) -> list[str]:
     """``model@version`` of those entries of a site's models that are ready."""
     return [f"{each['model']}@{each['version']}" for each in models if each.get("state", "ready") == "ready"]
+
+
+def _listed(entry: ReleaseView) -> dict[str, Any]:
+    """A release for programs, without its manifest: `inspect` prints that."""
+    document: dict[str, Any] = msgspec.to_builtins(entry)
+    return {key: value for key, value in document.items() if key != "manifest"}
 
 
 def _entry(entries: list[ReleaseView], name: str, version: str | None) -> ReleaseView:

@@ -1,20 +1,20 @@
 """Processes by id and start time: whether one still is the one that was written down, and how to end it.
 
 A process id alone proves nothing, since ids come round again. Every signal here goes to a process whose start time was
-looked up just before.
+looked up just before. How a start time is read is the gateway's (`gateway.process`).
 """
 
 import contextlib
 import itertools
 import os
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
 from nearcast.cli.fleet import ProcessRecord
+from nearcast.gateway.process import started_at
 
 PAUSE_S: Final = 0.05
 KILL_WAIT_S: Final = 5.0
@@ -22,7 +22,7 @@ KILL_WAIT_S: Final = 5.0
 
 def record_of(pid: int) -> ProcessRecord | None:
     """The process that has ``pid`` now, or None where there is none or it is dead and merely not collected."""
-    started = _started(pid)
+    started = started_at(pid)
     return ProcessRecord(pid=pid, started=started) if started else None
 
 
@@ -71,27 +71,28 @@ def await_gone(
     return standing
 
 
-def running_below(data_dir: Path, modules: Iterable[str]) -> list[ProcessRecord]:
-    """Processes of this user that run one of ``modules`` or an Envoy, and name a path in ``data_dir`` as an argument.
+def running_below(folders: Iterable[Path], modules: Iterable[str]) -> list[ProcessRecord]:
+    """Processes of this user that run one of ``modules`` or an Envoy, and name a path in ``folders`` as an argument.
 
     Finds what died between being started and being written down. Linux only: elsewhere the list is empty.
     """
     proc = Path("/proc")
     if not proc.is_dir():
         return []
+    names, wanted = [str(folder) for folder in folders], frozenset(modules)
     found = [
         record
         for entry in proc.iterdir()
         if entry.name.isdigit()
-        and _is_ours(_arguments(entry), str(data_dir), frozenset(modules))
+        and _is_ours(_arguments(entry), names, wanted)
         and _owner(entry) == os.getuid()
         and (record := record_of(int(entry.name)))
     ]
     return sorted(found, key=lambda record: record.pid)
 
 
-def _is_ours(arguments: list[str], data_dir: str, modules: frozenset[str]) -> bool:
-    if not any(text == data_dir or text.startswith(f"{data_dir}/") for text in arguments[1:]):
+def _is_ours(arguments: list[str], folders: list[str], modules: frozenset[str]) -> bool:
+    if not any(text == folder or text.startswith(f"{folder}/") for text in arguments[1:] for folder in folders):
         return False
     runs = any(first == "-m" and second in modules for first, second in itertools.pairwise(arguments))
     return runs or Path(arguments[0]).name.startswith("envoy")
@@ -109,19 +110,3 @@ def _owner(entry: Path) -> int:
         return entry.stat().st_uid
     except OSError:
         return -1
-
-
-def _started(pid: int) -> str:
-    """When ``pid`` started, in the words of this system; empty where it does not run."""
-    if os.uname().sysname == "Linux":
-        try:
-            text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-        except OSError:
-            return ""
-        fields = text.rpartition(")")[2].split()  # after the name, which may hold anything: state is the 1st field
-        return "" if fields[0] in {"Z", "X"} else fields[19]
-    done = subprocess.run(
-        ["/bin/ps", "-o", "stat=,lstart=", "-p", str(pid)], capture_output=True, text=True, check=False, timeout=10
-    )
-    state, _, started = done.stdout.strip().partition(" ")
-    return "" if state.startswith("Z") else started.strip()

@@ -1,5 +1,8 @@
 """``control``, ``agent``, ``join-token``: the processes of a fleet whose machines are many."""
 
+import importlib
+import logging
+from pathlib import Path
 from typing import Annotated, Final
 
 import typer
@@ -9,7 +12,10 @@ from nearcast.cli.options import Format, Output, application, command
 from nearcast.cli.screen import note, show_document, show_lines
 from nearcast.cli.session import Session
 from nearcast.cli.waiting import seconds_of
+from nearcast.control.settings import Settings as ControlSettings
+from nearcast.errors import InvalidInput
 
+DEFAULTS: Final = ControlSettings(Path())
 COMMANDS: Final = {name: application() for name in ("control", "agent", "join-token")}
 
 
@@ -36,3 +42,60 @@ def join_token(
         return
     show_lines(token)
     note(f"on the node: nearcast agent --data-dir DIR --control {url} --join TOKEN")
+
+
+@command(
+    COMMANDS["control"],
+    "control",
+    examples=(
+        "control --data-dir /var/lib/nearcast --host 0.0.0.0 --port 7643 --advertise control.example",
+        "control --data-dir ./control --repository s3://models/nearcast",
+    ),
+)
+def control(
+    session: Session,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = DEFAULTS.host,
+    port: Annotated[int, typer.Option(help="0: that of the last run, else a free one.", max=65535)] = DEFAULTS.port,
+    advertise: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Host name or address for clients; several times.")
+    ] = None,
+    publish_interval: Annotated[
+        str, typer.Option(help="Changes within this time are published together.")
+    ] = f"{DEFAULTS.publish_interval_s:g}s",
+    node_timeout: Annotated[
+        str, typer.Option(help="A node that is silent for longer counts as disconnected.")
+    ] = f"{DEFAULTS.node_timeout_s:g}s",
+    fleet: Annotated[str | None, typer.Option(help="Trust domain, a DNS name; only the first start chooses.")] = None,
+    repository: Annotated[
+        str | None, typer.Option(metavar="URL", help="Object store of releases; default: a folder in the directory.")
+    ] = None,
+) -> None:
+    """Run a control plane in the foreground.
+
+    --data-dir holds everything that it owns. Its URL, admin token and authority then lie there: commands with the same
+    --data-dir find them.
+    """
+    settings = ControlSettings(
+        data_dir=own_directory(session),
+        host=host,
+        port=port,
+        advertise=tuple(advertise or ()),
+        publish_interval_s=seconds_of(publish_interval),
+        node_timeout_s=seconds_of(node_timeout),
+        fleet=fleet,
+        repository=repository,
+    )
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    # The server pulls in the web framework: only whoever serves pays for it.
+    importlib.import_module("nearcast.control.server").serve(settings)
+
+
+def own_directory(session: Session) -> Path:
+    """The directory of a process that stands alone; it must be named, since the default one belongs to `up`.
+
+    Raises:
+        InvalidInput: it was not.
+    """
+    if session.is_default_dir:
+        raise InvalidInput("expected a directory for what this process owns", hint="name it with --data-dir")
+    return session.data_dir

@@ -102,7 +102,7 @@ def _standing(client: ControlClient, manifest: ReleaseManifest) -> ReleaseManife
     """
     for entry in client.releases():
         if (entry.model, entry.version) == (manifest.model, manifest.version):
-            standing = client.release(entry)
+            standing = entry.manifest
             if same_content(standing, manifest):
                 return standing
             raise Conflict(

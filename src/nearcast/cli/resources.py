@@ -55,16 +55,16 @@ def describe(session: Session, what: What, name: Name = None, output: Output = F
     with connected(session) as client:
         stored = read(client, reference)
         history = client.revisions(reference.plural, own)
-        nodes = [node for node in client.nodes() if reference.kind == "Site" and node.get("site") == own]
+        nodes = [node for node in client.nodes() if reference.kind == "Site" and node["site"] == own]
     if output is not Format.TABLE:
         show_document({"resource": stored.document, "nodes": nodes, "history": history}, output)
         return
     _show_resource(reference, stored)
     _show_nodes(nodes)
-    rows = [(str(item.get("created_at", "")), _short(str(item.get("revision", "")))) for item in history]
+    rows = [(str(item["at"]), str(item["action"]), _short(str(item["revision"] or ""))) for item in history]
     if rows:
         show_lines("")
-        show_table(("written at", "revision"), rows, title="History")
+        show_table(("written at", "action", "revision"), rows, title="History")
 
 
 @command(
@@ -115,8 +115,8 @@ def _show_resource(reference: Reference, stored: Stored) -> None:
 
 def _show_nodes(nodes: list[Document]) -> None:
     for node in nodes:
-        show_lines("", Text(f"Node {node.get('node', '?')}", style="bold"))
-        show_pairs(_flat("", {key: value for key, value in node.items() if key not in {"site", "node"}}))
+        show_lines("", Text(f"Node {node['name']}", style="bold"))
+        show_pairs(_flat("", {key: value for key, value in node.items() if key not in {"site", "name", "status"}}))
 
 
 def _flat(prefix: str, value: Any) -> list[tuple[str, Cell]]:

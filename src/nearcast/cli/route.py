@@ -72,7 +72,7 @@ def show_explanation(explanation: Explanation) -> None:
             ">wait",
             ">service",
             ">cold",
-            "refused by",
+            "why not",
         ),
         (_row(place) for place in explanation.places),
     )

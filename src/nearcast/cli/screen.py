@@ -64,7 +64,7 @@ def show_table(columns: Sequence[str], rows: Iterable[Sequence[Cell]], *, title:
         table.add_column(column.lstrip(">").upper(), justify="right" if column.startswith(">") else "left")
     for row in rows:
         table.add_row(*row)
-    data_console().print(table)
+    _print_trimmed(table)
 
 
 def show_lines(*lines: Cell) -> None:
@@ -81,7 +81,19 @@ def show_pairs(pairs: Iterable[tuple[str, Cell]]) -> None:
     table.add_column(overflow="fold")
     for name, value in pairs:
         table.add_row(name, value)
-    data_console().print(table)
+    _print_trimmed(table)
+
+
+def _print_trimmed(table: Table) -> None:
+    """Print a table; away from a terminal without the blanks that fill its last column."""
+    console = data_console()
+    if console.is_terminal:
+        console.print(table)
+        return
+    with console.capture() as captured:
+        console.print(table)
+    sys.stdout.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
+    sys.stdout.flush()
 
 
 def milliseconds(value: float | None) -> str:

@@ -1,6 +1,6 @@
 """``status``: the fleet at a glance, from the control plane, or from the nodes' own files while it is silent."""
 
-from typing import Any, Final
+from typing import Final
 
 import httpx
 import msgspec
@@ -31,22 +31,23 @@ def status(session: Session, output: Output = Format.TABLE) -> None:
     try:
         with connected(session) as client:
             document = client.status_document()
+            nodes = client.nodes() if output is Format.TABLE else []
     except Unreachable as error:
         fleet = LocalPaths(session.data_dir).read_fleet() if session.control is None else None
         local = document_of_nodes(LocalPaths(session.data_dir), fleet) if fleet else None
         if local is None:
             raise
         note(Text.assemble(("warning: ", "bold yellow"), error.message, "; this is what the nodes say themselves"))
-        document = local
+        document, nodes = local, [node | {"site": site["name"]} for site in local["sites"] for node in site["nodes"]]
     else:
         document = document | {"control": document["control"] | {"reachable": True}}
     if output is Format.TABLE:
-        show_fleet(document)
+        show_fleet(document, nodes)
     else:
         show_document(document, output)
 
 
-def show_fleet(document: Document) -> None:
+def show_fleet(document: Document, nodes: list[Document]) -> None:
     """Print the control plane, one row per site, and the round trips between sites."""
     fleet = msgspec.convert(document, FleetStatus)
     silent = document["control"].get("reachable") is False
@@ -54,7 +55,7 @@ def show_fleet(document: Document) -> None:
     show_pairs([("Fleet", fleet.fleet or "–"), ("Control plane", f"{fleet.control.url} ({about})")])
     note("")
     show_table(("site", "country", "ready", "gateway", "models", "trouble"), (_row(site) for site in fleet.sites))
-    trips = [row for site in fleet.sites for row in _round_trips(site)]
+    trips = [row for node in nodes for row in _round_trips(node)]
     if trips:
         note("")
         show_table(("from", "to", ">round trip ms", "state"), trips)
@@ -72,7 +73,7 @@ def document_of_nodes(paths: LocalPaths, fleet: FleetFile) -> Document | None:
                 "tier": own.tier,
                 "gateway_url": fleet.gateway_url(name),
                 "ready": gateway_answers(fleet.gateway_url(name)),
-                "nodes": [{"node": reported.node, "status": msgspec.to_builtins(reported)}] if reported else [],
+                "nodes": [{"name": reported.node, "status": msgspec.to_builtins(reported)}] if reported else [],
                 "models": [msgspec.to_builtins(model) for model in reported.models] if reported else [],
                 "conditions": [],
             }
@@ -110,14 +111,13 @@ def _row(site: SiteView) -> tuple[Cell, ...]:
     )
 
 
-def _round_trips(site: SiteView) -> list[tuple[Cell, ...]]:
-    peers: list[Any] = [peer for node in site.nodes for peer in (node.get("status") or node).get("peers", [])]
+def _round_trips(node: Document) -> list[tuple[Cell, ...]]:
     return [
         (
-            site.name,
+            str(node["site"]),
             str(peer["site"]),
             milliseconds(peer["round_trip_s"] * 1000.0),
             coloured("reachable" if peer["reachable"] else "unreachable"),
         )
-        for peer in peers
+        for peer in (node["status"] or {}).get("peers", [])
     ]

@@ -11,7 +11,8 @@ import yaml
 from nearcast.cli.main import COMMANDS
 
 if TYPE_CHECKING:
-    from conftest import FakeControl, Run
+    from unit.cli.conftest import Run
+    from unit.cli.fake_control import FakeControl
 
 DEPLOYMENT = {"model": "magika", "version": "3.3", "placement": {"sites": ["frankfurt"]}}
 MANIFEST = """
@@ -227,7 +228,8 @@ def test_version_tells_both_sides(control: "FakeControl", run: "Run") -> None:
     assert "control" not in json.loads(run("version", "--client", "-o", "json").out)
 
 
-def test_join_token_prints_the_token_alone_on_standard_output(run: "Run") -> None:
+def test_join_token_prints_the_token_alone_on_standard_output(control: "FakeControl", run: "Run") -> None:
+    control.put("Site", "frankfurt", {"country": "DE"})
     done = run("join-token", "frankfurt")
     assert done.out == "ncj_frankfurt\n"
     assert "nearcast agent" in done.err

@@ -28,4 +28,4 @@ class Throttle:
 
     def _level(self, address: str, now_s: float) -> float:
         failures, since_s = self._buckets.get(address, (0.0, now_s))
-        return max(0.0, failures - (now_s - since_s) * PER_S)
+        return max(0.0, failures - max(0.0, now_s - since_s) * PER_S)

@@ -1,6 +1,5 @@
 """Routes of nodes: join tokens, joining, certificates, status reports, and showing a node the door."""
 
-import time
 from typing import Annotated, Any
 
 import msgspec
@@ -114,7 +113,8 @@ async def join(
 ) -> JoinView:
     """The token is the credential. The same node with the same key may ask again when the answer was lost."""
     address = http.client.host if http.client else ""
-    wait_s = services.plane.throttle.wait_s(address, time.monotonic())
+    now_s = services.plane.clock().timestamp()
+    wait_s = services.plane.throttle.wait_s(address, now_s)
     if wait_s:
         raise Unavailable("too many failed attempts to join from this address", retry_after_s=wait_s)
     settings = services.plane.settings
@@ -122,7 +122,7 @@ async def join(
     try:
         found = await run_in_threadpool(joining.join, services.plane, request, url)
     except Unauthenticated:
-        services.plane.throttle.failed(address, time.monotonic())
+        services.plane.throttle.failed(address, now_s)
         raise
     return JoinView.model_validate(msgspec.to_builtins(found))
 

@@ -1,0 +1,228 @@
+"""A control plane in a temporary directory, asked through its real application; nodes and releases that act on it."""
+
+import asyncio
+import base64
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
+from securesystemslib.signer import CryptoSigner
+
+from nearcast.control.api.services import Services
+from nearcast.control.app import create_app
+from nearcast.control.controllers import Controllers
+from nearcast.control.observer import Observer
+from nearcast.control.plane import open_control_plane
+from nearcast.control.settings import Settings
+from nearcast.registry.releases import new_releases_root, new_targets, online_key_of, propose, version_of
+from nearcast.resources.release import File, ReleaseManifest, Signature, Tensor, encode_release
+from nearcast.resources.revision import digest_of
+
+START = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
+WEIGHTS = b"weights " * 1000
+
+
+class Fleet:
+    """One control plane that can be crashed and started again, on a clock that the test moves."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self.settings = Settings(data_dir=data_dir, publish_interval_s=0.0, node_timeout_s=60.0, fleet="fleet.test")
+        self.now = START
+        self.releaser = CryptoSigner.generate_ed25519()
+        self.root_key = CryptoSigner.generate_ed25519()
+        self.start()
+
+    def start(self) -> None:
+        self.plane = open_control_plane(self.settings, lambda: self.now)
+        self.observer = Observer(self.plane)
+        self.controllers = Controllers(self.plane, self.observer, lambda _now: None)
+        self.app = create_app(Services(self.plane, self.observer, "https://control.test"))
+        self.admin = self.settings.admin_token_file.read_text().strip()
+
+    def restart(self) -> None:
+        self.plane.close()
+        self.start()
+
+    def pass_time(self, seconds: float) -> None:
+        self.now += timedelta(seconds=seconds)
+
+    def call(self, method: str, path: str, *, token: str | None = None, **arguments: Any) -> httpx.Response:
+        """One request; with the admin token unless another is given ('' for none)."""
+        token = self.admin if token is None else token
+        headers = {**({"authorization": f"Bearer {token}"} if token else {}), **arguments.pop("headers", {})}
+
+        async def ask() -> httpx.Response:
+            transport = httpx.ASGITransport(self.app, raise_app_exceptions=False)
+            async with httpx.AsyncClient(transport=transport, base_url="https://control.test") as client:
+                return await client.request(method, path, headers=headers, **arguments)
+
+        return asyncio.run(ask())
+
+    def apply(self, *manifests: dict[str, Any], dry_run: bool = False) -> httpx.Response:
+        return self.call("POST", "/v1/apply", json={"manifests": list(manifests), "dry_run": dry_run})
+
+    def applied(self, *manifests: dict[str, Any]) -> None:
+        answer = self.apply(*manifests)
+        assert answer.status_code == 200, answer.text
+
+    def start_releases(self) -> None:
+        """As a releaser does before the first push."""
+        trust = self.call("GET", "/v1/trust", token="").json()
+        root = new_releases_root(
+            root_signers=[self.root_key],
+            releaser_keys=[self.releaser.public_key],
+            online_key=online_key_of(base64.b64decode(trust["plans_root"])),
+            now=self.now,
+        )
+        body = {"root": b64(root), "targets": b64(new_targets(self.releaser, now=self.now))}
+        answer = self.call("POST", "/v1/releases/root", json=body)
+        assert answer.status_code == 201, answer.text
+
+    def proposal(self, model: str, version: str, *, releaser: CryptoSigner | None = None) -> dict[str, Any]:
+        """Body of ``POST /v1/releases``."""
+        root = self.plane.releases.root()
+        assert root is not None
+        answer = self.call("GET", "/v1/releases/targets")
+        assert int(answer.headers["x-nearcast-targets-version"]) == version_of(answer.content)
+        manifest = release(model, version)
+        targets = propose(root, answer.content, manifest, releaser or self.releaser, now=self.now)
+        return {
+            "targets": b64(targets),
+            "manifest": b64(encode_release(manifest)),
+            "expected_version": version_of(answer.content),
+        }
+
+    def push(self, model: str, version: str) -> None:
+        """As ``nearcast model push`` does."""
+        digest = digest_of(WEIGHTS)
+        assert self.call("PUT", f"/v1/blobs/{digest}", content=WEIGHTS).status_code == 200
+        answer = self.call("POST", "/v1/releases", json=self.proposal(model, version))
+        assert answer.status_code == 201, answer.text
+
+    def token(self, site: str, **body: Any) -> str:
+        answer = self.call("POST", f"/v1/sites/{site}/join-tokens", json=body)
+        assert answer.status_code == 201, answer.text
+        return str(answer.json()["token"])
+
+    def join(self, site: str, node: str = "n1") -> "Node":
+        joined = Node(self, site, node)
+        answer = joined.ask(self.token(site))
+        assert answer.status_code == 200, answer.text
+        joined.credential = answer.json()["credential"]
+        return joined
+
+    def condition(self, plural: str, name: str, kind: str) -> tuple[str, str]:
+        """(status, reason) of a condition."""
+        document = self.call("GET", f"/v1/resources/{plural}/{name}").json()
+        found = {item["type"]: (item["status"], item["reason"]) for item in document["status"]["conditions"]}
+        return found[kind]
+
+
+class Node:
+    """A node that does what an agent does, as far as the control plane can see."""
+
+    def __init__(self, fleet: Fleet, site: str, node: str) -> None:
+        self.fleet, self.site, self.node = fleet, site, node
+        self.key = ec.generate_private_key(ec.SECP256R1())
+        self.credential = ""
+
+    def csr(self) -> str:
+        request = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([])).sign(self.key, hashes.SHA256())
+        return request.public_bytes(Encoding.PEM).decode()
+
+    def ask(self, token: str) -> httpx.Response:
+        """Ask to join."""
+        body = {"token": token, "node": self.node, "csr_pem": self.csr()}
+        return self.fleet.call("POST", "/v1/join", token="", json=body)
+
+    def get(self, path: str, **headers: str) -> httpx.Response:
+        return self.fleet.call("GET", path, token=self.credential, headers=headers)
+
+    def status(self, **changes: Any) -> dict[str, Any]:
+        """A status that says: gateway and engine ready."""
+        return {
+            "site": self.site,
+            "node": self.node,
+            "software": "test",
+            "started_at": "2026-11-20T12:00:00Z",
+            "plan_version": 0,
+            "plan_revision": "",
+            "routed_version": 0,
+            "gateway": {"url": f"http://{self.site}.test", "peer_address": f"{self.site}.test:7443", "ready": True},
+            "engine": {"ready": True},
+            **changes,
+        }
+
+    def report(self, **changes: Any) -> httpx.Response:
+        return self.fleet.call("PUT", "/v1/nodes/self/status", token=self.credential, json=self.status(**changes))
+
+
+def b64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def release(model: str, version: str) -> ReleaseManifest:
+    tensor = Tensor(name="x", datatype="FP32", shape=(-1, 4))
+    return ReleaseManifest(
+        model=model,
+        version=version,
+        runtime="onnx",
+        task="tensor",
+        entrypoint="model.onnx",
+        files=(File(path="model.onnx", digest=digest_of(WEIGHTS), size_bytes=len(WEIGHTS)),),
+        signature=Signature(inputs=(tensor,), outputs=(tensor,)),
+        created_at="2026-11-20T12:00:00Z",
+    )
+
+
+def ready(model: str, version: str, state: str = "ready", **more: Any) -> dict[str, Any]:
+    """A model in a node's status."""
+    digest = digest_of(encode_release(release(model, version)))
+    return {"model": model, "version": version, "release": digest, "state": state, **more}
+
+
+def manifest(kind: str, name: str, **spec: Any) -> dict[str, Any]:
+    document: dict[str, Any] = {"apiVersion": "nearcast.dev/v1alpha1", "kind": kind, "metadata": {"name": name}}
+    return {**document, "spec": spec} if spec else document
+
+
+class Make:
+    """What tests write: manifests and parts of them. A fixture, since test files import nothing of one another."""
+
+    manifest = staticmethod(manifest)
+    ready = staticmethod(ready)
+    release = staticmethod(release)
+    b64 = staticmethod(b64)
+    decode = staticmethod(msgspec.json.decode)
+    weights = WEIGHTS
+
+    @staticmethod
+    def site(name: str, country: str = "DE", **spec: Any) -> dict[str, Any]:
+        return manifest("Site", name, country=country, **spec)
+
+    @staticmethod
+    def deployment(model: str, version: str, *sites: str, name: str = "") -> dict[str, Any]:
+        placement: dict[str, Any] = {"sites": list(sites)} if sites else {"everywhere": True}
+        return manifest("Deployment", name or model, model=model, version=version, placement=placement)
+
+
+@pytest.fixture
+def make() -> type[Make]:
+    return Make
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> Iterator[Fleet]:
+    made = Fleet(tmp_path / "control")
+    try:
+        yield made
+    finally:
+        made.plane.close()

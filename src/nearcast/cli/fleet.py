@@ -52,6 +52,14 @@ class ProcessRecord(msgspec.Struct, frozen=True, kw_only=True):
     started: str
 
 
+class _NodeProcess(msgspec.Struct, frozen=True):
+    """A process as an agent writes it down: on Linux the boot stands apart."""
+
+    pid: int
+    started: str
+    boot: str = ""
+
+
 class Processes(msgspec.Struct, frozen=True, kw_only=True):
     """The processes that the supervisor looks after, and the supervisor itself."""
 
@@ -102,8 +110,9 @@ class LocalPaths:
         """Gateways and engines, as the agents wrote them down (``run.json``); they may be gone."""
         found: dict[str, ProcessRecord] = {}
         for path in sorted(self.sites.glob("*/run.json")):
-            for name, record in (_read(path, dict[str, ProcessRecord]) or {}).items():
-                found[f"{name}:{path.parent.name}"] = record
+            for name, noted in (_read(path, dict[str, _NodeProcess]) or {}).items():
+                started = f"{noted.boot}:{noted.started}" if noted.boot else noted.started
+                found[f"{name}:{path.parent.name}"] = ProcessRecord(pid=noted.pid, started=started)
         return found
 
     def fleet_or_refuse(self, start: str) -> FleetFile:

@@ -14,14 +14,15 @@ from rich.text import Text
 
 from nearcast.cli.fleet import FleetFile
 from nearcast.cli.screen import show_lines, show_table
-from nearcast.cli.session import Session
+from nearcast.cli.session import DATA_DIR_VARIABLE, Session
 
 LINES: Final = (
-    "{python} examples/01-file-types/model.py {out}/magika && {nearcast} model push magika --version 3.3 {out}/magika",
-    "{nearcast} apply -f examples/01-file-types/deployment.yaml && {nearcast} wait deployment/magika --for ready",
-    "for site in {sites}; do {nearcast} infer magika --site $site --input bytes=@{out}/magika/sample.json; done",
+    "{python} examples/01-file-types/model.py build/magika && {nearcast} model push magika --version 3.3 build/magika",
+    "{nearcast} apply -f examples/01-file-types/deployment.yaml && "
+    "{nearcast} wait deployment/magika --for ready --timeout 60s",
+    "for site in {sites}; do {environment}{python} examples/01-file-types/classify.py --site $site README.md; done",
 )
-"""Push a real model, deploy it to one site, ask it through every gateway."""
+"""Push a real model, deploy it to one site, ask it through every gateway: the quickstart of the README."""
 
 
 def show_welcome(session: Session, fleet: FleetFile) -> None:
@@ -36,7 +37,7 @@ def lines(session: Session, fleet: FleetFile) -> list[str]:
     words = {
         "nearcast": nearcast_command(session),
         "python": shlex.quote(_near(Path(sys.executable))),
-        "out": "build",
+        "environment": f"NEARCAST_DATA_DIR={shlex.quote(str(session.data_dir))} " if _was_chosen(session) else "",
         "sites": " ".join(fleet.sites),
     }
     return [line.format(**words) for line in LINES]
@@ -50,8 +51,12 @@ def nearcast_command(session: Session) -> str:
     program = (
         "nearcast" if is_on_path else _near(beside) if beside.exists() else f"{_near(Path(sys.executable))} -m nearcast"
     )
-    chosen_here = not session.is_default_dir and os.environ.get("NEARCAST_DATA_DIR") is None
-    return f"{program} --data-dir {shlex.quote(str(session.data_dir))}" if chosen_here else program
+    return f"{program} --data-dir {shlex.quote(str(session.data_dir))}" if _was_chosen(session) else program
+
+
+def _was_chosen(session: Session) -> bool:
+    """Whether the data directory stood on the command line, so that the next command needs to be told, too."""
+    return not session.is_default_dir and os.environ.get(DATA_DIR_VARIABLE) is None
 
 
 def _near(path: Path) -> str:

@@ -18,6 +18,7 @@ from nearcast.resources import wire
 from nearcast.resources.release import Signature, Tensor
 
 TIMEOUT_S: Final = 60.0
+PROBE_TIMEOUT_S: Final = 2.0
 ORDER: Final = ("gateway", "upstream", "queue", "compute")
 
 
@@ -96,6 +97,15 @@ class Gateway:
 class _Metadata(msgspec.Struct, frozen=True):
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
+
+
+def gateway_answers(url: str) -> bool:
+    """Whether a gateway says that it is ready."""
+    try:
+        with httpx.Client(timeout=PROBE_TIMEOUT_S, trust_env=False) as client:
+            return client.get(f"{url}/readyz").is_success
+    except httpx.TransportError:
+        return False
 
 
 def failure_in(answer: httpx.Response) -> NearcastError:

@@ -13,6 +13,7 @@ from pathlib import Path
 from nearcast.cli.children import has_joined
 from nearcast.cli.connect import local_target, transport_of
 from nearcast.cli.fleet import FleetFile, LocalPaths
+from nearcast.cli.gateway import gateway_answers
 from nearcast.cli.progress import Ticker
 from nearcast.cli.session import Session
 from nearcast.cli.tail import last_lines
@@ -134,6 +135,8 @@ class Starter:
             elif not site.ready:
                 open_ones = [item for item in site.conditions if item.status != "True"]
                 lacking[name] = open_ones[0].message or open_ones[0].reason if open_ones else "not ready yet"
+            elif not gateway_answers(self.fleet.gateway_url(name)):  # a report may be older than the gateway's end
+                lacking[name] = "its gateway does not answer yet"
         return lacking
 
     def _pause(self, complaint: str, log: Path) -> None:

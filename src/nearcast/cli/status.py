@@ -2,7 +2,6 @@
 
 from typing import Final
 
-import httpx
 import msgspec
 from rich.text import Text
 
@@ -10,6 +9,7 @@ from nearcast.agent.layout import layout_of
 from nearcast.cli.conditions import trouble_in
 from nearcast.cli.connect import connected
 from nearcast.cli.fleet import FleetFile, LocalPaths
+from nearcast.cli.gateway import gateway_answers
 from nearcast.cli.models import ready_models
 from nearcast.cli.options import Format, Output, application, command
 from nearcast.cli.screen import Cell, coloured, milliseconds, note, show_document, show_pairs, show_table
@@ -19,7 +19,6 @@ from nearcast.durable import read_if_exists
 from nearcast.resources.status import NodeStatus
 
 COMMANDS: Final = {"status": application()}
-PROBE_TIMEOUT_S: Final = 2.0
 
 
 @command(COMMANDS["status"], "status", examples=("status", "status -o json", "status --data-dir /tmp/lab"))
@@ -81,15 +80,6 @@ def document_of_nodes(paths: LocalPaths, fleet: FleetFile) -> Document | None:
     if not any(site["ready"] for site in sites):
         return None
     return {"fleet": "", "control": {"url": fleet.control_url, "version": "", "reachable": False}, "sites": sites}
-
-
-def gateway_answers(url: str) -> bool:
-    """Whether a gateway says that it is ready."""
-    try:
-        with httpx.Client(timeout=PROBE_TIMEOUT_S, trust_env=False) as client:
-            return client.get(f"{url}/readyz").is_success
-    except httpx.TransportError:
-        return False
 
 
 def _node_status(paths: LocalPaths, site: str) -> NodeStatus | None:

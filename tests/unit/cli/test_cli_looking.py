@@ -43,7 +43,8 @@ EXPLANATION = {
     "places": [
         {
             "site": "frankfurt", "standing": "serving", "share_percent": 100, "total_ms": 163.25,
-            "round_trip_ms": 160.0, "transfer_ms": 0.0, "wait_ms": 0.25, "service_ms": 3.0, "cold_ms": 0.0, "rule": None,
+            "round_trip_ms": 160.0, "transfer_ms": 0.0, "wait_ms": 0.25, "service_ms": 3.0, "cold_ms": 0.0,
+            "rule": None,
         },
         {"site": "ashburn", "standing": "refused", "rule": "policy/eu-only"},
     ],

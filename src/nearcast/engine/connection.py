@@ -198,8 +198,12 @@ class Connection(asyncio.Protocol):
                 self._stalled_s = 0
                 self._received += self._read
                 self._judge()
-        if self._waiting and self._handling is None:
-            self._advance()
+        if self._handling is None and self._waiting:
+            if len(self._waiting) == 1 and not self._deaf:
+                exchange = self._handling = self._waiting.popleft()
+                self._endpoint.handle(exchange)
+            else:
+                self._advance()
 
     def eof_received(self) -> bool:
         """The client will send no more; it is taken to have gone."""

@@ -78,8 +78,8 @@ class ModelEndpoint:
         self._model = codec.model.encode()
         identity = f"{wire.MODEL}: {wire.model_at(codec.model, codec.version)}\r\n".encode()
         self.identity = identity
-        self._ok = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n" + identity
-        self._ok_binary = b"HTTP/1.1 200 OK\r\ncontent-type: application/octet-stream\r\n" + identity
+        self.ok = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n" + identity
+        self.ok_binary = b"HTTP/1.1 200 OK\r\ncontent-type: application/octet-stream\r\n" + identity
         self._calls = self._table()
 
     def family(self, target: bytes) -> Family:
@@ -142,7 +142,7 @@ class ModelEndpoint:
         return not_found(f"no such path: {path}")
 
     def _document(self, body: bytes, exchange: Exchange) -> None:
-        exchange.reply(self._ok, body)
+        exchange.reply(self.ok, body)
 
     # --- inference -----------------------------------------------------------------------------------------------
 
@@ -164,19 +164,6 @@ class ModelEndpoint:
                 )
         return int(first[0])
 
-    def answer_inference(
-        self, exchange: Exchange, request: InferRequest, results: Sequence[Array], timing: bytes
-    ) -> None:
-        """Write the answer to an inference."""
-        self.lane.gauges.answered += 1
-        body, json_length = self.codec.encode(request, results)
-        if json_length is None:
-            exchange.reply(self._ok + timing, body)
-        else:
-            exchange.reply(
-                b"%b%binference-header-content-length: %d\r\n" % (self._ok_binary, timing, json_length), body
-            )
-
     # --- embeddings ----------------------------------------------------------------------------------------------
 
     def _embed(self, embedder: Embedder, exchange: Exchange) -> None:
@@ -190,11 +177,6 @@ class ModelEndpoint:
         exchange.on_lost = task.lost
         future = self._loop.run_in_executor(self._tokenizing, embedder.rows, request)
         future.add_done_callback(task.tokenized)
-
-    def answer_embeddings(self, exchange: Exchange, body: bytes, timing: bytes) -> None:
-        """Write the answer to a request for embeddings."""
-        self.lane.gauges.answered += 1
-        exchange.reply(self._ok + timing, body)
 
 
 class _Inference(Work):
@@ -214,8 +196,16 @@ class _Inference(Work):
         self._endpoint.lane.cancel([self])
 
     def finished(self, results: Sequence[Array], timing: Timing) -> None:
-        line = _server_timing(timing.started_s - self.arrived_s, timing.finished_s - timing.started_s)
-        self._endpoint.answer_inference(self._exchange, self._request, results, line)
+        endpoint = self._endpoint
+        endpoint.lane.gauges.answered += 1
+        body, json_length = endpoint.codec.encode(self._request, results)
+        started_s = timing.started_s
+        if json_length is None:
+            head = _timed(endpoint.ok, started_s - self.arrived_s, timing.finished_s - started_s)
+        else:
+            head = _timed(endpoint.ok_binary, started_s - self.arrived_s, timing.finished_s - started_s)
+            head = b"%binference-header-content-length: %d\r\n" % (head, json_length)
+        self._exchange.reply(head, body)
 
     def failed(self, refusal: Refusal) -> None:
         self._exchange.refuse(refusal)
@@ -287,8 +277,10 @@ class _Embedding:
         if wanted is not None and wanted != self._embedder.dimensions:
             rows = [shortened(row, wanted) for row in rows]
         body = encode_embeddings(self._endpoint.codec.model, rows, self._tokens, as_base64=self._request.as_base64)
-        line = _server_timing(timing.started_s - self._arrived_s, timing.finished_s - timing.started_s)
-        self._endpoint.answer_embeddings(self._exchange, body, line)
+        self._endpoint.lane.gauges.answered += 1
+        self._exchange.reply(
+            _timed(self._endpoint.ok, timing.started_s - self._arrived_s, timing.finished_s - timing.started_s), body
+        )
 
 
 class _Row(Work):
@@ -308,8 +300,8 @@ class _Row(Work):
         self._whole.row_failed(refusal)
 
 
-def _server_timing(queue_s: float, compute_s: float) -> bytes:
-    return b"server-timing: queue;dur=%.3f, compute;dur=%.3f\r\n" % (queue_s * 1e3, compute_s * 1e3)
+def _timed(head: bytes, queue_s: float, compute_s: float) -> bytes:
+    return b"%bserver-timing: queue;dur=%.3f, compute;dur=%.3f\r\n" % (head, queue_s * 1e3, compute_s * 1e3)
 
 
 def _json_length(value: bytes | None) -> int | None:

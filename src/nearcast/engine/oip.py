@@ -7,13 +7,15 @@ expected and what came. Not supported, and refused with a message: shared memory
 
 import math
 from collections.abc import Sequence
-from typing import Any, Final, Generic, TypeVar, cast
+from functools import lru_cache
+from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 
 from nearcast.engine import datatypes
 from nearcast.engine.datatypes import DTYPES, ELEMENTS, Array, NotElements
 from nearcast.engine.refusal import Refusal, invalid_request, invalid_tensor, model_mismatch
+from nearcast.resources import wire
 from nearcast.resources.release import Signature, Tensor
 
 EXTENSIONS: Final = ("binary_tensor_data",)
@@ -134,43 +136,46 @@ class InferCodec:
         Raises:
             Refusal: status 400, with what was expected and what came.
         """
-        if json_length is None:
-            document: bytes = body
-            position = len(body)
-        else:
-            if not 0 <= json_length <= len(body):
-                raise invalid_request(
-                    f"inference-header-content-length is {json_length}, the body has {len(body)} bytes"
-                )
+        document = body
+        position = len(body)
+        if json_length is not None:
+            if not 0 <= json_length <= position:
+                raise invalid_request(f"{wire.INFERENCE_HEADER_LENGTH} is {json_length}, the body has {position} bytes")
             document = body[:json_length]
             position = json_length
-        parsed = self._document(document)
-        feeds: list[Array | None] = [None] * len(self._inputs)
+        try:
+            parsed: _Body[Any] = self._uniform_decoder.decode(document)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            parsed = self._generic_document(document)
+        feeds: list[Any] = [None] * len(self._inputs)
         missing = len(feeds)
         for given in parsed.inputs:
             expected = self._inputs.get(given.name)
             if expected is None:
                 raise self._wrong_inputs(parsed.inputs)
-            if feeds[expected.index] is not None:
+            index = expected.index
+            if feeds[index] is not None:
                 raise invalid_tensor(f"input {given.name!r} is given twice", param="inputs")
-            feeds[expected.index], position = _read(given, expected, body, position)
+            count = expected.count(given)
+            if given.parameters is None and type(given.data) is list:
+                feeds[index] = _listed(given, count)
+            else:
+                feeds[index], position = _read(given, count, body, position)
             missing -= 1
         if missing:
             raise self._wrong_inputs(parsed.inputs)
         if position != len(body):
             raise invalid_tensor(f"{len(body) - position} bytes at the end of the body belong to no input")
-        return InferRequest(cast(list[Array], feeds), parsed.id, self._wanted(parsed))
+        if parsed.parameters is None and parsed.outputs is None and parsed.model_name is parsed.model_version is None:
+            return InferRequest(feeds, parsed.id, self._all_json)
+        self._check_names(parsed)
+        return InferRequest(feeds, parsed.id, self._wanted(parsed))
 
-    def _document(self, document: bytes) -> _Body[Any]:
-        try:
-            parsed: _Body[Any] = self._uniform_decoder.decode(document)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            parsed = self._generic_document(document)
+    def _check_names(self, parsed: _Body[Any]) -> None:
         if parsed.model_name is not None and parsed.model_name != self.model:
             raise model_mismatch(f"expected model_name {self.model!r}, got {parsed.model_name!r}")
         if parsed.model_version is not None and parsed.model_version != self.version:
             raise model_mismatch(f"expected model_version {self.version!r}, got {parsed.model_version!r}")
-        return parsed
 
     def _generic_document(self, document: bytes) -> _Body[msgspec.Raw]:
         try:
@@ -213,18 +218,23 @@ class InferCodec:
             request: what was asked.
             results: one array per output of the signature, in its order.
         """
+        name = b"" if request.id is None else b'"id":%b,' % msgspec.json.encode(request.id)
+        if request.outputs is self._all_json and len(results) == 1:  # the common case, in one piece
+            result = results[0]
+            head = self._output_prefix[0]
+            data = datatypes.to_json(result)
+            return b'%b%b"outputs":[%b%b,"data":%b}]}' % (self._prefix, name, head, _shape(result.shape), data), None
         written: list[bytes] = []
         tail: list[bytes] = []
         for index, binary in request.outputs:
             array = results[index]
-            head = b"%b%b," % (self._output_prefix[index], msgspec.json.encode(array.shape))
+            head = b"%b%b," % (self._output_prefix[index], _shape(array.shape))
             if binary:
                 raw = datatypes.to_bytes(array)
                 tail.append(raw)
                 written.append(b'%b"parameters":{"binary_data_size":%d}}' % (head, len(raw)))
             else:
                 written.append(b'%b"data":%b}' % (head, datatypes.to_json(array)))
-        name = b"" if request.id is None else b'"id":%b,' % msgspec.json.encode(request.id)
         document = b'%b%b"outputs":[%b]}' % (self._prefix, name, b",".join(written))
         if not tail:
             return document, None
@@ -247,25 +257,35 @@ class InferCodec:
         )
 
 
+@lru_cache(maxsize=1024)
+def _shape(shape: tuple[int, ...]) -> bytes:
+    return msgspec.json.encode(shape)
+
+
 def describe(tensor: Tensor) -> str:
     """``tensor`` in the words of error messages: ``x: FP32[-1, 4]``."""
     return f"{tensor.name}: {tensor.datatype}{list(tensor.shape)}"
 
 
-def _read(given: _Input[Any], expected: _Expected, body: bytes, position: int) -> tuple[Array, int]:
-    """The array of one input, and the position behind the binary data that it used."""
-    count = expected.count(given)
+def _listed(given: _Input[Any], count: int) -> Array:
+    """The array of an input whose data is a flat JSON array."""
     data: Any = given.data
-    size_bytes = None
-    if given.parameters is not None or data is None:
-        size_bytes = _binary_size(given)
     try:
-        if size_bytes is not None:
-            array = datatypes.from_bytes(body, position, size_bytes, given.datatype, given.shape)
-            return array, position + size_bytes
-        if type(data) is list:
-            return datatypes.from_list(data, given.datatype, given.shape, count), position
-        return datatypes.from_json(data, given.datatype, given.shape), position
+        return datatypes.from_list(data, given.datatype, given.shape, count)
+    except NotElements as error:
+        raise invalid_tensor(f"input {given.name!r}: {error}", param=given.name) from error
+
+
+def _read(given: _Input[Any], count: int, body: bytes, position: int) -> tuple[Array, int]:
+    """The array of any input, and the position behind the binary data that it used."""
+    size_bytes = _binary_size(given)
+    data: Any = given.data
+    if size_bytes is None and type(data) is list:
+        return _listed(given, count), position
+    try:
+        if size_bytes is None:
+            return datatypes.from_json(data, given.datatype, given.shape), position
+        return datatypes.from_bytes(body, position, size_bytes, given.datatype, given.shape), position + size_bytes
     except NotElements as error:
         raise invalid_tensor(f"input {given.name!r}: {error}", param=given.name) from error
 

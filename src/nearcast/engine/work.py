@@ -110,7 +110,7 @@ class Backlog:
 
     def take(self, max_rows: int) -> list[Work]:
         """The next batch: the oldest work, and what may run with it. Empty when nothing waits."""
-        if self._rows <= max_rows and not self._mixed:
+        if not self._waiting or (self._rows <= max_rows and not self._mixed):
             return self.drop_all()
         first = self._next()
         batch = [first]

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 
-class Mismatch(AssertionError):
-    """The fleet answered something else than the example promises."""
+class Mismatch(SystemExit):
+    """The fleet answered something else than the example promises: the script ends here, with the words as its last."""
 
 
 def expect(holds: bool, otherwise: str) -> None:
@@ -53,6 +53,12 @@ class Fleet:
     def gateways(self) -> dict[str, str]:
         """Site -> URL of its gateway."""
         return {site["name"]: site["gateway_url"].rstrip("/") for site in self.status()["sites"]}
+
+    def gateway(self, site: str) -> str:
+        """URL of the gateway of `site`."""
+        gateways = self.gateways()
+        expect(site in gateways, f"there is no site {site!r}: expected one of {', '.join(gateways)}")
+        return gateways[site]
 
     def push(self, model: str, version: str, directory: Path, *options: str) -> None:
         """Release `directory` as `model`@`version`; the same files again change nothing."""

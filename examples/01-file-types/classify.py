@@ -1,6 +1,7 @@
 """Tell what kind of file each FILE is, by asking a gateway.
 
-    python classify.py GATEWAY_URL FILE… [--json]
+    python classify.py --site SITE FILE…             (a site of the fleet that `nearcast` talks to)
+    python classify.py --gateway URL FILE… [--json]
 
 The model wants 2048 tokens per file: 1024 of the beginning and 1024 of the end. This client computes them as magika
 does (feature extraction v2), asks by the Open Inference Protocol v2, and applies magika's rules to the scores. Binary
@@ -11,6 +12,7 @@ It needs httpx and numpy. It does not import magika, only reads the two tables i
 
 import argparse
 import json
+import sys
 from dataclasses import dataclass
 from importlib.metadata import distribution
 from pathlib import Path
@@ -19,6 +21,10 @@ from typing import Any, Final
 import httpx
 import numpy as np
 from numpy.typing import NDArray
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from fleet import Fleet
 
 MODEL: Final = "magika"
 Tokens = NDArray[np.int32]
@@ -192,11 +198,14 @@ def classify(gateway_url: str, paths: list[Path], *, binary: bool = True) -> tup
 def main() -> None:
     """Read the command line, ask, print."""
     parser = argparse.ArgumentParser(description="Tell what kind of file each FILE is, by asking a gateway.")
-    parser.add_argument("gateway_url")
-    parser.add_argument("files", nargs="+", type=Path)
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--site", help="ask the gateway of this site")
+    where.add_argument("--gateway", metavar="URL", help="ask this gateway")
+    parser.add_argument("files", nargs="+", type=Path, metavar="FILE")
     parser.add_argument("--json", action="store_true", help="send plain JSON instead of binary tensors")
     arguments = parser.parse_args()
-    verdicts, answer = classify(arguments.gateway_url, arguments.files, binary=not arguments.json)
+    url = arguments.gateway or Fleet().gateway(arguments.site)
+    verdicts, answer = classify(url, arguments.files, binary=not arguments.json)
     for path, verdict in zip(arguments.files, verdicts, strict=True):
         print(f"{path}: {verdict.label} ({verdict.score:.3f})")
     if answer:

@@ -25,6 +25,7 @@ def create_app(services: Services) -> FastAPI:
         version=__version__,
         description=_DESCRIPTION,
         generate_unique_id_function=_operation_id,
+        responses={"default": {"model": failures.Failure, "description": "Any other failure."}},
         docs_url=None,  # their page would load scripts from elsewhere
         redoc_url=None,
     )

@@ -86,6 +86,8 @@ def _absorb_plan(state: State, event: PlanReceived | PlanUnchanged | PlanRefused
 
 def _absorb_fetch(state: State, event: FetchProgressed | Fetched | FetchFailed, now_s: float) -> State:
     unit = state.units.get(event.key)
+    if unit is not None and unit.phase in IN_ENGINE and isinstance(event, Fetched) and event.release == unit.release:
+        return put(state, replace(unit, held=True))  # adopted while its files were being verified
     if unit is None or unit.phase is not Phase.FETCHING:
         return state
     match event:
@@ -128,6 +130,8 @@ def _absorb_engine(state: State, event: _EngineEvent, now_s: float) -> State:
             if unit.phase is not Phase.LOADING:
                 return state
             failed = _fail(state, unit, event.blame, event.reason, event.message, now_s)
+            if event.files_gone:
+                return put(state, replace(failed, phase=Phase.ABSENT, held=False))
             return put(state, replace(failed, phase=_at_rest(unit)))
         case Unloaded():
             return put(state, replace(unit, phase=_at_rest(unit), idle_since_s=None))

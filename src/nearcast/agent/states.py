@@ -264,13 +264,17 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True)
 class LoadFailed:
-    """The engine did not load this version; ``CRASHED`` when the connection broke while it was loading."""
+    """The engine did not load this version; ``CRASHED`` when the connection broke while it was loading.
+
+    ``files_gone`` says that its files are no longer there, so that they are fetched again.
+    """
 
     incarnation: int
     key: Key
     blame: Blame
     reason: str
     message: str
+    files_gone: bool = False
 
 
 @dataclass(frozen=True, slots=True)

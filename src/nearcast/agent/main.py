@@ -1,0 +1,339 @@
+"""``nearcast agent``: one agent, from its arguments to its exit code.
+
+Decides start and end. Start: one agent per data directory (flock), a member of a fleet (`join`), the plan of before
+from disk, the engine and the gateway of before adopted, then the uplink, forever and in the background. End, on SIGTERM
+or SIGINT: requests finish, Envoy ends, the engine ends, exit 0, in some ten seconds at most. A killed agent leaves both
+running, and the next one adopts them.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import fcntl
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Coroutine, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final, NoReturn
+
+import msgspec
+
+import nearcast
+from nearcast.agent.backoff import Backoff
+from nearcast.agent.engine_client import EngineClient
+from nearcast.agent.identity import Membership, read_credential, read_identity
+from nearcast.agent.join import ensure_joined
+from nearcast.agent.layout import Layout, layout_of
+from nearcast.agent.log import NAME, line, set_up
+from nearcast.agent.measure import GatewayProber, Measurements
+from nearcast.agent.memory import Memory
+from nearcast.agent.node import Node
+from nearcast.agent.poll import Poller
+from nearcast.agent.pull import Puller, open_puller
+from nearcast.agent.renew import Renewer
+from nearcast.agent.report import Reporter, Troubles
+from nearcast.agent.router import Router
+from nearcast.agent.settings import LOOPBACK, Settings, address
+from nearcast.agent.states import State
+from nearcast.agent.status import Vitals, node_status
+from nearcast.agent.supervise import EngineLaunch, EngineProcess, ProcessBook
+from nearcast.agent.uplink import ControlUplink
+from nearcast.errors import Conflict, NearcastError, Unavailable, meaning_of
+from nearcast.gateway.apply import Gateway
+from nearcast.planning.routes import RouteTable
+from nearcast.resources.status import NodeStatus
+
+THREADS: Final = 16
+DRAIN_S: Final = 4.0
+"""How long requests may take to finish when the node is stopped."""
+ENGINE_STOP_S: Final = 3.0
+STOP_S: Final = 15.0
+JOIN_RETRY: Final = Backoff(base_s=0.5, factor=2.0, cap_s=30.0)
+
+log = logging.getLogger(NAME)
+
+
+def parse(argv: Sequence[str]) -> Settings:
+    """The settings in a command line.
+
+    Raises:
+        InvalidInput: a value is not what it should be.
+    """
+    parser = argparse.ArgumentParser(prog="nearcast agent", description="Run the agent of one node.")
+    parser.add_argument("--data-dir", type=Path, required=True, metavar="DIR", help="all that the node owns")
+    token = parser.add_mutually_exclusive_group()
+    token.add_argument("--join", metavar="TOKEN", help="join token, for the first start")
+    token.add_argument("--join-file", type=Path, metavar="FILE", help="the same, in a file (better: others see it not)")
+    parser.add_argument("--control", metavar="URL", help="https URL of the control plane")
+    parser.add_argument("--node", metavar="NAME", help="name of this node in its site (default: the host's)")
+    parser.add_argument("--public", default=str(LOOPBACK), metavar="IP:PORT", help="for clients; port 0: any free one")
+    parser.add_argument("--peer", default=str(LOOPBACK), metavar="IP:PORT", help="for peer sites; port 0 as above")
+    parser.add_argument("--advertise-peer", metavar="HOST[:PORT]", help="what peers connect to, if not --peer")
+    parser.add_argument("--poll-s", type=float, default=5.0, metavar="S", help="between two looks for a new plan")
+    parser.add_argument("--status-s", type=float, default=60.0, metavar="S", help="between two reports without news")
+    parser.add_argument("--model-bytes", type=int, metavar="N", help="disk that models may take together")
+    parser.add_argument("--engine-threads", type=int, default=0, metavar="N", help="threads per run; 0: one per core")
+    parser.add_argument("--log-level", default="info", choices=["debug", "info", "warning", "error"])
+    given = parser.parse_args(argv)
+    join: str | None = given.join
+    if given.join_file is not None:
+        try:
+            join = given.join_file.read_text().strip()
+        except OSError as error:
+            parser.error(f"--join-file: {error}")
+    return Settings(
+        data_dir=given.data_dir,
+        join=join,
+        control=given.control,
+        node=given.node,
+        public=address(given.public),
+        peer=address(given.peer),
+        advertise_peer=address(given.advertise_peer, port_required=False, ip_required=False)
+        if given.advertise_peer
+        else None,
+        poll_s=given.poll_s,
+        status_s=given.status_s,
+        model_bytes=given.model_bytes,
+        engine_threads=given.engine_threads,
+        log_level=given.log_level,
+    )
+
+
+def main(argv: Sequence[str]) -> NoReturn:
+    """Run one agent and end the process, without waiting for downloads that hang in a thread."""
+    try:
+        code = run(parse(argv))
+    except NearcastError as error:
+        code = _explain(error)
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def run(settings: Settings) -> int:
+    """Run one agent until it is told to end; its exit code."""
+    set_up(settings.log_level)
+    try:
+        layout = layout_of(settings.data_dir)
+        layout.make()
+        with _alone(layout):
+            return asyncio.run(_serve(settings, layout))
+    except NearcastError as error:
+        return _explain(error)
+
+
+async def _serve(settings: Settings, layout: Layout) -> int:
+    loop = asyncio.get_running_loop()
+    loop.set_default_executor(_Threads(THREADS, thread_name_prefix="agent"))
+    ended = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, ended.set)
+    joining = asyncio.create_task(_joined(settings, layout))
+    if not await _first(joining, ended):
+        return 0
+    agent = Agent(settings, layout, joining.result())
+    failed = await agent.run(ended)
+    return 1 if failed else 0
+
+
+async def _joined(settings: Settings, layout: Layout) -> Membership:
+    """The membership, however long the control plane cannot be reached."""
+    attempt = 0
+    while True:
+        try:
+            return await ensure_joined(settings, layout)
+        except Unavailable as error:
+            attempt += 1
+            if attempt in {1, 10}:
+                log.warning(line("cannot join yet", message=error.message))
+            await asyncio.sleep(JOIN_RETRY.delay_s(attempt, str(layout.data_dir)))
+
+
+class Agent:
+    """One agent, wired. For the loop's thread.
+
+    Args:
+        settings, layout, membership: of the node.
+
+    Raises:
+        IntegrityError: identity or trust on disk are damaged.
+    """
+
+    def __init__(self, settings: Settings, layout: Layout, membership: Membership) -> None:
+        self._settings = settings
+        self._layout = layout
+        self._member = membership
+        self._started_at = _now().isoformat(timespec="seconds").replace("+00:00", "Z")
+        book, memory = ProcessBook(layout.processes), Memory(layout.plan)
+        engine = EngineClient(layout.run_dir)
+        self._prober = GatewayProber(layout.run_dir)
+        self._measurements = Measurements(self._prober)
+        self._troubles = Troubles()
+        self._puller: Puller = open_puller(layout, membership, _now, model_bytes=settings.model_bytes)
+        who = f"{membership.site}/{membership.node}"
+        self._node = Node(State(who=who, last_good=memory.last_good()), self._puller, engine, memory, self._offer)
+        self._router = Router(
+            Gateway(layout.envoy, layout.run_dir, layout.gateway_log),
+            settings,
+            layout,
+            membership.node,
+            read_identity(layout, membership),
+            self._measurements,
+            memory,
+            book,
+            self._node.post,
+        )
+        launch = EngineLaunch(layout.run_dir, layout.engine_log, settings.engine_threads, ENGINE_STOP_S - 1.0)
+        self._engine = EngineProcess(launch, book, engine)
+        self._poller = Poller(self._puller, self._node.post, settings.poll_s, who)
+        self._uplink = _uplink(layout, membership)
+        self._reporter = Reporter(
+            self.status,
+            self._node.changed,
+            self._uplink,
+            layout.status,
+            settings.status_s,
+            lambda newest: self._poller.hint(),
+            self._troubles,
+        )
+
+    def status(self) -> NodeStatus:
+        """How the node stands now."""
+        in_force = self._router.in_force
+        vitals = Vitals(
+            url=self._router.addresses.url,
+            peer_address=str(self._router.addresses.advertised_peer),
+            accepted=in_force.version if in_force else "",
+            routes=in_force.table if in_force else RouteTable(),
+            load=self._router.load,
+            estimates=self._measurements.estimates,
+            engine_restarts=self._node.engine_restarts,
+            troubles=self._troubles.now(),
+            now_s=time.monotonic(),
+        )
+        software = f"nearcast/{nearcast.__version__}"
+        return node_status(self._member.site, self._member.node, software, self._started_at, self._node.state, vitals)
+
+    async def run(self, ended: asyncio.Event) -> bool:
+        """Run until ``ended``, then stop the gateway and the engine. True, with both still serving, if a part failed."""
+        stored = await asyncio.to_thread(self._puller.stored_plan)
+        if stored is not None:
+            self._node.post(stored)
+        log.info(line("agent runs", site=self._member.site, node=self._member.node, data_dir=self._layout.data_dir))
+        duties: list[Coroutine[Any, Any, None]] = [
+            self._node.run(),
+            self._node.run_engine(self._engine),
+            self._router.run(),
+            self._poller.run(),
+            self._reporter.run(),
+        ]
+        if self._uplink is not None:
+            renewer = Renewer(
+                self._uplink, self._layout, self._member, self._router.replace_identity, self._troubles, _now
+            )
+            duties.append(renewer.run())
+        tasks = [asyncio.create_task(duty) for duty in duties]
+        failure = await _until(ended, tasks)
+        if failure is not None:
+            # Like a killed agent: the gateway and the engine go on serving, and the next agent adopts them.
+            log.error(line("a part of the agent failed"), exc_info=failure)
+            return True
+        log.info(line("agent stops"))
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._stop(), STOP_S)
+        return False
+
+    def _offer(self, generation: int, serving: Any) -> None:
+        self._router.offer(generation, serving)
+
+    async def _stop(self) -> None:
+        await self._measurements.stop()
+        await self._router.stop(DRAIN_S)
+        await asyncio.to_thread(self._engine.stop, ENGINE_STOP_S)
+        await self._reporter.last(_stopped(self.status()), 1.0)
+        await self._prober.close()
+        if self._uplink is not None:
+            await self._uplink.close()
+
+
+async def _until(ended: asyncio.Event, tasks: list[asyncio.Task[None]]) -> BaseException | None:
+    """Wait for the end, or for a task that should never end; then none of ``tasks`` runs. What the task died of."""
+    waiting = asyncio.create_task(ended.wait())
+    done, _ = await asyncio.wait([waiting, *tasks], return_when=asyncio.FIRST_COMPLETED)
+    for task in (waiting, *tasks):
+        task.cancel()
+    await asyncio.gather(waiting, *tasks, return_exceptions=True)
+    return next((task.exception() for task in done if task is not waiting and not task.cancelled()), None)
+
+
+async def _first(work: asyncio.Task[Any], ended: asyncio.Event) -> bool:
+    """Whether ``work`` was done before the end; it is cancelled otherwise."""
+    waiting = asyncio.create_task(ended.wait())
+    await asyncio.wait([work, waiting], return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
+    if work.done():
+        return True
+    work.cancel()
+    return False
+
+
+def _uplink(layout: Layout, membership: Membership) -> ControlUplink | None:
+    if not membership.control:
+        return None
+    authority = layout.authority.read_text()
+    return ControlUplink(membership.control, authority_pem=authority, credential=read_credential(layout) or None)
+
+
+def _stopped(status: NodeStatus) -> NodeStatus:
+    """``status`` of a node whose gateway and engine have just ended."""
+    gateway = msgspec.structs.replace(status.gateway, ready=False, accepted="", message="the agent was stopped")
+    engine = msgspec.structs.replace(status.engine, ready=False, message="the agent was stopped")
+    return msgspec.structs.replace(status, gateway=gateway, engine=engine, load=None, models=())
+
+
+class _Threads(ThreadPoolExecutor):
+    """Threads that an ending agent does not wait for."""
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        del wait, cancel_futures
+        super().shutdown(wait=False, cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _alone(layout: Layout) -> Iterator[None]:
+    """Hold the data directory. The kernel lets go when the process ends, however it ends.
+
+    Raises:
+        Conflict: another agent runs on it.
+    """
+    with layout.lock.open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            lock.seek(0)
+            raise Conflict(
+                f"another agent (process {lock.read().strip() or '?'}) runs on {layout.data_dir}",
+                hint="stop it, or give another --data-dir",
+            ) from error
+        lock.seek(0)
+        lock.truncate()
+        lock.write(f"{os.getpid()}\n")
+        lock.flush()
+        yield
+
+
+def _explain(error: NearcastError) -> int:
+    print(f"error: {error.message}", file=sys.stderr)  # noqa: T201
+    if error.hint:
+        print(f"hint: {error.hint}", file=sys.stderr)  # noqa: T201
+    return meaning_of(error).exit_code
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

@@ -1,0 +1,116 @@
+"""Asking peers how far and how busy they are, through our own gateway: over the very links that requests take.
+
+Decides when to ask (every 1 to 2 s, each peer at its own moments) and whom (the plan's peers, at most
+:data:`MAX_PEERS`). What the answers mean is decided in `estimate`; the own engine is asked by `engine_client`.
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final, Protocol
+
+import httpx
+import msgspec
+
+from nearcast.agent.estimate import Estimate, Probe, updated
+from nearcast.resources import wire
+from nearcast.resources.load import LoadReport
+
+MAX_PEERS: Final = 16
+LEAST_PAUSE_S: Final = 1.0
+MOST_PAUSE_S: Final = 2.0
+TIMEOUT_S: Final = 2.5
+
+_reports = msgspec.json.Decoder(LoadReport)
+
+
+class Prober(Protocol):
+    """Asks one peer once. Never raises: a peer that does not answer is a result."""
+
+    async def probe(self, site: str) -> Probe:
+        """One exchange with ``site``; at most a few seconds."""
+
+
+class GatewayProber:
+    """Asks through the probe pipe of the own gateway.
+
+    Args:
+        run_dir: where the pipe is.
+        clock: seconds that never go back.
+    """
+
+    def __init__(self, run_dir: Path, clock: Callable[[], float] = time.monotonic) -> None:
+        transport = httpx.AsyncHTTPTransport(
+            uds=str(run_dir / wire.ENVOY_PROBE), retries=0, limits=httpx.Limits(max_connections=MAX_PEERS)
+        )
+        self._client = httpx.AsyncClient(
+            transport=transport, base_url="http://gateway", timeout=TIMEOUT_S, trust_env=False
+        )
+        self._clock = clock
+
+    async def probe(self, site: str) -> Probe:
+        """See :class:`Prober`. The round trip runs from the question to the end of the answer."""
+        began_s = self._clock()
+        try:
+            answer = await self._client.get(f"/-/peers/{site}/load")
+        except httpx.HTTPError as error:
+            return Probe(at_s=self._clock(), message=f"the gateway does not answer: {type(error).__name__}")
+        now_s = self._clock()
+        if answer.status_code != 200:
+            return Probe(at_s=now_s, message=f"answered {answer.status_code}: {answer.text[:200]}")
+        try:
+            return Probe(at_s=now_s, round_trip_s=now_s - began_s, load=_reports.decode(answer.content))
+        except msgspec.DecodeError as error:
+            return Probe(at_s=now_s, message=f"no load report: {error}")
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.aclose()
+
+
+class Measurements:
+    """The estimates of all peers, kept fresh by one task per peer. For the loop's thread.
+
+    Args:
+        prober: asks.
+        pause_s: how long to wait between two questions to one peer.
+    """
+
+    def __init__(self, prober: Prober, pause_s: Callable[[], float] | None = None) -> None:
+        self._prober = prober
+        self._pause_s = pause_s or _pause
+        self._estimates: dict[str, Estimate] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+
+    @property
+    def estimates(self) -> Mapping[str, Estimate]:
+        """Site -> what is known of it."""
+        return dict(self._estimates)
+
+    def follow(self, sites: tuple[str, ...]) -> None:
+        """Ask exactly ``sites`` (the first :data:`MAX_PEERS`) from now on; what is known of others is forgotten."""
+        chosen = sites[:MAX_PEERS]
+        for site in set(self._tasks) - set(chosen):
+            self._tasks.pop(site).cancel()
+            self._estimates.pop(site, None)
+        for site in chosen:
+            if site not in self._tasks:
+                self._tasks[site] = asyncio.create_task(self._ask(site))
+
+    async def stop(self) -> None:
+        """Ask nobody any more."""
+        tasks = list(self._tasks.values())
+        self.follow(())
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _ask(self, site: str) -> None:
+        while True:
+            probe = await self._prober.probe(site)
+            self._estimates[site] = updated(self._estimates.get(site), probe)
+            await asyncio.sleep(self._pause_s())
+
+
+def _pause() -> float:
+    return random.uniform(LEAST_PAUSE_S, MOST_PAUSE_S)  # noqa: S311 - jitter, not a secret

@@ -1,0 +1,152 @@
+"""Telling how the node stands: to the control plane, and to a file for whoever asks on the node itself.
+
+Decides when: at once when the standing changes, some seconds after shares moved, else every status interval with
+jitter. A report that is lost is not repeated as such: the next one holds everything.
+"""
+
+import asyncio
+import contextlib
+import logging
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from nearcast.agent.backoff import Backoff
+from nearcast.agent.log import NAME, line
+from nearcast.agent.status import urgent
+from nearcast.agent.uplink import Uplink
+from nearcast.durable import write_whole
+from nearcast.errors import NearcastError, Unavailable
+from nearcast.resources.status import ConditionReport, NodeStatus
+
+DEBOUNCE_S: Final = 0.05
+"""Changes come in bursts; a burst is one report."""
+SHARES_S: Final = 5.0
+"""Between two reports whose only news is that shares moved."""
+FILE_S: Final = 2.0
+UPLINK: Final = "Uplink"
+
+log = logging.getLogger(NAME)
+
+
+class Troubles:
+    """Conditions of the shell, by type. For the loop's thread."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, ConditionReport] = {}
+
+    def now(self) -> tuple[ConditionReport, ...]:
+        """What is wrong now, by type."""
+        return tuple(self._found[kind] for kind in sorted(self._found))
+
+    def set(self, kind: str, error: NearcastError) -> None:
+        """``kind`` has failed with ``error``."""
+        reason = "Unreachable" if isinstance(error, Unavailable) else type(error).__name__
+        if kind not in self._found or self._found[kind].reason != reason:
+            log.warning(line(f"{kind.lower()} trouble", reason=reason, message=error.message))
+        self._found[kind] = ConditionReport(type=kind, status=False, reason=reason, message=error.message)
+
+    def clear(self, kind: str) -> None:
+        """``kind`` works."""
+        if self._found.pop(kind, None) is not None:
+            log.info(line(f"{kind.lower()} is well again"))
+
+
+class Reporter:
+    """Reports one node. For the loop's thread.
+
+    Args:
+        status: makes the document.
+        changed: set when the state may have changed.
+        uplink: where it goes; None for a node without a control plane.
+        file: where it goes on the node.
+        status_s: between two reports when nothing changes.
+        hint: told the version of the newest plan, as answers to reports name it.
+        troubles: where a failing uplink is noted.
+        clock: seconds that never go back.
+    """
+
+    def __init__(
+        self,
+        status: Callable[[], NodeStatus],
+        changed: asyncio.Event,
+        uplink: Uplink | None,
+        file: Path,
+        status_s: float,
+        hint: Callable[[int], None],
+        troubles: Troubles,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._status = status
+        self._changed = changed
+        self._uplink = uplink
+        self._file = file
+        self._status_s = status_s
+        self._hint = hint
+        self._troubles = troubles
+        self._clock = clock
+        self._retry = Backoff(base_s=min(0.5, status_s), factor=2.0, cap_s=status_s)
+        self._sent: tuple[Any, ...] | None = None
+        self._sent_routes: object = None
+        self._sent_s = 0.0
+        self._due_s = 0.0
+        self._retry_s = 0.0
+        self._failures = 0
+        self._written: tuple[Any, ...] | None = None
+        self._written_s = 0.0
+
+    async def run(self) -> None:
+        """Report until cancelled."""
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), 1.0)
+            await asyncio.sleep(DEBOUNCE_S)
+            self._changed.clear()
+            status = self._status()
+            await self._write(status)
+            if self._is_due(status):
+                await self._send(status)
+
+    async def last(self, status: NodeStatus, timeout_s: float) -> None:
+        """A final report, if that is possible in time."""
+        await asyncio.to_thread(write_whole, self._file, msgspec.json.encode(status))
+        if self._uplink is not None and not self._failures:
+            with contextlib.suppress(NearcastError, TimeoutError):
+                await asyncio.wait_for(self._uplink.report(status), timeout_s)
+
+    async def _write(self, status: NodeStatus) -> None:
+        news, now_s = urgent(status), self._clock()
+        if news == self._written and now_s - self._written_s < FILE_S:
+            return
+        self._written, self._written_s = news, now_s
+        try:
+            await asyncio.to_thread(write_whole, self._file, msgspec.json.encode(status))
+        except OSError as error:
+            log.warning(line("status cannot be written", message=str(error)))
+
+    def _is_due(self, status: NodeStatus) -> bool:
+        now_s = self._clock()
+        if self._uplink is None or now_s < self._retry_s:
+            return False
+        moved = status.routes != self._sent_routes and now_s - self._sent_s >= min(SHARES_S, self._status_s)
+        return moved or urgent(status) != self._sent or now_s >= self._due_s
+
+    async def _send(self, status: NodeStatus) -> None:
+        assert self._uplink is not None  # noqa: S101 - _is_due says so
+        try:
+            newest = await self._uplink.report(status)
+        except NearcastError as error:
+            self._failures += 1
+            self._retry_s = self._clock() + self._retry.delay_s(self._failures, f"{status.site}/{status.node}")
+            self._troubles.set(UPLINK, error)
+            return
+        self._failures = 0
+        self._sent, self._sent_routes, self._sent_s = urgent(status), status.routes, self._clock()
+        self._due_s = self._sent_s + self._status_s * random.uniform(0.8, 1.2)  # noqa: S311 - jitter, not a secret
+        self._troubles.clear(UPLINK)
+        if newest > status.plan_version:
+            self._hint(newest)

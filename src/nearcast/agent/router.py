@@ -1,0 +1,315 @@
+"""The gateway's keeper: once per second, shares from what was measured; and one Envoy that has them in force.
+
+Decides when Envoy is started again and when files are written: only when they differ. What goes into them is decided
+in `planning.routes` (shares, orders) and `gateway.render` (files); which versions are offered, in `reconcile`.
+
+An Envoy that outlived its agent is adopted. So that this disturbs nothing, the first table after it continues the one
+that was in force, and waits a moment for fresh measurements of the peers.
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from nearcast.agent.backoff import PROCESS
+from nearcast.agent.engine_client import EngineClient, EngineReports
+from nearcast.agent.layout import Layout
+from nearcast.agent.log import NAME, line
+from nearcast.agent.measure import Measurements
+from nearcast.agent.memory import Memory
+from nearcast.agent.ports import Addresses, addresses, prove, reconsider
+from nearcast.agent.settings import Settings
+from nearcast.agent.states import Event, GatewayAccepted, GatewayLost, GatewayRefused, GatewayUp, Serving
+from nearcast.agent.supervise import GATEWAY, ProcessBook, gone
+from nearcast.errors import Bug, InvalidInput, NearcastError
+from nearcast.gateway.render import GatewayFiles, GatewayInputs, Identity, Listen, LocalModel, render
+from nearcast.planning.routes import Observation, RouteTable, route_table
+from nearcast.resources.load import LoadReport
+
+TICK_S: Final = 1.0
+SETTLE_S: Final = 3.0
+"""How long the first table after an adoption waits for measurements of the peers."""
+RETIRE_S: Final = 5.0
+"""How long clusters stay after the last file that needed them: requests on their way may still use them."""
+REMEMBER_S: Final = 5.0
+STABLE_S: Final = 30.0
+
+log = logging.getLogger(NAME)
+
+
+class GatewayPort(Protocol):
+    """An Envoy; `gateway.apply.Gateway` is one. Methods block, except `is_alive` and `pid`."""
+
+    def start_or_adopt(self, files: GatewayFiles) -> str:
+        """Have an Envoy run with ``files``: "adopted" or "started"."""
+
+    def is_alive(self) -> bool:
+        """Whether it runs."""
+
+    def pid(self) -> int | None:
+        """Its process id."""
+
+    def install_identity(self, identity: Identity) -> bool:
+        """Write what it shows to peers; whether that changed."""
+
+    def apply(self, files: GatewayFiles) -> str:
+        """Put ``files`` in force; the version that it confirmed."""
+
+    def retire(self, files: GatewayFiles) -> None:
+        """Take out clusters that ``files`` does not need."""
+
+    def tend(self) -> None:
+        """Housekeeping."""
+
+    def drain_and_stop(self, *, timeout_s: float = 10.0) -> None:
+        """Let requests finish, then end it."""
+
+
+@dataclass(frozen=True, slots=True)
+class InForce:
+    """What the gateway confirmed last."""
+
+    version: str
+    generation: int
+    table: RouteTable
+
+
+class Router:
+    """Keeps one gateway. For the loop's thread; what blocks runs in others.
+
+    Args:
+        gateway: the Envoy.
+        settings, layout: of the node.
+        node: its name.
+        identity: what it shows to peers.
+        measurements: of the peers.
+        memory: what outlives a restart.
+        book: where the process is written down.
+        post: hands an event to the reconciler.
+        clock: seconds that never go back.
+    """
+
+    def __init__(
+        self,
+        gateway: GatewayPort,
+        settings: Settings,
+        layout: Layout,
+        node: str,
+        identity: Identity,
+        measurements: Measurements,
+        memory: Memory,
+        book: ProcessBook,
+        post: Callable[[Event], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._gateway = gateway
+        self._settings = settings
+        self._layout = layout
+        self._node = node
+        self._identity = identity
+        self._measurements = measurements
+        self._memory = memory
+        self._book = book
+        self._post = post
+        self._clock = clock
+        self._engine = EngineClient(layout.run_dir)
+        self._reports = EngineReports(layout.run_dir)
+        self._offer: tuple[int, Serving] | None = None
+        self._woken = asyncio.Event()
+        self._refused = ""
+        self._clusters: tuple[str, float] = ("", 0.0)
+        self._retired = ""
+        self._remembered: tuple[object, float] = (None, 0.0)
+        self._failures = 0
+        self._started_s = 0.0
+        self._start_at_s = 0.0
+        self._previous: RouteTable | None = None
+        self._watch: asyncio.Task[None] | None = None
+        self.addresses: Addresses = addresses(settings, layout.ports)
+        self.in_force: InForce | None = None
+        self.load: LoadReport | None = None
+        self.restarts = 0
+
+    def offer(self, generation: int, serving: Serving) -> None:
+        """Make the gateway know ``serving``; a later offer replaces one that waits."""
+        self._offer = (generation, serving)
+        self._refused = ""
+        followed = tuple(peer.site.name for peer in serving.plan.peers if peer.addresses)
+        self._measurements.follow(followed)
+        self._woken.set()
+
+    async def replace_identity(self, identity: Identity) -> None:
+        """Show another certificate to peers from now on."""
+        self._identity = identity
+        await asyncio.to_thread(self._gateway.install_identity, identity)
+
+    async def run(self) -> None:
+        """Keep the gateway until cancelled."""
+        await asyncio.to_thread(self._gateway.install_identity, self._identity)
+        await self._settle()
+        while True:
+            if self._offer is not None:
+                await self._keep(*self._offer)
+            self._woken.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._woken.wait(), TICK_S)
+
+    async def stop(self, drain_s: float) -> None:
+        """Let requests finish, then end Envoy."""
+        if self._watch is not None:
+            self._watch.cancel()
+        await asyncio.to_thread(self._gateway.drain_and_stop, timeout_s=drain_s)
+        await asyncio.to_thread(self._book.forget, GATEWAY)
+        await self._reports.close()
+
+    # --- one round ---------------------------------------------------------------------------------------------------
+
+    async def _settle(self) -> None:
+        """Where an Envoy of ours still runs: continue its table, and wait a moment for measurements."""
+        if self._book.find(GATEWAY) is None:
+            return
+        self._previous = await asyncio.to_thread(self._memory.routes)
+        deadline_s = self._clock() + SETTLE_S
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._woken.wait(), SETTLE_S)
+        while self._offer is not None and self._clock() < deadline_s:
+            peers = {peer.site.name for peer in self._offer[1].plan.peers if peer.addresses}
+            if peers <= self._measurements.estimates.keys():
+                return
+            await asyncio.sleep(0.05)
+
+    async def _keep(self, generation: int, serving: Serving) -> None:
+        self.load = await self._reports.load()
+        now_s = self._clock()
+        table = route_table(
+            serving.plan, frozenset(serving.active), self._observations(serving, now_s), self._previous, now_s
+        )
+        files = render(self._inputs(serving, table))
+        if self._watch is None or self._watch.done():
+            await self._bring_up(generation, serving, table, files)
+        elif files.version != self._refused:
+            await self._bring_in(generation, serving, table, files)
+        await self._retire(files)
+        await self._remember(table)
+
+    async def _bring_up(self, generation: int, serving: Serving, table: RouteTable, files: GatewayFiles) -> None:
+        """Start or adopt Envoy, not more often than its failures allow."""
+        if self._clock() < self._start_at_s:
+            return
+        if self._started_s and self._clock() - self._started_s > STABLE_S:
+            self._failures = 0
+        try:
+            how = await asyncio.to_thread(self._gateway.start_or_adopt, files)
+        except NearcastError as error:
+            self._failed_start(generation, error)
+            return
+        pid = self._gateway.pid()
+        if pid is None:
+            self._failed_start(generation, Bug("Envoy ended just after it had started"))
+            return
+        self._started_s = self._clock()
+        await asyncio.to_thread(self._book.note, GATEWAY, pid)
+        await asyncio.to_thread(prove, self._layout.ports)
+        self._watch = asyncio.create_task(self._until_lost(pid))
+        log.info(line(f"gateway {how}", pid=pid, public=self.addresses.public, peer=self.addresses.peer))
+        self._post(GatewayUp())
+        self._in_force(generation, serving, table, files)
+
+    def _failed_start(self, generation: int, error: NearcastError) -> None:
+        self._failures += 1
+        self._start_at_s = self._clock() + PROCESS.delay_s(self._failures, f"{self._node}/gateway")
+        log.error(line("gateway does not start", attempt=self._failures, message=error.message))
+        if isinstance(error, InvalidInput) and reconsider(self._settings, self._layout.ports):
+            self.addresses = addresses(self._settings, self._layout.ports)
+        self._post(GatewayRefused(generation, _reason(error), error.message))
+
+    async def _bring_in(self, generation: int, serving: Serving, table: RouteTable, files: GatewayFiles) -> None:
+        """Put ``files`` in force where they are not, and tell the reconciler of an offer that it waits for."""
+        before = self.in_force
+        if before is not None and before.version == files.version and before.generation == generation:
+            self._in_force(generation, serving, table, files)
+            return
+        try:
+            await asyncio.to_thread(self._gateway.apply, files)
+        except NearcastError as error:
+            self._refused = files.version
+            log.warning(line("gateway refuses", generation=generation, message=error.message))
+            self._post(GatewayRefused(generation, _reason(error), error.message))
+            return
+        self._in_force(generation, serving, table, files)
+
+    def _in_force(self, generation: int, serving: Serving, table: RouteTable, files: GatewayFiles) -> None:
+        known = self.in_force.generation if self.in_force is not None else None
+        self.in_force = InForce(files.version, generation, table)
+        self._previous = table
+        if self._clusters[0] != files.clusters.version:
+            self._clusters = (files.clusters.version, self._clock())
+        if known != generation:
+            self._post(GatewayAccepted(generation, serving))
+
+    async def _until_lost(self, pid: int) -> None:
+        await gone(pid)
+        self.restarts += 1
+        self._failures += 1
+        self._start_at_s = self._clock() + PROCESS.delay_s(self._failures, f"{self._node}/gateway")
+        self.in_force = None
+        log.error(line("gateway lost", pid=pid))
+        self._post(GatewayLost())
+        self._woken.set()
+
+    async def _retire(self, files: GatewayFiles) -> None:
+        """Take out clusters that nothing has needed for a while; now and then look after the log."""
+        version, since_s = self._clusters
+        in_force = self.in_force
+        if in_force is None or in_force.version != files.version or version == self._retired:
+            return
+        if self._clock() - since_s < RETIRE_S:
+            return
+        self._retired = version
+        try:
+            await asyncio.to_thread(self._gateway.retire, files)
+            await asyncio.to_thread(self._gateway.tend)
+        except NearcastError as error:
+            log.warning(line("gateway keeps old clusters", message=error.message))
+
+    async def _remember(self, table: RouteTable) -> None:
+        shares = {model: route.shares for model, route in table.models.items()}
+        known, at_s = self._remembered
+        if self.in_force is not None and shares != known and self._clock() - at_s >= REMEMBER_S:
+            self._remembered = (shares, self._clock())
+            await asyncio.to_thread(self._memory.keep_routes, table)
+
+    # --- what goes in ------------------------------------------------------------------------------------------------
+
+    def _observations(self, serving: Serving, now_s: float) -> dict[str, Observation]:
+        estimates = self._measurements.estimates
+        found = {site: seen for site, estimate in estimates.items() if (seen := estimate.observation()) is not None}
+        if self.load is not None:
+            found[serving.plan.site.name] = Observation(measured_at_s=now_s, reachable=True, load=self.load)
+        return found
+
+    def _inputs(self, serving: Serving, table: RouteTable) -> GatewayInputs:
+        local = (
+            LocalModel(key.model, key.version, str(self._engine.model_socket(key))) for key in sorted(serving.local)
+        )
+        public, peer = self.addresses.public, self.addresses.peer
+        return GatewayInputs(
+            plan=serving.plan,
+            node=self._node,
+            listen=Listen(public.host, public.port, peer.host, peer.port),
+            run_dir=str(self._layout.run_dir),
+            envoy_dir=str(self._layout.envoy),
+            local=tuple(local),
+            active=dict(serving.active),
+            routes=table,
+        )
+
+
+def _reason(error: NearcastError) -> str:
+    if isinstance(error, InvalidInput):
+        return "AddressInUse"
+    return "Rejected" if isinstance(error, Bug) else "NotConfirmed"

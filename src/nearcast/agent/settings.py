@@ -1,0 +1,101 @@
+"""What an agent is told when it starts: read once, frozen, passed down."""
+
+import ipaddress
+import platform
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from nearcast.errors import InvalidInput
+from nearcast.resources.names import SITE_RULE, is_site_name
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """``host:port``; port 0 means any free one, chosen once and remembered."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def is_wildcard(self) -> bool:
+        """Whether it means every interface, which nobody can connect to by that name."""
+        return self.host in {"0.0.0.0", "::"}
+
+
+LOOPBACK = Address("127.0.0.1", 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The settings of one agent.
+
+    Attributes:
+        data_dir: the node's data directory.
+        join: text of a join token, or None for a node that has joined.
+        control: URL of the control plane, or None for the one that the node joined.
+        node: name of this node within its site; its host's by default.
+        public: where clients reach the gateway. Loopback unless asked for.
+        peer: where peer sites reach it.
+        advertise_peer: what peers are told to connect to, where that differs from ``peer``.
+        poll_s: between two questions for a new plan.
+        status_s: between two reports when nothing changes.
+        model_bytes: disk that releases may take together; None for as much as there is.
+        engine_threads: threads for one run of a model; 0 for as many as there are cores.
+        log_level: of the agent's own log.
+    """
+
+    data_dir: Path
+    join: str | None = None
+    control: str | None = None
+    node: str | None = None
+    public: Address = LOOPBACK
+    peer: Address = LOOPBACK
+    advertise_peer: Address | None = None
+    poll_s: float = 5.0
+    status_s: float = 60.0
+    model_bytes: int | None = None
+    engine_threads: int = 0
+    log_level: str = "info"
+
+    def __post_init__(self) -> None:
+        if not 0.05 <= self.poll_s <= 3600 or not 0.05 <= self.status_s <= 3600:
+            raise InvalidInput(f"expected intervals of 0.05 to 3600 s, got poll {self.poll_s}, status {self.status_s}")
+        if self.node is not None and not is_site_name(self.node):
+            raise InvalidInput(f"expected a node name of {SITE_RULE}; got {self.node!r}")
+        if self.peer.is_wildcard and (self.advertise_peer is None or self.advertise_peer.is_wildcard):
+            raise InvalidInput(
+                f"peers cannot connect to {self.peer.host}: expected an address that they can reach",
+                hint="name it with --advertise-peer HOST[:PORT]",
+            )
+
+
+def address(text: str, *, port_required: bool = True, ip_required: bool = True) -> Address:
+    """Parse ``HOST:PORT``, ``[IPv6]:PORT``, or without ``port_required`` a bare ``HOST``.
+
+    Raises:
+        InvalidInput: it is neither, or (``ip_required``) the host is a name where the gateway needs an IP address.
+    """
+    host, colon, port = text.rpartition(":")
+    if not colon or text.endswith("]"):
+        host, port = text, "" if not port_required else "?"
+    host = host.removeprefix("[").removesuffix("]")
+    if not host or not (port.isascii() and (port.isdigit() or port == "")) or int(port or 0) > 65535:
+        raise InvalidInput(f"expected HOST:PORT with a port from 0 to 65535, got {text!r}")
+    if ip_required:
+        try:
+            ipaddress.ip_address(host)
+        except ValueError:
+            if host != "localhost":
+                raise InvalidInput(f"expected an IP address to listen on, got {host!r}") from None
+            host = "127.0.0.1"
+    return Address(host, int(port or 0))
+
+
+def default_node_name() -> str:
+    """A node name made of the host's, or ``node-1`` where that gives none."""
+    name = re.sub(r"[^a-z0-9-]+", "-", platform.node().lower()).strip("-")[:63].strip("-")
+    return name if is_site_name(name) else "node-1"

@@ -1,0 +1,146 @@
+"""What a node tells about itself: the document, and which of its changes are worth telling at once. Pure.
+
+A model version is ``ready`` only when new requests reach it: loaded, and in a configuration that the gateway confirmed.
+Versions that only drain are told as ``draining``; the last good version of a model whose wanted one has failed is
+``ready`` beside the failed one.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from nearcast.agent.estimate import Estimate
+from nearcast.agent.reconcile import is_active, wanted
+from nearcast.agent.states import Failure, Key, Phase, State, Unit
+from nearcast.planning.routes import RouteTable
+from nearcast.resources.load import LoadReport
+from nearcast.resources.status import (
+    ConditionReport,
+    EngineStatus,
+    GatewayStatus,
+    ModelState,
+    ModelStatus,
+    NodeStatus,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Vitals:
+    """What is observed of the node beside its state.
+
+    Attributes:
+        url, peer_address: where its gateway is reached.
+        accepted: version of the configuration that the gateway confirmed; empty while none is in force.
+        routes: the table in force.
+        load: of the engine.
+        estimates: of the peers.
+        engine_restarts: since this agent started.
+        troubles: conditions of the shell (uplink, certificate), as they stand.
+        now_s: on the clock of the estimates.
+    """
+
+    url: str
+    peer_address: str
+    accepted: str
+    routes: RouteTable
+    load: LoadReport | None
+    estimates: Mapping[str, Estimate]
+    engine_restarts: int
+    troubles: tuple[ConditionReport, ...]
+    now_s: float
+
+
+def node_status(site: str, node: str, software: str, started_at: str, state: State, vitals: Vitals) -> NodeStatus:
+    """The status of a node, whole."""
+    plan = state.plan
+    routes = {model: route.shares for model, route in vitals.routes.models.items() if route.shares}
+    return NodeStatus(
+        site=site,
+        node=node,
+        software=software,
+        started_at=started_at,
+        plan_version=plan.version if plan else 0,
+        plan_revision=plan.revision if plan else "",
+        routed_version=state.accepted.plan.version if state.accepted else -1,
+        gateway=_gateway(state, vitals),
+        engine=EngineStatus(
+            ready=state.engine is not None,
+            restarts=vitals.engine_restarts,
+            message="" if state.engine is not None else "the engine does not run",
+        ),
+        models=tuple(_model(state, unit) for _, unit in sorted(state.units.items())),
+        load=vitals.load,
+        peers=tuple(item.report(site, vitals.now_s) for site, item in sorted(vitals.estimates.items())),
+        routes=routes,
+        conditions=_conditions(state, vitals.troubles),
+    )
+
+
+def urgent(status: NodeStatus) -> tuple[Any, ...]:
+    """What of a status is told at once when it changes: standing, not figures."""
+    return (
+        status.plan_version,
+        status.routed_version,
+        status.gateway.ready,
+        status.gateway.message,
+        status.engine,
+        tuple((item.model, item.version, item.state, item.reason) for item in status.models),
+        tuple((item.site, item.reachable) for item in status.peers),
+        tuple((item.type, item.status, item.reason) for item in status.conditions),
+    )
+
+
+def _gateway(state: State, vitals: Vitals) -> GatewayStatus:
+    ready = state.gateway_up and state.gateway_confirmed
+    message = ""
+    if state.gateway_failure is not None:
+        message = state.gateway_failure.message
+    elif not ready:
+        message = "no plan yet" if state.plan is None else "no route table was confirmed yet"
+    return GatewayStatus(
+        url=vitals.url, peer_address=vitals.peer_address, ready=ready, accepted=vitals.accepted, message=message
+    )
+
+
+def _model(state: State, unit: Unit) -> ModelStatus:
+    failure = unit.failure
+    standing = _standing(state, unit)
+    told = failure if failure is not None and standing in {"failed", "fetching", "loading"} else None
+    return ModelStatus(
+        model=unit.key.model,
+        version=unit.key.version,
+        release=unit.release,
+        state=standing,
+        reason=told.reason if told else "",
+        message=told.message if told else "",
+        done_bytes=unit.done_bytes,
+        total_bytes=unit.total_bytes,
+    )
+
+
+def _standing(state: State, unit: Unit) -> ModelState:
+    if unit.failure is not None and unit.failure.reason == "ReleaseChanged":
+        return "failed"
+    if is_active(state, unit.key):
+        return "ready"
+    if unit.phase is Phase.UNLOADING or (unit.phase is Phase.LOADED and not _shall_serve(state, unit.key)):
+        return "draining"
+    if unit.failure is not None:
+        return "failed"
+    return "fetching" if unit.phase in {Phase.ABSENT, Phase.FETCHING} else "loading"
+
+
+def _shall_serve(state: State, key: Key) -> bool:
+    offered = state.offered
+    return key in wanted(state) or (offered is not None and offered.active.get(key.model) == key.version)
+
+
+def _conditions(state: State, troubles: tuple[ConditionReport, ...]) -> tuple[ConditionReport, ...]:
+    found = [_condition("PlanTrusted", state.plan_trouble), _condition("GatewayConfigured", state.gateway_failure)]
+    return (*(item for item in found if item is not None), *troubles)
+
+
+def _condition(kind: str, failure: Failure | None) -> ConditionReport | None:
+    if failure is None:
+        return None
+    return ConditionReport(type=kind, status=False, reason=failure.reason, message=failure.message)

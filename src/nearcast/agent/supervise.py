@@ -1,0 +1,243 @@
+"""The engine process: started in a session of its own, found again after the agent's death, watched, stopped.
+
+Decides which process is ours: pid and start time on record and a live socket, or whoever listens on the engine's admin
+socket where the record was lost. Does not decide when to start it again (`node`), nor what it serves (`reconcile`).
+The engine outlives its agent: nothing here ties its life to ours. Envoy has the same in `gateway.envoy`.
+"""
+
+import asyncio
+import contextlib
+import importlib.metadata
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+import nearcast
+from nearcast.agent.engine_client import EngineClient
+from nearcast.durable import read_if_exists, write_whole
+from nearcast.errors import Unavailable
+from nearcast.gateway.process import started_at
+from nearcast.resources.revision import revision_of
+
+ENGINE: Final = "engine"
+GATEWAY: Final = "gateway"
+START_S: Final = 30.0
+"""How long an engine may take until its sockets answer."""
+LOG_LIMIT_BYTES: Final = 8 * 1024 * 1024
+_POLL_S: Final = 0.05
+
+
+class ProcessRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One process in ``run.json``. ``started`` and ``boot`` make the pid mean it alone, ``how`` is its command."""
+
+    pid: int
+    started: str
+    boot: str = ""
+    how: str = ""
+
+
+class ProcessBook:
+    """``run.json``: which processes this node has left running. Blocking; for one thread at a time."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+
+    def find(self, name: str) -> ProcessRecord | None:
+        """The record of ``name`` if that very process lives."""
+        record = self._read().get(name)
+        return record if record is not None and is_alive(record) else None
+
+    def note(self, name: str, pid: int, how: str = "") -> ProcessRecord | None:
+        """Write down the process that has ``pid`` now; None (and no record) where there is none."""
+        records = self._read()
+        before = records.pop(name, None)
+        record = _record_of(pid, how)
+        if record is not None:
+            records[name] = record
+        if record != before:
+            write_whole(self._file, msgspec.json.encode(records))
+        return record
+
+    def forget(self, name: str) -> None:
+        """Remove the record of ``name``."""
+        records = self._read()
+        if records.pop(name, None) is not None:
+            write_whole(self._file, msgspec.json.encode(records))
+
+    def _read(self) -> dict[str, ProcessRecord]:
+        data = read_if_exists(self._file)
+        try:
+            return {} if data is None else msgspec.json.decode(data, type=dict[str, ProcessRecord])
+        except msgspec.DecodeError:
+            return {}
+
+
+def is_alive(record: ProcessRecord) -> bool:
+    """Whether that very process lives."""
+    found = _record_of(record.pid, record.how)
+    return found == record
+
+
+def _record_of(pid: int, how: str) -> ProcessRecord | None:
+    started = started_at(pid)
+    if started is None:
+        return None
+    boot, _, ticks = started.rpartition(":") if Path("/proc/self/stat").exists() else ("", "", started)
+    return ProcessRecord(pid=pid, started=ticks, boot=boot, how=how)
+
+
+@dataclass(frozen=True, slots=True)
+class EngineLaunch:
+    """How an engine is started."""
+
+    run_dir: Path
+    log_file: Path
+    threads: int = 0
+    drain_s: float = 5.0
+
+    def command(self) -> list[str]:
+        """The command line."""
+        return [
+            *(sys.executable, "-m", "nearcast.engine"),
+            *("--run-dir", str(self.run_dir)),
+            *("--log", str(self.log_file)),
+            *("--threads", str(self.threads)),
+            *("--drain-s", f"{self.drain_s:g}"),
+        ]
+
+    def how(self) -> str:
+        """Content hash of what a running engine cannot change any more."""
+        return revision_of([self.command(), nearcast.__version__, importlib.metadata.version("onnxruntime")])
+
+
+class EngineProcess:
+    """At most one engine, started here or adopted. Methods block and are called from one thread at a time."""
+
+    def __init__(self, launch: EngineLaunch, book: ProcessBook, client: EngineClient) -> None:
+        self._launch = launch
+        self._book = book
+        self._client = client
+        self._record: ProcessRecord | None = None
+        self._child: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """Its process id, while it lives."""
+        return self._record.pid if self._record is not None and self.is_alive() else None
+
+    def is_alive(self) -> bool:
+        """Whether the process that was started or adopted still runs; collects a dead child."""
+        if self._child is not None and self._child.poll() is not None:
+            return False
+        return self._record is not None and is_alive(self._record)
+
+    def adopt(self) -> bool:
+        """Take up an engine that runs already, if it was started the way we would and answers; else end it.
+
+        Returns:
+            Whether there is one now.
+        """
+        self.is_alive()  # collects a child that has died
+        record = self._book.find(ENGINE)
+        if record is None:
+            pid = self._client.pid()
+            record = None if pid is None else self._book.note(ENGINE, pid, self._launch.how())
+        if record is None:
+            return False
+        self._record, self._child = record, None
+        if record.how == self._launch.how() and self._answers(START_S):
+            return True
+        self.stop(self._launch.drain_s)
+        return False
+
+    def start(self) -> None:
+        """Start an engine in its own session and wait until it answers.
+
+        Raises:
+            Unavailable: it ended, or did not answer in time; then it is gone.
+        """
+        self._launch.log_file.parent.mkdir(parents=True, exist_ok=True)
+        _bound(self._launch.log_file)
+        with self._launch.log_file.open("ab") as log:
+            child = subprocess.Popen(
+                self._launch.command(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=self._launch.run_dir,
+                start_new_session=True,
+            )
+        self._child = child
+        self._record = self._book.note(ENGINE, child.pid, self._launch.how())
+        if self._answers(START_S):
+            return
+        code = child.poll()
+        self.kill()
+        what = f"exited with {code}" if code is not None else f"did not answer within {START_S:g} s"
+        raise Unavailable(f"the engine {what}; see {self._launch.log_file}")
+
+    def stop(self, grace_s: float) -> None:
+        """Ask it to finish and end, at most ``grace_s``, then make it."""
+        self._signal(signal.SIGTERM)
+        deadline = time.monotonic() + grace_s
+        while self.is_alive() and time.monotonic() < deadline:
+            time.sleep(_POLL_S)
+        self.kill()
+
+    def kill(self) -> None:
+        """End it at once."""
+        self._signal(signal.SIGKILL)
+        deadline = time.monotonic() + 5.0
+        while self.is_alive() and time.monotonic() < deadline:
+            time.sleep(_POLL_S)
+        self._book.forget(ENGINE)
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._record is not None and self.is_alive():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._record.pid, number)
+
+    def _answers(self, timeout_s: float) -> bool:
+        deadline = time.monotonic() + timeout_s
+        while self.is_alive() and time.monotonic() < deadline:
+            if self._client.is_live():
+                return True
+            time.sleep(_POLL_S)
+        return False
+
+
+async def gone(pid: int) -> None:
+    """Return when the process ``pid`` has ended: at once by its pidfd (Linux), else within a fifth of a second.
+
+    The caller must know that ``pid`` is the process it means, and looks again afterwards: a pid may be reused between
+    its look and this call.
+    """
+    if not hasattr(os, "pidfd_open"):
+        while started_at(pid) is not None:  # noqa: ASYNC110 - the system offers nothing to wait on
+            await asyncio.sleep(0.2)
+        return
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+    loop.add_reader(descriptor, ended.set)
+    try:
+        await ended.wait()
+    finally:
+        loop.remove_reader(descriptor)
+        os.close(descriptor)
+
+
+def _bound(log_file: Path) -> None:
+    """Keep one older log, so that a log never grows without end over restarts."""
+    if log_file.exists() and log_file.stat().st_size > LOG_LIMIT_BYTES:
+        log_file.replace(log_file.with_name(f"{log_file.name}.1"))

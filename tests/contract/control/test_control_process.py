@@ -1,82 +1,15 @@
 """The real process: HTTPS by its own authority, readiness, one per directory, and what `kill -9` may not take."""
 
-import contextlib
-import json
-import os
 import signal
 import ssl
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
 Make = Any
-
-
-class Process:
-    """``python -m nearcast.control`` in a directory."""
-
-    def __init__(self, data_dir: Path, *arguments: str) -> None:
-        self.data_dir = data_dir
-        self.url_file = data_dir / "control.json"
-        command = [
-            sys.executable,
-            "-m",
-            "nearcast.control",
-            "--data-dir",
-            str(data_dir),
-            "--publish-interval-s",
-            "0.05",
-        ]
-        self.log = data_dir.parent / f"{data_dir.name}.log"
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen([*command, *arguments], stdout=log, stderr=log)
-
-    def wait_until_ready(self) -> "Process":
-        deadline = time.monotonic() + 30
-        while True:
-            if self.process.poll() is not None or time.monotonic() > deadline:
-                raise AssertionError(self.log.read_text())
-            with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
-                self.info = json.loads(self.url_file.read_text())
-                if self.info["pid"] == self.process.pid:
-                    return self
-            time.sleep(0.02)
-
-    def client(self) -> httpx.Client:
-        trust = ssl.create_default_context(cafile=self.info["ca_file"])
-        token = Path(self.info["admin_token_file"]).read_text().strip()
-        url = f"https://127.0.0.1:{self.port}"
-        return httpx.Client(base_url=url, verify=trust, headers={"authorization": f"Bearer {token}"})
-
-    @property
-    def port(self) -> int:
-        return int(httpx.URL(self.info["url"]).port or 0)
-
-    def end(self, how: signal.Signals) -> int:
-        if self.process.poll() is None:
-            os.kill(self.process.pid, how)
-        return self.process.wait(30)
-
-
-@pytest.fixture
-def started(tmp_path: Path) -> Iterator[Any]:
-    """Starts control planes, and ends them."""
-    processes: list[Process] = []
-
-    def start(*arguments: str, directory: str = "c") -> Process:
-        processes.append(Process(tmp_path / directory, *arguments))
-        return processes[-1]
-
-    yield start
-    for process in processes:
-        process.end(signal.SIGKILL)
 
 
 def test_it_serves_https_by_its_own_authority_and_ends_in_order(started: Any, make: Make) -> None:
@@ -148,7 +81,7 @@ def test_kill_9_under_load_loses_nothing_that_was_acknowledged(started: Any, mak
         plans_are_published(client, set(held))
 
 
-def write(process: Process, make: Make, prefix: str, acknowledged: dict[str, str], done: threading.Event) -> None:
+def write(process: Any, make: Make, prefix: str, acknowledged: dict[str, str], done: threading.Event) -> None:
     """Apply one site after another until the process is gone; note what was answered."""
     with process.client() as client:
         for number in range(10_000):

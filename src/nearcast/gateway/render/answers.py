@@ -5,6 +5,7 @@ mappers (:func:`mappers`) put that text, and those of Envoy itself, into the sha
 code and a retry hint; they follow from the status alone, so that listeners stay as they are when routes change.
 """
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
@@ -20,6 +21,8 @@ RETRY_AFTER_S: Final = 1
 LIVE_PATHS: Final = ("/v2/health/live", "/livez", "/liveness", "/health/liveliness", "/health/liveness")
 READY_PATHS: Final = ("/v2/health/ready", "/readyz", "/readiness", "/health/readiness")
 HEALTH_PATHS: Final = ("/health", "/healthz")
+MODELS_PATHS: Final = ("/v1/models", "/v1/models/")
+SERVER_PATHS: Final = ("/v2", "/v2/")
 
 CODE_BAD_REQUEST: Final = "bad_request"
 CODE_TIMEOUT: Final = "timeout"
@@ -134,11 +137,11 @@ def refusal(status: int, text: str, *, with_header: str | None = None) -> Messag
     }
 
 
-def found(match: Message, body: Json) -> Message:
-    """A direct response with a JSON document, for GET and HEAD."""
+def found(paths: Iterable[str], body: Json) -> Message:
+    """A direct response with a JSON document, to GET and HEAD of ``paths``."""
     method: Message = {"name": ":method", "string_match": {"safe_regex": {"regex": "GET|HEAD"}}}
     return {
-        "match": {**match, "headers": [method]},
+        "match": {"safe_regex": {"regex": "|".join(map(re.escape, paths))}, "headers": [method]},
         "direct_response": {"status": 200, "body": {"inline_string": canonical_json(body).decode()}},
         "response_headers_to_add": [header("content-type", "application/json")],
     }
@@ -165,11 +168,11 @@ def discovery(models: Iterable[str]) -> list[Message]:
     listing: Json = {"object": "list", "data": [model_document(model) for model in models]}
     server: Json = {"name": "nearcast", "version": nearcast.__version__, "extensions": ["binary_tensor_data"]}
     return [
-        *(found({"path": path}, listing) for path in ("/v1/models", "/v1/models/")),
-        *(found({"path": path}, server) for path in ("/v2", "/v2/")),
-        *(found({"path": path}, {"live": True}) for path in LIVE_PATHS),
-        *(found({"path": path}, {"ready": True}) for path in READY_PATHS),
-        *(found({"path": path}, {"status": "ok"}) for path in HEALTH_PATHS),
+        found(MODELS_PATHS, listing),
+        found(SERVER_PATHS, server),
+        found(LIVE_PATHS, {"live": True}),
+        found(READY_PATHS, {"ready": True}),
+        found(HEALTH_PATHS, {"status": "ok"}),
     ]
 
 

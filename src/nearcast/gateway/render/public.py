@@ -86,7 +86,7 @@ def _model(inputs: GatewayInputs, model: str, decision: Decision) -> list[Messag
         policies = ", ".join(decision.policies)
         text = f"no place may answer requests for model {model} that enter at site {site}: refused by policy {policies}"
         return [answers.refusal(403, answers.literal(text))]
-    described = answers.found({"path": f"/v1/models/{model}"}, answers.model_document(model))
+    described = answers.found((f"/v1/models/{model}",), answers.model_document(model))
     if isinstance(decision, Routed):
         return [described, _forward(inputs, model, decision.shares)]
     return [described, answers.refusal(503, answers.literal(f"no place can answer for model {model} now; retry"))]

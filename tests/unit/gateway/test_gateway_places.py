@@ -1,0 +1,91 @@
+"""From a route table to what the gateway may do: the last checks before Envoy."""
+
+import dataclasses
+
+from nearcast.gateway.render import GatewayInputs, Listen, LocalModel, render
+from nearcast.gateway.render.places import NotReady, Refused, Routed, decisions, order_cluster
+from nearcast.planning.routes import ModelRoute, RefusedPlace, RouteTable
+from nearcast.resources.plan import Peer, ResidencyRule, ServedModel, SiteFacts, SitePlan
+from nearcast.resources.status import Share
+
+FRA = SiteFacts(name="fra", tier="edge", country="DE", jurisdictions=("EU",))
+IAD = SiteFacts(name="iad", tier="edge", country="US")
+HOME = ResidencyRule(policy="home", models=("m",), allow_countries=("DE",))
+
+
+def inputs(*shares: tuple[int, str], rules=(), addresses=("192.0.2.1:1",), local=True, refused=()) -> GatewayInputs:
+    peer = Peer(
+        site=IAD,
+        addresses=addresses,
+        server_name="iad.f",
+        round_trip_s=0.1,
+        models=(ServedModel(model="m", version="1"),),
+    )
+    plan = SitePlan(fleet="f", site=FRA, version=1, revision="", peers=(peer,), residency=rules, catalog=("m",))
+    rows = tuple(Share(percent=percent, order=tuple(order.split(">"))) for percent, order in shares)
+    return GatewayInputs(
+        plan=plan,
+        node="n",
+        listen=Listen("127.0.0.1", 1, "127.0.0.1", 2),
+        run_dir="/r",
+        envoy_dir="/e",
+        local=(LocalModel("m", "2", "/r/m"),) if local else (),
+        active={"m": "2"},
+        routes=RouteTable(models={"m": ModelRoute("routed", rows, refused=refused)}),
+    )
+
+
+def decided(given: GatewayInputs):
+    return decisions(given)["m"]
+
+
+def orders(decision) -> list[tuple[int, str]]:
+    assert isinstance(decision, Routed)
+    return [(share.percent, ">".join(share.order)) for share in decision.shares]
+
+
+def test_what_the_table_says_is_done_where_nothing_speaks_against_it():
+    assert orders(decided(inputs((70, "fra>iad"), (30, "iad>fra")))) == [(70, "fra>iad"), (30, "iad>fra")]
+
+
+def test_unknown_unreachable_repeated_and_refused_sites_are_left_out():
+    assert orders(decided(inputs((100, "fra>mars>iad>fra")))) == [(100, "fra>iad")]
+    assert orders(decided(inputs((100, "iad>fra"), addresses=()))) == [(100, "fra")]
+    assert orders(decided(inputs((100, "fra>iad"), local=False))) == [(100, "iad")]
+    assert orders(decided(inputs((100, "iad>fra"), rules=(HOME,)))) == [(100, "fra")]
+
+
+def test_shares_that_become_equal_are_added():
+    assert orders(decided(inputs((70, "fra>iad"), (30, "iad>fra"), addresses=()))) == [(100, "fra")]
+    assert orders(decided(inputs((70, "fra>iad"), (0, "iad>fra")))) == [(70, "fra>iad")]
+
+
+def test_no_place_allowed_is_refused_and_no_place_ready_is_not():
+    abroad = ResidencyRule(policy="abroad", allow_countries=("SG",))
+    assert decided(inputs((100, "fra>iad"), rules=(abroad, HOME))) == Refused(("abroad", "home"))
+    assert decided(inputs((100, "iad"), rules=(HOME,), local=False)) == Refused(("home",))
+    assert decided(inputs((100, "fra"), local=False, addresses=())) == NotReady()
+
+
+def test_a_refusal_that_only_the_route_table_knows_of_counts():
+    given = inputs(refused=(RefusedPlace("sin", ("table",)),), local=False)
+    plan = SitePlan(fleet="f", site=FRA, version=1, revision="", catalog=("m",))
+    assert decided(dataclasses.replace(given, plan=plan)) == Refused(("table",))
+
+
+def test_an_order_with_another_local_version_is_another_cluster():
+    given = inputs((100, "fra>iad"))
+    other = dataclasses.replace(given, local=(LocalModel("m", "3", "/r/m3"),), active={"m": "3"})
+    names = {order_cluster(each, "m", ("fra", "iad")) for each in (given, other)}
+    assert names == {"order:m:fra@2>iad", "order:m:fra@3>iad"}
+    assert order_cluster(given, "m", ("fra",)) == "engine:m@2"
+
+
+def test_listeners_and_bootstrap_do_not_follow_models_peers_or_shares():
+    first, second = (
+        render(inputs((100, "fra>iad"))),
+        render(inputs((100, "fra"), addresses=(), rules=(HOME,), local=False)),
+    )
+    assert first.listeners.version == second.listeners.version
+    assert first.bootstrap == second.bootstrap
+    assert first.clusters.version != second.clusters.version

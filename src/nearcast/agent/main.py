@@ -221,7 +221,7 @@ class Agent:
         return node_status(self._member.site, self._member.node, software, self._started_at, self._node.state, vitals)
 
     async def run(self, ended: asyncio.Event) -> bool:
-        """Run until ``ended``, then stop the gateway and the engine. True, with both still serving, if a part failed."""
+        """Run until ``ended``, then stop gateway and engine. True, with both still serving, if a part failed."""
         stored = await asyncio.to_thread(self._puller.stored_plan)
         if stored is not None:
             self._node.post(stored)

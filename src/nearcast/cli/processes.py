@@ -90,6 +90,60 @@ def control(
     importlib.import_module("nearcast.control.server").serve(settings)
 
 
+@command(
+    COMMANDS["agent"],
+    "agent",
+    examples=(
+        "agent --data-dir /var/lib/nearcast --control https://control.example:7643 --join-file token",
+        "agent --data-dir /var/lib/nearcast",
+        "agent --data-dir ./node --public 0.0.0.0:8080 --peer 0.0.0.0:8443 --advertise-peer 203.0.113.7:8443",
+    ),
+)
+def agent(
+    session: Session,
+    join: Annotated[str | None, typer.Option(metavar="TOKEN", help="Join token, for the first start.")] = None,
+    join_file: Annotated[
+        Path | None, typer.Option(help="The same in a file; better, since others see command lines.", dir_okay=False)
+    ] = None,
+    node: Annotated[str | None, typer.Option(metavar="NAME", help="Name in its site; default: the host's.")] = None,
+    public: Annotated[
+        str | None, typer.Option(metavar="IP:PORT", help="For clients; default: loopback, a free port that stays.")
+    ] = None,
+    peer: Annotated[
+        str | None, typer.Option(metavar="IP:PORT", help="For peer sites; default: loopback, a free port that stays.")
+    ] = None,
+    advertise_peer: Annotated[
+        str | None, typer.Option(metavar="HOST[:PORT]", help="What peers connect to, if that is not --peer.")
+    ] = None,
+    poll: Annotated[str | None, typer.Option(help="Between two looks for a new plan.")] = None,
+    status: Annotated[str | None, typer.Option(help="Between two reports without news.")] = None,
+    model_bytes: Annotated[int | None, typer.Option(min=1, help="Disk that models may take together.")] = None,
+    engine_threads: Annotated[int | None, typer.Option(min=0, help="Threads per run; 0: one per core.")] = None,
+    log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
+) -> None:
+    """Run the agent of a node in the foreground.
+
+    It runs one gateway and one engine, fetches its plan from --control, and serves on when nobody can be reached.
+    --data-dir holds everything that the node owns; a node that joined before needs nothing else.
+    """
+    given = {
+        "--control": session.control,
+        "--join": join,
+        "--join-file": join_file,
+        "--node": node,
+        "--public": public,
+        "--peer": peer,
+        "--advertise-peer": advertise_peer,
+        "--poll-s": seconds_of(poll) if poll else None,
+        "--status-s": seconds_of(status) if status else None,
+        "--model-bytes": model_bytes,
+        "--engine-threads": engine_threads,
+        "--log-level": log_level,
+    }
+    arguments = [word for name, value in given.items() if value is not None for word in (name, str(value))]
+    importlib.import_module("nearcast.agent.main").main(["--data-dir", str(own_directory(session)), *arguments])
+
+
 def own_directory(session: Session) -> Path:
     """The directory of a process that stands alone; it must be named, since the default one belongs to `up`.
 

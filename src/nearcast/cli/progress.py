@@ -13,10 +13,12 @@ from rich.status import Status
 from nearcast.cli.screen import note, note_console
 
 LONGEST: Final = 160
+PAUSE_S: Final = 3.0
+"""Between two lines where standard error is no terminal."""
 
 
 class Ticker:
-    """Says what is being waited for. The same text twice is said once."""
+    """Says what is being waited for: on a terminal at once, elsewhere only what is new, and not every moment."""
 
     def __init__(self, title: str, line: Status | None, clock: Callable[[], float] = time.monotonic) -> None:
         self._title = title
@@ -24,15 +26,16 @@ class Ticker:
         self._clock = clock
         self._started_s = clock()
         self._said = ""
+        self._said_s = -PAUSE_S
 
     def tell(self, text: str) -> None:
         """What is missing now."""
         text = " ".join(text.split())[:LONGEST]
         if self._line is not None:
             self._line.update(f"{_escaped(self._title)}: {_escaped(text)} ({self._clock() - self._started_s:.0f} s)")
-        elif text != self._said:
+        elif text != self._said and self._clock() >= self._said_s + PAUSE_S:
             note(f"{self._title}: {text}")
-        self._said = text
+            self._said, self._said_s = text, self._clock()
 
     def step(self, text: str) -> None:
         """Something is done, and more is to come."""

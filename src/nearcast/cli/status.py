@@ -12,7 +12,7 @@ from nearcast.cli.fleet import FleetFile, LocalPaths
 from nearcast.cli.gateway import gateway_answers
 from nearcast.cli.models import ready_models
 from nearcast.cli.options import Format, Output, application, command
-from nearcast.cli.screen import Cell, coloured, milliseconds, note, show_document, show_pairs, show_table
+from nearcast.cli.screen import Cell, coloured, milliseconds, note, show_document, show_lines, show_pairs, show_table
 from nearcast.cli.session import Session
 from nearcast.client import Document, FleetStatus, SiteView, Unreachable
 from nearcast.durable import read_if_exists
@@ -52,11 +52,11 @@ def show_fleet(document: Document, nodes: list[Document]) -> None:
     silent = document["control"].get("reachable") is False
     about = "does not answer" if silent else f"version {fleet.control.version}" if fleet.control.version else "answers"
     show_pairs([("Fleet", fleet.fleet or "–"), ("Control plane", f"{fleet.control.url} ({about})")])
-    note("")
+    show_lines("")
     show_table(("site", "country", "ready", "gateway", "models", "trouble"), (_row(site) for site in fleet.sites))
     trips = [row for node in nodes for row in _round_trips(node)]
     if trips:
-        note("")
+        show_lines("")
         show_table(("from", "to", ">round trip ms", "state"), trips)
 
 
@@ -106,7 +106,7 @@ def _round_trips(node: Document) -> list[tuple[Cell, ...]]:
         (
             str(node["site"]),
             str(peer["site"]),
-            milliseconds(peer["round_trip_s"] * 1000.0),
+            milliseconds(peer["round_trip_s"] * 1000.0 or None),  # 0: not measured yet
             coloured("reachable" if peer["reachable"] else "unreachable"),
         )
         for peer in (node["status"] or {}).get("peers", [])

@@ -204,6 +204,8 @@ def main() -> None:
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE")
     parser.add_argument("--json", action="store_true", help="send plain JSON instead of binary tensors")
     arguments = parser.parse_args()
+    if missing := [str(path) for path in arguments.files if not path.is_file()]:
+        parser.error(f"no such file: {', '.join(missing)}")
     url = arguments.gateway or Fleet().gateway(arguments.site)
     verdicts, answer = classify(url, arguments.files, binary=not arguments.json)
     for path, verdict in zip(arguments.files, verdicts, strict=True):

@@ -23,7 +23,7 @@ def change_under_load(fleet: Fleet, urls: list[str], old: str, new: str) -> dict
     with Load(urls, first_wine()) as load:
         tallies = load.tallies.values()
         until(
-            lambda: all(tally.answers[f"wine@{old}"] >= 20 for tally in tallies),
+            lambda: all(tally.answers[f"wine@{old}"] >= 10 for tally in tallies),
             f"no answers by {old} before the change",
         )
         fleet.apply(HERE / f"wine-{new}.yaml", "wine")
@@ -33,7 +33,7 @@ def change_under_load(fleet: Fleet, urls: list[str], old: str, new: str) -> dict
         )
         before = {url: tally.answers[f"wine@{new}"] for url, tally in load.tallies.items()}
         until(
-            lambda: all(tally.answers[f"wine@{new}"] >= before[url] + 20 for url, tally in load.tallies.items()),
+            lambda: all(tally.answers[f"wine@{new}"] >= before[url] + 10 for url, tally in load.tallies.items()),
             f"{new} stopped answering",
         )
     return load.tallies

@@ -1,14 +1,16 @@
-"""The loop: desired state and facts become published plans, signatures stay fresh, times are noted.
+"""Two loops: desired state and facts become published plans, and signatures stay fresh.
 
-Decides when: at once after a ring and a pause that gathers what comes together, and every few seconds for what only
-time changes (a node falls silent). Each pass is level-triggered and starts from what is, so a pass that failed or was
-killed is made good by the next one. It stops only with the process; an error that is not one of ours ends the process.
+Decides when: a ring is answered at once, unless the last pass was less than the publish interval ago, so that what
+comes together is published together; every few seconds a pass looks for what only time changes (a node falls silent).
+Each pass is level-triggered and starts from what is, so a pass that failed or was killed is made good by the next one.
+An error that is not one of ours ends the process: its supervisor starts it again from what is.
 """
 
 import asyncio
+import functools
 import logging
 from collections.abc import Callable, Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Final
 
 from nearcast.control.changes import ensure_models
@@ -20,9 +22,8 @@ from nearcast.resources.plan import SitePlan
 log = logging.getLogger(__name__)
 
 TICK_S: Final = 5.0
-RENEWAL_EVERY: Final = timedelta(hours=1)
-FIRST_PAUSE_S: Final = 1.0
-LONGEST_PAUSE_S: Final = 60.0
+RENEWAL_EVERY_S: Final = 3600.0
+PAUSE_S: Final = 5.0
 
 
 class Controllers:
@@ -32,28 +33,45 @@ class Controllers:
         self._plane = plane
         self._observer = observer
         self._renew_server = renew_server
-        self._renewed_at: datetime | None = None
         self._noted: Mapping[str, SitePlan] | None = None
 
     async def run(self) -> None:
         """Work until cancelled."""
-        pause_s = FIRST_PAUSE_S
-        self._plane.bell.ring()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._publishing())
+            group.create_task(self._renewing())
+
+    async def _publishing(self) -> None:
+        bell, interval_s = self._plane.bell, self._plane.settings.publish_interval_s
+        clock = asyncio.get_running_loop().time
+        began_s = clock() - interval_s
+        rung = True
         while True:
-            rung = await self._plane.bell.wait(TICK_S)
             if rung:
-                await asyncio.sleep(self._plane.settings.publish_interval_s)
-            try:
-                await asyncio.to_thread(self.step, note=rung)
-            except Bug:
-                raise
-            except NearcastError as error:
-                log.warning("a pass failed and is tried again in %.0f s: %s", pause_s, error)
-                await asyncio.sleep(max(pause_s, error.retry_after_s if isinstance(error, Unavailable) else 0.0))
-                pause_s = min(LONGEST_PAUSE_S, pause_s * 2)
-                self._plane.bell.ring()
-            else:
-                pause_s = FIRST_PAUSE_S
+                await asyncio.sleep(began_s + interval_s - clock())
+            began_s = clock()
+            if not await self._tried(functools.partial(self.step, note=rung)):
+                bell.ring()
+            rung = await bell.wait(TICK_S)
+
+    async def _renewing(self) -> None:
+        while True:
+            while not await self._tried(self.renew):
+                pass
+            await asyncio.sleep(RENEWAL_EVERY_S)
+
+    async def _tried(self, work: Callable[[], object]) -> bool:
+        """Whether ``work`` came to its end; a pause comes after a failure that may pass."""
+        try:
+            await asyncio.to_thread(work)
+        except Bug:
+            raise
+        except NearcastError as error:
+            pause_s = max(PAUSE_S, error.retry_after_s if isinstance(error, Unavailable) else 0.0)
+            log.warning("it failed and is tried again in %.0f s: %s", pause_s, error)
+            await asyncio.sleep(pause_s)
+            return False
+        return True
 
     def step(self, *, note: bool = True) -> tuple[str, ...]:
         """One pass.
@@ -65,7 +83,6 @@ class Controllers:
             The sites that got a new plan.
         """
         ensure_models(self._plane)
-        self._renew()
         plans = self._observer.plans(self._plane.store.snapshot())
         published = self._plane.publisher.publish(plans)
         if published:
@@ -79,13 +96,10 @@ class Controllers:
         entry = self._plane.publisher.of(site)
         return entry.plan.version if entry else 0
 
-    def _renew(self) -> None:
-        """Sign anew what is past half of its life, and renew the server's certificate: at start, then hourly."""
+    def renew(self) -> None:
+        """Sign anew what is past half of its life, drop old publications, renew the server's certificate in time."""
         now = self._plane.clock()
-        if self._renewed_at is not None and now - self._renewed_at < RENEWAL_EVERY:
-            return
+        self._renew_server(now)
         self._plane.releases.renew(now)
         self._plane.plans.renew(now)
         self._plane.plans.prune()
-        self._renew_server(now)
-        self._renewed_at = now

@@ -311,7 +311,7 @@ def test_signatures_are_renewed_before_they_end(released: Fleet) -> None:
     timestamp = "/repository/plans/fra/metadata/timestamp.json"
     before = released.call("GET", timestamp).json()["signed"]
     released.pass_time(5 * 24 * 3600)
-    released.controllers.step()
+    released.controllers.renew()
     after = released.call("GET", timestamp).json()["signed"]
     assert after["expires"] > before["expires"]
     assert after["version"] > before["version"]

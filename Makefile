@@ -27,7 +27,7 @@ check: $(VENV)/.dev $(VENV)/.docs ## format, lint, types, import contracts, docs
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python docs/generate.py --check
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict  # not --quiet: it would hide warnings from --strict, too
 
 bench: $(VENV)/.bench ## measure, and write bench/results/ (needs wrk; installed here when root on Debian)
 	@command -v wrk >/dev/null \

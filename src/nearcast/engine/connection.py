@@ -144,7 +144,8 @@ class Connection(asyncio.Protocol):
         self._headers: dict[bytes, bytes] = {}
         self._parts: list[bytes] = []
         self.on_url = self._target.append
-        self.on_header = self._headers.__setitem__  # of a repeated header the last counts; trailers change nothing
+        self._head: dict[bytes, bytes] = {}
+        self.on_header = self._headers.__setitem__  # of a repeated header the last counts
         self.on_body = self._parts.append
         self._parser = httptools.HttpRequestParser(self)
         self._in_body = False
@@ -188,9 +189,8 @@ class Connection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
-            self._deaf = True  # the request is complete and is answered; we speak nothing but HTTP/1.1
-            if self._waiting:
-                self._waiting[-1].keep_alive = False
+            refused = self._waiting.pop() if self._waiting else None  # it came without its body
+            self._reject(invalid_request("expected plain HTTP/1.1, got a request to upgrade"), refused)
         except httptools.HttpParserError as error:
             self._reject(invalid_request(f"not HTTP/1.1: {error}"))
         else:
@@ -225,13 +225,15 @@ class Connection(asyncio.Protocol):
     def on_headers_complete(self) -> None:
         """The head is complete; the body, if any, follows."""
         self._in_body = True
+        headers = self._headers
+        self._head = headers if _CONTENT_LENGTH in headers else headers.copy()  # else trailers may follow
 
     def on_message_complete(self) -> None:
         """The request is complete."""
         if self._deaf:
             return
         self._in_body = False
-        headers = self._headers
+        headers = self._head
         if not b"".join(headers).islower():
             headers = self._lowered()
         if not self._judged and (_ENCODING in headers or self._received + self._read > self._limits.head_bytes):
@@ -261,7 +263,7 @@ class Connection(asyncio.Protocol):
             self._pause_reading()
 
     def _lowered(self) -> Headers:
-        return {name.lower(): value for name, value in self._headers.items()}
+        return {name.lower(): value for name, value in self._head.items()}
 
     # --- limits --------------------------------------------------------------------------------------------------
 
@@ -304,11 +306,12 @@ class Connection(asyncio.Protocol):
         message = f"the body may have {self._limits.body_bytes} bytes, got {size} or more"
         return Refusal(413, wire.CODE_BODY_TOO_LARGE, message)
 
-    def _reject(self, refusal: Refusal) -> None:
+    def _reject(self, refusal: Refusal, exchange: Exchange | None = None) -> None:
         """Answer the request that is coming in with ``refusal``, in its turn, and hear nothing more."""
         if self._deaf:
             return
-        exchange = Exchange(self, b"", b"".join(self._target), self._lowered(), b"")
+        if exchange is None:
+            exchange = Exchange(self, b"", b"".join(self._target), self._lowered() if self._in_body else {}, b"")
         exchange.refusal = refusal
         exchange.keep_alive = False
         self._target.clear()

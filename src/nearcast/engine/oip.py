@@ -30,7 +30,7 @@ class _Input(msgspec.Struct, Generic[Data]):
     name: str
     datatype: str
     shape: tuple[int, ...]
-    data: Data | None = None
+    data: Data = None  # type: ignore[assignment]  # absent; not "Data | None", which msgspec.Raw cannot be part of
     parameters: dict[str, Any] | None = None
 
 
@@ -177,15 +177,19 @@ class InferCodec:
         if parsed.model_version is not None and parsed.model_version != self.version:
             raise model_mismatch(f"expected model_version {self.version!r}, got {parsed.model_version!r}")
 
-    def _generic_document(self, document: bytes) -> _Body[msgspec.Raw]:
+    def _generic_document(self, document: bytes) -> _Body[Any]:
         try:
-            return self._decoder.decode(document)
+            parsed: _Body[Any] = self._decoder.decode(document)
         except msgspec.ValidationError as error:
             raise invalid_request(f"not an inference request: {error}") from error
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise invalid_request(f"not JSON: {error}") from error
         except RecursionError as error:
             raise invalid_request("not an inference request: nested too deeply") from error
+        for given in parsed.inputs:
+            if given.data is not None and bytes(memoryview(given.data)[:5]) == b"null":
+                given.data = None
+        return parsed
 
     def _wrong_inputs(self, given: list[_Input[Any]]) -> Refusal:
         expected = ", ".join(describe(tensor) for tensor in self.signature.inputs)
@@ -294,7 +298,7 @@ def _fits(shape: tuple[int, ...], expected: tuple[int, ...]) -> bool:
     if len(shape) != len(expected):
         return False
     for size, wanted in zip(shape, expected, strict=True):
-        if size != wanted and (wanted != -1 or size < 0):
+        if size < 0 or wanted not in {-1, size}:
             return False
     return math.prod(shape) < ROWS_MAX and max(shape, default=0) < ROWS_MAX
 

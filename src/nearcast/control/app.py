@@ -18,8 +18,8 @@ Send the admin token, or a node's credential, as `authorization: Bearer TOKEN`. 
 """
 
 
-def create_app(services: Services) -> FastAPI:
-    """The application over ``services``."""
+def create_app(services: Services | None) -> FastAPI:
+    """The application over ``services``; without them it can only describe itself."""
     app = FastAPI(
         title="nearcast control plane",
         version=__version__,

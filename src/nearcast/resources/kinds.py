@@ -83,6 +83,8 @@ class ModelSpec(Part):
 class Placement(Part):
     """Where a deployment runs: exactly one of the fields."""
 
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1, "maxProperties": 1})
+
     sites: tuple[SiteRef, ...] | None = Field(default=None, strict=False, min_length=1, description="by name")
     everywhere: Literal[True] | None = Field(default=None, description="on every site")
     tiers: tuple[Tier, ...] | None = Field(
@@ -119,6 +121,8 @@ class PolicyMatch(Part):
 
 class Residency(Part):
     """Where matching requests may be computed: a place is allowed when one of the lists names it."""
+
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1})
 
     sites: tuple[SiteRef, ...] = Field(default=(), strict=False)
     countries: tuple[Country, ...] = Field(default=(), strict=False)

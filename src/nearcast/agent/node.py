@@ -26,16 +26,11 @@ from nearcast.agent.states import (
     EngineUp,
     Event,
     Fetch,
-    FetchFailed,
     FetchProgressed,
-    GatewayRefused,
     Key,
     Load,
     Loaded,
     LoadFailed,
-    PlanReceived,
-    PlanRefused,
-    PlanUnchanged,
     Remember,
     Route,
     Serving,
@@ -46,6 +41,7 @@ from nearcast.agent.states import (
     UnloadFailed,
 )
 from nearcast.agent.supervise import gone
+from nearcast.agent.tell import told
 from nearcast.errors import InvalidInput, NearcastError
 from nearcast.resources.release import ReleaseManifest
 
@@ -144,8 +140,10 @@ class Node:
                 log.error(line("engine lost", pid=pid))
             self.post(EngineLost())
             self.engine_restarts += 1
-            failures = 1 if self._clock() - began_s > STABLE_S else failures + 1
-            await asyncio.sleep(PROCESS.delay_s(failures, f"{self.state.who}/engine"))
+            failures = 0 if self._clock() - began_s > STABLE_S else failures
+            if failures:  # the first restart waits for nothing
+                await asyncio.sleep(PROCESS.delay_s(failures, f"{self.state.who}/engine"))
+            failures += 1
 
     async def _engine_up(self, process: Process, incarnation: int) -> int | None:
         """Adopt or start an engine and tell what it serves; its pid, or None where that failed."""
@@ -176,7 +174,8 @@ class Node:
             event = Tick()
         before = self.state
         self.state, commands = step(self.state, event, self._clock())
-        _tell(before, event)
+        for level, text in told(before, event):
+            log.log(level, text)
         for command in commands:
             self._execute(command)
         if self.state is not before:
@@ -274,30 +273,3 @@ class Node:
                 return
         if freed:
             log.info(line("removed old releases", freed_bytes=freed))
-
-
-def _tell(before: State, event: Event) -> None:
-    """One line for what people want to find in a log; what happens all the time is not told."""
-    match event:
-        case PlanReceived(plan):
-            if plan != before.plan:
-                models = ",".join(f"{item.model}@{item.version}" for item in plan.models)
-                log.info(line("plan", version=plan.version, models=models or None, peers=len(plan.peers)))
-        case PlanRefused(_, reason, message):
-            if before.plan_trouble is None or before.plan_trouble.reason != reason:
-                log.warning(line("no new plan", reason=reason, message=message))
-        case PlanUnchanged():
-            if before.plan_trouble is not None:
-                log.info(line("plan is current again"))
-        case FetchFailed(key, _, _, reason, message):
-            log.warning(line("fetch failed", model=key, reason=reason, message=message))
-        case LoadFailed(_, key, _, reason, message):
-            log.warning(line("load failed", model=key, reason=reason, message=message))
-        case UnloadFailed(_, key, message):
-            log.warning(line("unload failed", model=key, message=message))
-        case Loaded(_, key) | Unloaded(_, key):
-            log.info(line(type(event).__name__.lower(), model=key))
-        case GatewayRefused(generation, reason, message):
-            log.warning(line("offer refused", generation=generation, reason=reason, message=message))
-        case _:
-            pass

@@ -1,6 +1,6 @@
 """Telling how the node stands: to the control plane, and to a file for whoever asks on the node itself.
 
-Decides when: at once when the standing changes, some seconds after shares moved, else every status interval with
+Decides when: at once when the standing changes, some seconds after figures moved, else every status interval with
 jitter. A report that is lost is not repeated as such: the next one holds everything.
 """
 
@@ -17,7 +17,7 @@ import msgspec
 
 from nearcast.agent.backoff import Backoff
 from nearcast.agent.log import NAME, line
-from nearcast.agent.status import urgent
+from nearcast.agent.status import has_moved, urgent
 from nearcast.agent.uplink import Uplink
 from nearcast.durable import write_whole
 from nearcast.errors import NearcastError, Unavailable
@@ -25,8 +25,8 @@ from nearcast.resources.status import ConditionReport, NodeStatus
 
 DEBOUNCE_S: Final = 0.05
 """Changes come in bursts; a burst is one report."""
-SHARES_S: Final = 5.0
-"""Between two reports whose only news is that shares moved."""
+MOVED_S: Final = 5.0
+"""Between two reports whose only news is that shares or round trips moved."""
 FILE_S: Final = 2.0
 UPLINK: Final = "Uplink"
 
@@ -90,8 +90,7 @@ class Reporter:
         self._troubles = troubles
         self._clock = clock
         self._retry = Backoff(base_s=min(0.5, status_s), factor=2.0, cap_s=status_s)
-        self._sent: tuple[Any, ...] | None = None
-        self._sent_routes: object = None
+        self._sent: NodeStatus | None = None
         self._sent_s = 0.0
         self._due_s = 0.0
         self._retry_s = 0.0
@@ -132,8 +131,9 @@ class Reporter:
         now_s = self._clock()
         if self._uplink is None or now_s < self._retry_s:
             return False
-        moved = status.routes != self._sent_routes and now_s - self._sent_s >= min(SHARES_S, self._status_s)
-        return moved or urgent(status) != self._sent or now_s >= self._due_s
+        if self._sent is None or urgent(status) != urgent(self._sent) or now_s >= self._due_s:
+            return True
+        return now_s - self._sent_s >= min(MOVED_S, self._status_s) and has_moved(self._sent, status)
 
     async def _send(self, status: NodeStatus) -> None:
         assert self._uplink is not None  # noqa: S101 - _is_due says so
@@ -145,7 +145,7 @@ class Reporter:
             self._troubles.set(UPLINK, error)
             return
         self._failures = 0
-        self._sent, self._sent_routes, self._sent_s = urgent(status), status.routes, self._clock()
+        self._sent, self._sent_s = status, self._clock()
         self._due_s = self._sent_s + self._status_s * random.uniform(0.8, 1.2)  # noqa: S311 - jitter, not a secret
         self._troubles.clear(UPLINK)
         if newest > status.plan_version:

@@ -152,11 +152,12 @@ class Router:
         await asyncio.to_thread(self._gateway.install_identity, self._identity)
         await self._settle()
         while True:
+            self._woken.clear()  # before the round: what comes during it is for the next one
             if self._offer is not None:
                 await self._keep(*self._offer)
-            self._woken.clear()
+            pause_s = min(TICK_S, max(0.0, self._start_at_s - self._clock()) or TICK_S)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._woken.wait(), TICK_S)
+                await asyncio.wait_for(self._woken.wait(), pause_s)
 
     async def stop(self, drain_s: float) -> None:
         """Let requests finish, then end Envoy."""
@@ -200,8 +201,6 @@ class Router:
         """Start or adopt Envoy, not more often than its failures allow."""
         if self._clock() < self._start_at_s:
             return
-        if self._started_s and self._clock() - self._started_s > STABLE_S:
-            self._failures = 0
         try:
             how = await asyncio.to_thread(self._gateway.start_or_adopt, files)
         except NearcastError as error:
@@ -254,8 +253,12 @@ class Router:
     async def _until_lost(self, pid: int) -> None:
         await gone(pid)
         self.restarts += 1
+        if self._clock() - self._started_s > STABLE_S:
+            self._failures = 0
+        # The first restart waits for nothing: clients are knocking.
+        delay_s = PROCESS.delay_s(self._failures, f"{self._node}/gateway") if self._failures else 0.0
         self._failures += 1
-        self._start_at_s = self._clock() + PROCESS.delay_s(self._failures, f"{self._node}/gateway")
+        self._start_at_s = self._clock() + delay_s
         self.in_force = None
         log.error(line("gateway lost", pid=pid))
         self._post(GatewayLost())

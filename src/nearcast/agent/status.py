@@ -7,7 +7,7 @@ Versions that only drain are told as ``draining``; the last good version of a mo
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from nearcast.agent.estimate import Estimate
 from nearcast.agent.reconcile import is_active, wanted
@@ -21,7 +21,12 @@ from nearcast.resources.status import (
     ModelState,
     ModelStatus,
     NodeStatus,
+    PeerObservation,
 )
+
+MOVED_RATIO: Final = 1.25
+MOVED_S: Final = 0.002
+"""Round trips that differ by less are the same for whoever reads them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +93,24 @@ def urgent(status: NodeStatus) -> tuple[Any, ...]:
         tuple((item.site, item.reachable) for item in status.peers),
         tuple((item.type, item.status, item.reason) for item in status.conditions),
     )
+
+
+def has_moved(before: NodeStatus | None, after: NodeStatus) -> bool:
+    """Whether figures differ so much that somebody who looks at routes would see other costs or shares."""
+    if before is None or before.routes != after.routes or _loaded(before.load) != _loaded(after.load):
+        return True
+    known = {item.site: item for item in before.peers}
+    return any(item.site not in known or _peer_moved(known[item.site], item) for item in after.peers)
+
+
+def _peer_moved(before: PeerObservation, after: PeerObservation) -> bool:
+    low, high = sorted((before.round_trip_s, after.round_trip_s))
+    return high > low * MOVED_RATIO + MOVED_S or _loaded(before.load) != _loaded(after.load)
+
+
+def _loaded(load: LoadReport | None) -> set[str]:
+    """The models that a load report is about."""
+    return set() if load is None else {name.rpartition(".")[0] for name in load.named_metrics}
 
 
 def _gateway(state: State, vitals: Vitals) -> GatewayStatus:

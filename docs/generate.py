@@ -212,7 +212,7 @@ def http_page() -> str:
         for method, operation in operations.items():
             answers = ", ".join(sorted(operation["responses"]))
             text = f"{operation.get('summary', '').rstrip('.')}. {operation.get('description', '')}"
-            row = (f"`{method.upper()} {path}`", text.split("\n\n")[0], answers)
+            row = (f"`{method.upper()} {path}`", text.split("\n\n", maxsplit=1)[0], answers)
             by_tag.setdefault(operation.get("tags", ["control"])[0], []).append(row)
     for tag, rows in by_tag.items():
         page += [f"## {tag}\n", table(("Call", "What it does", "Answers"), rows)]

@@ -6,9 +6,11 @@ is configured with (`gateway.apply`). Envoy outlives its agent: nothing here tie
 
 import importlib.metadata
 import os
+import resource
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,6 +137,7 @@ class EnvoyProcess:
             )
         finally:
             os.close(log)
+        _allow_open_files(child.pid)
         record = Record(pid=child.pid, started=started_at(child.pid) or "", how=self._launch.how(bootstrap))
         write_whole(self._launch.record, msgspec.json.encode(record), mode=0o600)
         self._child, self._record = child, record
@@ -188,6 +191,13 @@ class EnvoyProcess:
             with path.with_name(f"{path.name}.1").open("wb") as kept:
                 shutil.copyfileobj(log, kept)
             log.truncate(0)
+
+
+def _allow_open_files(pid: int) -> None:
+    """Let ``pid`` open as many files as the system allows it; the usual first bound is 1,024 connections."""
+    if sys.platform == "linux":
+        _, most = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (most, most))
 
 
 def drain(admin: Admin, process: EnvoyProcess, timeout_s: float) -> None:

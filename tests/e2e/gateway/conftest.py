@@ -260,6 +260,14 @@ class PipeConnection(http.client.HTTPConnection):
         self.sock.connect(str(self._path))
 
 
+def until(happens: Callable[[], bool], what: str) -> None:
+    """Wait for something that comes by itself; its absence after 20 s is a failure."""
+    deadline = time.monotonic() + 20
+    while not happens():
+        assert time.monotonic() < deadline, f"waited in vain: {what}"
+        time.sleep(0.01)
+
+
 # --- sites -----------------------------------------------------------------------------------------------------------
 
 
@@ -373,10 +381,8 @@ class Site:
 
     def wait_healthy(self) -> None:
         """Until no host is ejected."""
-        deadline = time.monotonic() + 15
-        while any(value != "0" for value in self.gateway.stats(r"outlier_detection\.ejections_active$").values()):
-            assert time.monotonic() < deadline, "a host stays ejected"
-            time.sleep(0.05)
+        active = r"outlier_detection\.ejections_active$"
+        until(lambda: set(self.gateway.stats(active).values()) <= {"0"}, "no host is ejected")
 
 
 class Fleet:
@@ -391,6 +397,7 @@ class Fleet:
         self.sites: list[Site] = []
         self.ask = ask
         self.exchange = exchange
+        self.until = until
 
     def site(self, name: str, node: str = "n1") -> Site:
         site = Site(name, self.root / f"{name}{len(self.sites)}", self.authority.identity(name, node), self.loop)

@@ -142,8 +142,7 @@ def test_a_killed_envoy_is_noticed_and_started_anew(own_fleet, site):
     site.run(inputs)
     first = site.gateway.pid()
     os.kill(first, signal.SIGKILL)
-    while site.gateway.is_alive():
-        pass
+    own_fleet.until(lambda: not site.gateway.is_alive(), "the death is noticed")
     assert site.gateway.accepted() == ""
     assert site.run(inputs) == "started"
     assert site.gateway.pid() != first
@@ -160,6 +159,15 @@ def test_a_bootstrap_that_changed_replaces_the_process(own_fleet, site):
     assert site.gateway.start_or_adopt(renamed) == "started"
     assert site.gateway.pid() != first
     assert serves(own_fleet, site)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of another process can be set and read on Linux only")
+def test_envoy_may_open_as_many_files_as_the_system_allows(site):
+    import resource
+
+    site.run(site.inputs({"m1": [(100, "fra")]}))
+    soft, hard = resource.prlimit(site.gateway.pid(), resource.RLIMIT_NOFILE)
+    assert soft == hard
 
 
 def test_secrets_and_pipes_are_for_the_owner_alone(site):
@@ -215,15 +223,17 @@ def test_a_version_switch_under_load_fails_no_request(own_fleet, site):
             files = render(site.inputs({"m1": [(100, "fra")]}, active={"m1": version}))
             site.gateway.apply(files)
             seen = load.count
-            while load.count < seen + 100:
-                threading.Event().wait(0.01)
+            own_fleet.until(lambda seen=seen: load.count > seen + 100, "requests go on")
             # The old engine goes: no plan names it any more.
             del site.engines["m1", str(int(version) - 1)]
             files = render(site.inputs({"m1": [(100, "fra")]}))
             site.gateway.apply(files)
             site.gateway.retire(files)
             previous.stop()
-            assert f"cluster.engine_m1@{int(version) - 1}." not in str(site.gateway.stats("membership_total"))
+            gone = f"cluster.engine_m1@{int(version) - 1}.membership_total"
+            own_fleet.until(
+                lambda gone=gone: gone not in site.gateway.stats("membership_total"), "the old cluster goes"
+            )
     assert load.trouble == []
     assert load.versions[0] == "m1@1"
     assert load.versions[-1] == "m1@3"
@@ -264,8 +274,7 @@ def test_draining_lets_a_request_finish(own_fleet, site):
     answers = []
     asking = threading.Thread(target=lambda: answers.append(own_fleet.ask(site.public, "/v2/models/m1/infer", {})))
     asking.start()
-    while not engine.seen:
-        threading.Event().wait(0.005)
+    own_fleet.until(lambda: bool(engine.seen), "the request arrives")
     site.gateway.drain_and_stop(timeout_s=10)
     asking.join(10)
     assert [(answer.status, answer.body) for answer in answers] == [(200, b"chunk" * 4)]

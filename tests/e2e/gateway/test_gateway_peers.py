@@ -3,6 +3,7 @@
 import concurrent.futures
 import http.client
 import json
+import socket
 import ssl
 import time
 
@@ -266,6 +267,36 @@ def test_a_stream_begins_late_and_then_comes_chunk_by_chunk(sites, modes):
     engine.mode = "ok"
     assert chunks == [b"chunk"] * 4
     assert late >= FELT_S
+
+
+def test_emulated_distance_can_change_while_running(fleet, sites):
+    iad = sites["iad"]
+    iad.gateway.apply(render(iad.inputs({"m1": [(100, "iad")]}, callers=("fra", "sin"), emulated={"fra": 2 * DELAY_S})))
+    sites["fra"].gateway.apply(render(sites["fra"].inputs({"m1": [(100, "iad")]}, peers=(iad,))))
+    answer, took = timed(lambda: infer(fleet, sites))
+    assert (answer.status, answer.headers["x-nearcast-site"]) == (200, "iad")
+    assert took >= 2 * FELT_S
+
+
+def test_a_new_identity_is_taken_up_without_a_restart(fleet, sites):
+    iad = sites["iad"]
+    pid = iad.gateway.pid()
+    renewed = fleet.authority.identity("iad")
+    assert iad.gateway.install_identity(renewed) is True
+    expected = ssl.PEM_cert_to_DER_cert(renewed.certificate_pem)
+    fleet.until(lambda: shown_certificate(iad) == expected, "the new certificate is shown")
+    assert iad.gateway.pid() == pid
+    assert sites["fra"].probe("/-/peers/iad/load").status == 200
+
+
+def shown_certificate(site):
+    """What the peer listener shows to whoever connects; it shows it before it asks who that is."""
+    with socket.create_connection(("127.0.0.1", site.peer_port), timeout=10) as plain:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        with context.wrap_socket(plain) as connection:
+            return connection.getpeercert(binary_form=True)
 
 
 def test_shares_are_roughly_kept(fleet, sites):

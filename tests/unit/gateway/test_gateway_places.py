@@ -2,6 +2,8 @@
 
 import dataclasses
 
+import msgspec
+
 from nearcast.gateway.render import GatewayInputs, Listen, LocalModel, render
 from nearcast.gateway.render.places import NotReady, Refused, Routed, decisions, order_cluster
 from nearcast.planning.routes import ModelRoute, RefusedPlace, RouteTable
@@ -89,3 +91,21 @@ def test_listeners_and_bootstrap_do_not_follow_models_peers_or_shares():
     assert first.listeners.version == second.listeners.version
     assert first.bootstrap == second.bootstrap
     assert first.clusters.version != second.clusters.version
+
+
+def test_another_emulated_site_changes_routes_and_no_listener():
+    given = inputs((100, "fra"))
+
+    def emulating(*sites: str):
+        plan = msgspec.structs.replace(given.plan, emulated_round_trip_s=dict.fromkeys(sites, 0.1))
+        return render(dataclasses.replace(given, plan=plan))
+
+    one, two = emulating("iad"), emulating("iad", "sin")
+    assert one.listeners.version == two.listeners.version
+    assert one.routes["peer"].version != two.routes["peer"].version
+    assert emulating().listeners.version != one.listeners.version
+    nine = emulating(*(f"s{n}" for n in range(9)))
+    slots = [name for name in str(nine.listeners.resources).split("'") if name.startswith("delay:")]
+    used = nine.routes["peer"].resources[0]["typed_per_filter_config"]
+    assert set(used) <= set(slots)
+    assert len(used) == 9

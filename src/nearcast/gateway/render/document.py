@@ -4,13 +4,14 @@ Envoy's ``--mode validate`` does not read dynamic files, so :meth:`GatewayFiles.
 one static bootstrap. The files that Envoy reads and what is validated are made from the same values.
 """
 
+import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
 import msgspec
 
-from nearcast.resources.revision import canonical_json, revision_of
+from nearcast.resources.revision import canonical_json, digest_of, revision_of
 
 Json: TypeAlias = "dict[str, Json] | list[Json] | str | int | float | bool | None"
 Message: TypeAlias = dict[str, Json]
@@ -28,6 +29,9 @@ IDENTITY_FILE: Final = "sds_identity.json"
 AUTHORITY_FILE: Final = "sds_authority.json"
 ROUTE_NAMES: Final = ("public", "peer", "probe")
 
+_WEIGHT: Final = re.compile(rb'"weight":\d+')
+"""Inside of strings quotes are escaped, so nothing but the field matches."""
+
 
 def routes_file(name: str) -> str:
     """File of the route configuration ``name``."""
@@ -41,20 +45,26 @@ class _Response(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One xDS file: resources of one type, in order."""
+    """One xDS file: resources of one type, in order.
+
+    Attributes:
+        version: content hash of the resources, made once: the ``version_info`` by which acceptance is recognised.
+    """
 
     type_url: str
     resources: tuple[Message, ...]
+    version: str = field(init=False, compare=False)
 
-    @property
-    def version(self) -> str:
-        """Content hash of the resources: the ``version_info`` by which Envoy's acceptance is recognised."""
-        return revision_of([self.type_url, self.resources])
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "version", revision_of([self.type_url, self.resources]))
 
     def encode(self) -> bytes:
         """The bytes of the file: a DiscoveryResponse as JSON."""
-        resources = [{"@type": self.type_url, **resource} for resource in self.resources]
-        return canonical_json({"resources": resources, "version_info": self.version})
+        return b'{"resources":%b,"version_info":%b}' % (self.encode_unversioned(), canonical_json(self.version))
+
+    def encode_unversioned(self) -> bytes:
+        """The resources alone, as JSON."""
+        return canonical_json([{"@type": self.type_url, **resource} for resource in self.resources])
 
     @classmethod
     def decode(cls, data: bytes) -> "Document | None":
@@ -101,8 +111,9 @@ class GatewayFiles:
     @property
     def shape(self) -> str:
         """Content hash of everything but the weights of shares: equal shapes are equally valid to Envoy."""
-        flat = self.flattened()
-        return revision_of(_without_weights(flat))
+        documents = (self.clusters, self.listeners, *(self.routes[name] for name in sorted(self.routes)))
+        parts = [canonical_json(self.bootstrap), *(document.encode_unversioned() for document in documents)]
+        return digest_of(b"\n".join(_WEIGHT.sub(b'"weight":0', part) for part in parts))
 
     def flattened(self) -> Message:
         """One static bootstrap with the same resources, for ``envoy --mode validate``."""
@@ -126,11 +137,3 @@ class GatewayFiles:
         if isinstance(rds, dict):
             (plain["route_config"],) = self.routes[str(rds["route_config_name"])].resources
         return plain
-
-
-def _without_weights(value: Json) -> Json:
-    if isinstance(value, list):
-        return [_without_weights(item) for item in value]
-    if isinstance(value, dict):
-        return {key: _without_weights(item) for key, item in value.items() if key != "weight"}
-    return value

@@ -1,10 +1,9 @@
 """Listeners: public (clients), peer (other sites, mutual TLS), probe (the agent, a pipe). They hardly ever change.
 
-What follows from the plan lies in routes. Only the emulated round trips, which exist in fleets on one machine alone,
-and the addresses are rendered into listeners.
+What follows from the plan lies in routes: a listener that changes drains its connections, and requests that come in
+that moment may be lost. Only the addresses, and room for emulated round trips, are rendered into listeners.
 """
 
-import re
 from typing import Final
 
 from nearcast.gateway.render import answers
@@ -13,10 +12,9 @@ from nearcast.gateway.render.document import LISTENER_TYPE, TYPE_URL, Document, 
 from nearcast.gateway.render.identity import authority_reference, identity_reference
 from nearcast.gateway.render.inputs import GatewayInputs
 from nearcast.gateway.render.lua import MODEL_OF_REQUEST
-from nearcast.gateway.render.peer import nobody
+from nearcast.gateway.render.peer import delay_slots, nobody
 from nearcast.gateway.render.public import MAX_BODY_BYTES, MODEL_STATE, model_headers_removed
 from nearcast.resources import wire
-from nearcast.resources.plan import site_id_prefix
 
 _HCM: Final = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 _FILTERS: Final = f"{TYPE_URL}envoy.extensions.filters.http"
@@ -47,7 +45,7 @@ def _public(inputs: GatewayInputs) -> Message:
 
 
 def _peer(inputs: GatewayInputs) -> Message:
-    filters: list[Json] = [*_emulated_round_trips(inputs), nobody(), _router()]
+    filters: list[Json] = [*delay_slots(inputs.plan), nobody(), _router()]
     manager: Message = {
         **_manager(inputs, "peer", filters),
         # Envoy itself writes who calls into x-forwarded-client-cert, and removes what the caller wrote there.
@@ -135,30 +133,6 @@ def _model_state() -> Message:
         "on_request_headers": [entry],
     }
     return {"name": "envoy.filters.http.set_filter_state", "typed_config": config}
-
-
-def _emulated_round_trips(inputs: GatewayInputs) -> list[Message]:
-    """One delay per caller, recognised by its certificate, for every request that it sends, probes too."""
-    plan = inputs.plan
-    delays = {caller: seconds for caller, seconds in plan.emulated_round_trip_s.items() if seconds > 0}
-    return [
-        {
-            "name": f"delay:{caller}",
-            "typed_config": {
-                "@type": f"{_FILTERS}.fault.v3.HTTPFault",
-                "headers": [
-                    {
-                        "name": "x-forwarded-client-cert",
-                        "string_match": {
-                            "safe_regex": {"regex": f".*;URI={re.escape(site_id_prefix(plan.fleet, caller))}[^;,/]+"}
-                        },
-                    }
-                ],
-                "delay": {"fixed_delay": f"{seconds:.6f}s", "percentage": {"numerator": 100}},
-            },
-        }
-        for caller, seconds in sorted(delays.items())
-    ]
 
 
 def _peer_tls(inputs: GatewayInputs) -> Message:

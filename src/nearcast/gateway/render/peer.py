@@ -5,6 +5,7 @@ decided per route (RBAC by the SPIFFE id in the client's certificate), so that a
 listener; the listener's own rule refuses everybody.
 """
 
+import re
 from collections.abc import Iterable
 from typing import Final
 
@@ -19,7 +20,10 @@ from nearcast.resources.plan import SiteFacts, SitePlan, site_id_prefix
 
 RBAC: Final = "envoy.filters.http.rbac"
 _RBAC_TYPE: Final = f"{TYPE_URL}envoy.extensions.filters.http.rbac.v3"
+_FAULT_TYPE: Final = f"{TYPE_URL}envoy.extensions.filters.http.fault.v3.HTTPFault"
 _PROBE_TIMEOUT: Final = "2s"
+_SLOTS: Final = 8
+"""Delays are made room for by so many."""
 
 
 def peer_routes(inputs: GatewayInputs) -> Document:
@@ -44,6 +48,7 @@ def peer_routes(inputs: GatewayInputs) -> Document:
         "name": "peer",
         "virtual_hosts": [{"name": "peer", "domains": ["*"], "matcher": by_model(source, named, unnamed)}],
         "response_headers_to_add": [answers.header(VIA, plan.site.name)],
+        "typed_per_filter_config": _delays(plan),
     }
     return Document(ROUTES_TYPE, (configuration,))
 
@@ -111,6 +116,36 @@ def _permitted(plan: SitePlan, callers: Iterable[SiteFacts], route: Message) -> 
 
 def _authenticated(name: Message) -> Message:
     return {"authenticated": {"principal_name": name}}
+
+
+def delay_slots(plan: SitePlan) -> list[Message]:
+    """Filters of the peer listener that delay nothing by themselves: the routes say whom and how long.
+
+    There are none where nothing is emulated, else some more than needed, so that one more site changes no listener.
+    """
+    needed = len(plan.emulated_round_trip_s)
+    slots = -(-needed // _SLOTS) * _SLOTS
+    return [{"name": f"delay:{slot}", "typed_config": {"@type": _FAULT_TYPE}} for slot in range(slots)]
+
+
+def _delays(plan: SitePlan) -> Message:
+    """The emulated round trip of each caller, recognised by its certificate, for every request of it, probes too."""
+    return {
+        f"delay:{slot}": {
+            "@type": _FAULT_TYPE,
+            "headers": [
+                {"name": "x-forwarded-client-cert", "string_match": {"safe_regex": {"regex": _nodes_of(plan, site)}}}
+            ],
+            "delay": {"fixed_delay": f"{seconds:.6f}s", "percentage": {"numerator": 100}},
+        }
+        for slot, (site, seconds) in enumerate(sorted(plan.emulated_round_trip_s.items()))
+        if seconds > 0
+    }
+
+
+def _nodes_of(plan: SitePlan, site: str) -> str:
+    """What Envoy writes about a client's certificate when it is one of ``site``."""
+    return f".*;URI={re.escape(site_id_prefix(plan.fleet, site))}[^;,/]+"
 
 
 def nobody() -> Message:

@@ -3,7 +3,7 @@
 from typing import Final
 
 from nearcast.gateway.render.clusters import clusters
-from nearcast.gateway.render.document import CLUSTERS_FILE, LISTENERS_FILE, GatewayFiles, Message
+from nearcast.gateway.render.document import CLUSTERS_FILE, LISTENERS_FILE, TYPE_URL, GatewayFiles, Message
 from nearcast.gateway.render.inputs import GatewayInputs
 from nearcast.gateway.render.listeners import listeners
 from nearcast.gateway.render.peer import peer_routes, probe_routes
@@ -12,6 +12,13 @@ from nearcast.gateway.render.public import public_routes
 from nearcast.resources import wire
 
 ADMIN_MODE: Final = 0o600
+MAX_CONNECTIONS: Final = 16_384
+"""Connections of clients and peers together; more are closed at once, instead of taking the node's files away."""
+
+_LIMIT: Final = "envoy.resource_monitors.global_downstream_max_connections"
+_LIMIT_TYPE: Final = (
+    f"{TYPE_URL}envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig"
+)
 
 
 def render(inputs: GatewayInputs) -> GatewayFiles:
@@ -38,7 +45,9 @@ def render(inputs: GatewayInputs) -> GatewayFiles:
 
 def _bootstrap(inputs: GatewayInputs) -> Message:
     """What an Envoy is started with: its name, its admin pipe (mode 0600), and where its files are."""
+    limit: Message = {"@type": _LIMIT_TYPE, "max_active_downstream_connections": MAX_CONNECTIONS}
     return {
+        "overload_manager": {"resource_monitors": [{"name": _LIMIT, "typed_config": limit}]},
         "node": {"id": inputs.node, "cluster": inputs.plan.site.name},
         "admin": {"address": {"pipe": {"path": f"{inputs.run_dir}/{wire.ENVOY_ADMIN}", "mode": ADMIN_MODE}}},
         "dynamic_resources": {

@@ -63,12 +63,20 @@ class ControlUplink:
         url: of the control plane.
         authority_pem: the only authority believed; None only to ask for trust before there is any.
         credential: of this node, or None before it has joined.
+        transport: carries the exchanges; a TLS connection by default.
 
     Raises:
         InvalidInput: no such URL, or a credential that would travel in the clear.
     """
 
-    def __init__(self, url: str, *, authority_pem: str | None, credential: str | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        authority_pem: str | None,
+        credential: str | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
         parts = urlsplit(url)
         here = parts.hostname in {"localhost", "127.0.0.1", "::1"}
         if parts.scheme != "https" or not parts.hostname:
@@ -76,6 +84,7 @@ class ControlUplink:
         self._url = url.rstrip("/")
         self._client = httpx.AsyncClient(
             verify=_context(authority_pem),
+            transport=transport,
             timeout=TIMEOUT_S,
             headers={"authorization": f"Bearer {credential}"} if credential else {},
             limits=httpx.Limits(max_connections=4, max_keepalive_connections=1, keepalive_expiry=90.0),

@@ -1,0 +1,169 @@
+"""What a node says about itself, and which changes are told at once."""
+
+import msgspec
+
+from nearcast.agent.estimate import Estimate
+from nearcast.agent.reconcile import step
+from nearcast.agent.states import (
+    Blame,
+    EngineLost,
+    EngineUp,
+    Event,
+    Fetched,
+    FetchFailed,
+    FetchProgressed,
+    GatewayAccepted,
+    GatewayRefused,
+    GatewayUp,
+    Key,
+    Loaded,
+    LoadFailed,
+    PlanReceived,
+    PlanRefused,
+    State,
+)
+from nearcast.agent.status import Vitals, has_moved, node_status, urgent
+from nearcast.planning.routes import ModelRoute, RouteTable
+from nearcast.resources.load import LoadReport
+from nearcast.resources.plan import PlannedModel, SiteFacts, SitePlan
+from nearcast.resources.status import NodeStatus, Share
+
+M1, M2 = Key("m", "1"), Key("m", "2")
+
+
+def plan_of(version: int, *keys: Key) -> SitePlan:
+    models = tuple(PlannedModel(model=m, version=v, release=f"r-{m}-{v}", deployment=m) for m, v in keys)
+    site = SiteFacts(name="here", tier="edge", country="DE")
+    return SitePlan(fleet="f", site=site, version=version, revision=f"rev{version}", models=models)
+
+
+def vitals(**changes: object) -> Vitals:
+    base = {
+        "url": "http://here",
+        "peer_address": "here:1",
+        "accepted": "",
+        "routes": RouteTable(),
+        "load": None,
+        "estimates": {},
+        "engine_restarts": 0,
+        "troubles": (),
+        "now_s": 10.0,
+    }
+    return Vitals(**{**base, **changes})  # type: ignore[arg-type]
+
+
+def status_of(*events: Event, seen: Vitals | None = None) -> NodeStatus:
+    state = State(who="n")
+    for event in events:
+        if isinstance(event, GatewayAccepted):
+            assert state.offered is not None
+            event = GatewayAccepted(state.generation, state.offered)  # noqa: PLW2901 - whatever is offered
+        state, _ = step(state, event, 1.0)
+    return node_status("here", "n", "test", "then", state, seen or vitals())
+
+
+ACCEPTED = GatewayAccepted(0, None)  # type: ignore[arg-type]
+UP = (PlanReceived(plan_of(3, M1)), EngineUp(1, {}), GatewayUp())
+
+
+def standings(status: NodeStatus) -> dict[str, str]:
+    return {f"{item.model}@{item.version}": item.state for item in status.models}
+
+
+def test_before_the_first_plan() -> None:
+    status = status_of()
+    assert (status.plan_version, status.routed_version, status.models) == (0, -1, ())
+    assert not status.gateway.ready
+    assert status.gateway.message == "no plan yet"
+    assert not status.engine.ready
+
+
+def test_a_model_is_ready_only_when_requests_reach_it() -> None:
+    fetched, loaded = Fetched(M1, "r-m-1", 5), Loaded(1, M1)
+    assert standings(status_of(*UP)) == {"m@1": "fetching"}
+    assert standings(status_of(*UP, fetched)) == {"m@1": "loading"}
+    assert standings(status_of(*UP, fetched, loaded)) == {"m@1": "loading"}
+    ready = status_of(*UP, fetched, loaded, ACCEPTED)
+    assert standings(ready) == {"m@1": "ready"}
+    assert ready.gateway.ready
+    assert (ready.plan_version, ready.routed_version) == (3, 3)
+
+
+def test_the_gateway_is_ready_only_with_a_confirmed_table() -> None:
+    assert not status_of(*UP).gateway.ready
+    assert status_of(*UP, ACCEPTED).gateway.ready
+
+
+def test_progress_is_told() -> None:
+    (model,) = status_of(*UP, FetchProgressed(M1, 3, 9)).models
+    assert (model.done_bytes, model.total_bytes) == (3, 9)
+
+
+def test_a_failed_version_says_why_beside_the_one_that_serves() -> None:
+    status = status_of(
+        *UP,
+        Fetched(M1, "r-m-1", 5),
+        Loaded(1, M1),
+        ACCEPTED,
+        PlanReceived(plan_of(4, M2)),
+        FetchFailed(M2, "r-m-2", Blame.REFUSED, "DigestMismatch", "bytes differ"),
+        ACCEPTED,
+    )
+    assert standings(status) == {"m@1": "ready", "m@2": "failed"}
+    assert [(item.reason, item.message) for item in status.models] == [("", ""), ("DigestMismatch", "bytes differ")]
+
+
+def test_an_old_version_is_told_as_draining() -> None:
+    status = status_of(
+        *UP,
+        Fetched(M1, "r-m-1", 5),
+        Loaded(1, M1),
+        ACCEPTED,
+        PlanReceived(plan_of(4, M2)),
+        Fetched(M2, "r-m-2", 5),
+        Loaded(1, M2),
+        ACCEPTED,
+    )
+    assert standings(status) == {"m@1": "draining", "m@2": "ready"}
+
+
+def test_troubles_of_plan_and_gateway_are_conditions() -> None:
+    status = status_of(
+        *UP, PlanRefused(Blame.REFUSED, "UntrustedPlan", "signature"), GatewayRefused(2, "Rejected", "no such field")
+    )
+    assert {(item.type, item.status, item.reason) for item in status.conditions} == {
+        ("PlanTrusted", False, "UntrustedPlan"),
+        ("GatewayConfigured", False, "Rejected"),
+    }
+    assert status.gateway.message == "no such field"
+
+
+def test_an_engine_that_is_down_is_told() -> None:
+    status = status_of(*UP, EngineLost(), LoadFailed(1, M1, Blame.REFUSED, "EngineRefused", "late"))
+    assert not status.engine.ready
+
+
+def test_figures_are_no_news_and_standings_are() -> None:
+    near = {"peer": Estimate(measured_at_s=9.0, round_trip_s=0.1)}
+    gone = {"peer": Estimate(measured_at_s=9.0, round_trip_s=0.1, failures=5)}
+    one = status_of(*UP, seen=vitals(estimates=near))
+    other = status_of(
+        *UP, seen=vitals(estimates={"peer": Estimate(measured_at_s=2.0, round_trip_s=0.101)}, load=LoadReport())
+    )
+    assert urgent(one) == urgent(other)
+    assert not has_moved(one, msgspec.structs.replace(other, load=None))
+    assert urgent(one) != urgent(status_of(*UP, seen=vitals(estimates=gone)))
+
+
+def test_what_has_moved() -> None:
+    shares = ModelRoute("routed", (Share(percent=100, order=("here",)),))
+    assert has_moved(None, status_of())
+    assert has_moved(status_of(), status_of(seen=vitals(routes=RouteTable(models={"m": shares}))))
+    near = vitals(estimates={"peer": Estimate(measured_at_s=9.0, round_trip_s=0.1)})
+    far = vitals(estimates={"peer": Estimate(measured_at_s=9.0, round_trip_s=0.14)})
+    assert has_moved(status_of(seen=near), status_of(seen=far))
+    serving = LoadReport(named_metrics={"m.service_s": 0.1})
+    with_model = vitals(estimates={"peer": Estimate(measured_at_s=9.0, round_trip_s=0.1, load=serving)})
+    assert has_moved(status_of(seen=near), status_of(seen=with_model))
+    assert not has_moved(status_of(seen=near), status_of(seen=near))
+    assert not has_moved(status_of(seen=vitals(load=LoadReport())), status_of())

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -118,6 +119,11 @@ def test_ports_survive_a_restart_and_down_leaves_nothing(fleet: LocalFleet) -> N
     assert "none of its processes is left" in done.stderr
     assert all(fleet.pids(site) == {} for site in SITES)
     assert fleet.run("status", check=False).returncode == 6
+    port = int(before["ashburn"].rpartition(":")[2])
+    with socket.create_server(("127.0.0.1", port)):
+        refused = fleet.run("up", "--detach", check=False)
+    assert refused.returncode == 5
+    assert f"{port} (gateway of ashburn)" in refused.stderr
     fleet.run("up", "--detach")
     assert gateways(fleet) == before
     fleet.run("wait", "deployment/adder", "--for", "ready", "--timeout", "60s")

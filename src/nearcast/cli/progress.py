@@ -32,6 +32,7 @@ class Ticker:
         """What is missing now."""
         text = " ".join(text.split())[:LONGEST]
         if self._line is not None:
+            text = text[: max(20, self._line.console.width - len(self._title) - 14)]  # one line, whatever it says
             self._line.update(f"{_escaped(self._title)}: {_escaped(text)} ({self._clock() - self._started_s:.0f} s)")
         elif text != self._said and self._clock() >= self._said_s + PAUSE_S:
             note(f"{self._title}: {text}")

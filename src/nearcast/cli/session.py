@@ -3,6 +3,7 @@
 Decides which of option, environment and default counts. It opens nothing.
 """
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,7 +66,7 @@ class Session:
 
     def command(self, *arguments: str, program: str = "nearcast") -> str:
         """A command line for people that means the same fleet as this run."""
-        where = () if self.is_default_dir else ("--data-dir", str(self.data_dir))
+        where = () if self.is_default_dir else ("--data-dir", shlex.quote(str(self.data_dir)))
         return " ".join([program, *arguments, *where])
 
 

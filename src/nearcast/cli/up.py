@@ -19,7 +19,8 @@ from typing import Annotated, Final
 import typer
 
 from nearcast.cli.apply import read_manifests
-from nearcast.cli.down import end_fleet
+from nearcast.cli.children import CONTROL
+from nearcast.cli.down import end_fleet, standing
 from nearcast.cli.fleet import FleetFile, LocalPaths, LocalSite, free_ports, is_free
 from nearcast.cli.lock import exclusively
 from nearcast.cli.options import application, command
@@ -130,24 +131,19 @@ def refuse_taken_ports(paths: LocalPaths, fleet: FleetFile) -> None:
     """Refuse to start where somebody else listens on a port of the fleet.
 
     Raises:
-        Conflict: naming the ports. Ports of children that a dead supervisor left are no obstacle.
+        Conflict: naming the ports. Those of processes that a dead supervisor left are no obstacle: they are taken over.
     """
-    processes = paths.read_processes()
-    if processes and any(is_alive(child) for child in processes.children.values()):
-        return
-    ports = {"control plane": fleet.control_port}
-    ports |= {f"gateway of {name}": site.public_port for name, site in fleet.sites.items() if not _kept(paths, name)}
+    left = standing(paths)
+    ports = {} if CONTROL in left else {"control plane": fleet.control_port}
+    ports |= {
+        f"gateway of {name}": site.public_port for name, site in fleet.sites.items() if f"gateway:{name}" not in left
+    }
     taken = [f"{port} ({what})" for what, port in ports.items() if not is_free(port, fleet.host)]
     if taken:
         raise Conflict(
             f"other programs listen on ports of the fleet in {paths.data_dir}: {', '.join(taken)}",
             hint=f"stop them, or change the ports in {paths.fleet} while the fleet is down",
         )
-
-
-def _kept(paths: LocalPaths, site: str) -> bool:
-    """Whether the gateway of ``site`` may have outlived its agent: the next agent adopts it, port and all."""
-    return (paths.site(site) / "run.json").exists()
 
 
 def start_supervisor(paths: LocalPaths, *, tied: bool) -> "subprocess.Popen[bytes]":

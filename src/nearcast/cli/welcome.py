@@ -14,7 +14,7 @@ from rich.text import Text
 
 from nearcast.cli.fleet import FleetFile
 from nearcast.cli.screen import show_lines, show_table
-from nearcast.cli.session import DATA_DIR_VARIABLE, Session
+from nearcast.cli.session import Given, Session, session_of
 
 LINES: Final = (
     "{python} examples/01-file-types/model.py build/magika && {nearcast} model push magika --version 3.3 build/magika",
@@ -56,7 +56,8 @@ def nearcast_command(session: Session) -> str:
 
 def _was_chosen(session: Session) -> bool:
     """Whether the data directory stood on the command line, so that the next command needs to be told, too."""
-    return not session.is_default_dir and os.environ.get(DATA_DIR_VARIABLE) is None
+    in_environment = session_of(Given(), os.environ).data_dir
+    return session.data_dir != in_environment
 
 
 def _near(path: Path) -> str:

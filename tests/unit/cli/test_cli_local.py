@@ -170,7 +170,7 @@ def test_the_three_lines_name_this_fleet(tmp_path: Path, monkeypatch: pytest.Mon
     assert len(found) == 3
     assert all(f"--data-dir '{tmp_path}/with space'" in line for line in found if "nearcast" in line)
     assert "{" not in "".join(found)
-    monkeypatch.setenv("NEARCAST_DATA_DIR", "x")
+    monkeypatch.setenv("NEARCAST_DATA_DIR", str(tmp_path))
     assert "--data-dir" not in "".join(lines(Session(tmp_path), fleet_of("a")))
 
 

@@ -1,11 +1,11 @@
-"""The client of the control plane: typed calls over HTTPS, for the CLI, for scripts and for tests.
+"""How the control plane is called.
 
 It decides how a call is made: which authority is trusted, what is retried, and which error of the one tree an answer
 means. It does not decide what to ask for, nor what to show.
 
 Invariants:
     * With ``ca_pem`` only that authority is trusted: a certificate of anybody else ends the call, never a downgrade.
-    * A call is sent again only where a second one changes nothing (reads, uploads by digest, deletes), or where the
+    * A call is sent again only where a second one changes nothing (reads, uploads by digest), or where the
       first one certainly did not arrive. Pauses grow and carry jitter, so that many clients do not return in step.
     * Answers may hold more fields than this client knows: an older client reads a newer control plane.
 """
@@ -18,15 +18,27 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Literal, Self, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 import httpx
 import msgspec
 
 from nearcast import __version__
-from nearcast.errors import IntegrityError, InvalidInput, NearcastError, NotFound, Unavailable, error_from
+from nearcast.client.failures import Unreachable, certificate_problem, failure_in
+from nearcast.client.views import (
+    Applied,
+    Document,
+    Documents,
+    FleetStatus,
+    Releases,
+    ReleaseView,
+    Results,
+    Stored,
+    Targets,
+    Trust,
+)
+from nearcast.errors import IntegrityError, InvalidInput, NearcastError, NotFound, Unavailable
 from nearcast.planning.explain import Explanation
-from nearcast.resources.release import ReleaseManifest
 
 ATTEMPTS: Final = 4
 FIRST_PAUSE_S: Final = 0.2
@@ -36,111 +48,8 @@ RETRIED_STATUSES: Final = frozenset({429, 502, 503, 504})
 TARGETS_VERSION: Final = "x-nearcast-targets-version"
 REPEATABLE: Final = frozenset({"GET", "HEAD"})
 
-Document = dict[str, Any]
-Action = Literal["created", "updated", "unchanged"]
 Progress = Callable[[int], None]
 """Called with the bytes that were sent since the last call."""
-
-
-class Unreachable(Unavailable):
-    """Nobody answers at the control plane's address."""
-
-
-class Applied(msgspec.Struct, frozen=True, kw_only=True):
-    """What ``apply`` did, or would do, to one resource. ``diff`` is a unified diff of the manifests."""
-
-    kind: str
-    name: str
-    action: Action
-    diff: str = ""
-    revision: str = ""
-
-
-class ControlInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """The control plane itself."""
-
-    url: str
-    version: str = ""
-
-
-class ConditionView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """One condition, as manifests spell it."""
-
-    type: str
-    status: str
-    reason: str = ""
-    message: str = ""
-    last_transition_time: str = ""
-
-
-class SiteView(msgspec.Struct, frozen=True, kw_only=True):
-    """One site as the control plane sees it."""
-
-    name: str
-    country: str
-    tier: str = "edge"
-    gateway_url: str | None = None
-    ready: bool = False
-    nodes: tuple[Document, ...] = ()
-    models: tuple[Any, ...] = ()
-    conditions: tuple[ConditionView, ...] = ()
-
-
-class FleetStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """``GET /v1/status``."""
-
-    fleet: str
-    control: ControlInfo
-    sites: tuple[SiteView, ...] = ()
-
-
-class ReleaseView(msgspec.Struct, frozen=True, kw_only=True):
-    """One release, as the signed list names it. ``digest`` is that of the manifest."""
-
-    model: str
-    version: str
-    digest: str
-    size_bytes: int
-    created_at: str
-    task: str
-    manifest: ReleaseManifest
-
-
-class Trust(msgspec.Struct, frozen=True, kw_only=True):
-    """What a node pins: the authority and both trust roots (base64; None while there is none)."""
-
-    fleet: str
-    ca_pem: str
-    releases_root: str | None = None
-    plans_root: str | None = None
-
-
-class _Documents(msgspec.Struct, frozen=True):
-    items: list[Document]
-
-
-class _Releases(msgspec.Struct, frozen=True):
-    items: list[ReleaseView]
-
-
-class _Results(msgspec.Struct, frozen=True):
-    results: list[Applied]
-
-
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """A resource as it stands in the control plane, with the revision for ``If-Match``."""
-
-    document: Document
-    revision: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Targets:
-    """The signed list of all releases: the bytes, and the version that a change must name."""
-
-    data: bytes
-    version: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,7 +146,7 @@ class ControlClient:
 
     def resources(self, plural: str) -> list[Document]:
         """All resources of a kind, by name."""
-        items = _typed(self._call("GET", f"/v1/resources/{plural}"), _Documents).items
+        items = _typed(self._call("GET", f"/v1/resources/{plural}"), Documents).items
         return sorted(items, key=lambda item: str(item["metadata"]["name"]))
 
     def resource(self, plural: str, name: str) -> Stored:
@@ -261,12 +170,12 @@ class ControlClient:
 
     def revisions(self, plural: str, name: str) -> list[Document]:
         """What the resource has been, oldest first."""
-        return _typed(self._call("GET", f"/v1/resources/{plural}/{name}/revisions"), _Documents).items
+        return _typed(self._call("GET", f"/v1/resources/{plural}/{name}/revisions"), Documents).items
 
     def apply(self, manifests: Sequence[Document], *, dry_run: bool = False) -> list[Applied]:
         """Make the fleet hold ``manifests``: all of them, or none where one is refused."""
         body = {"manifests": list(manifests), "dry_run": dry_run}
-        return _typed(self._call("POST", "/v1/apply", json=body), _Results).results
+        return _typed(self._call("POST", "/v1/apply", json=body), Results).results
 
     # --- nodes
 
@@ -281,7 +190,7 @@ class ControlClient:
 
     def nodes(self) -> list[Document]:
         """Every node that joined, with its last status."""
-        return _typed(self._call("GET", "/v1/nodes"), _Documents).items
+        return _typed(self._call("GET", "/v1/nodes"), Documents).items
 
     def revoke(self, site: str, node: str) -> None:
         """No longer honour a node's identity."""
@@ -321,7 +230,7 @@ class ControlClient:
 
     def releases(self) -> list[ReleaseView]:
         """Every release, by model and version."""
-        found = _typed(self._call("GET", "/v1/releases"), _Releases).items
+        found = _typed(self._call("GET", "/v1/releases"), Releases).items
         return sorted(found, key=lambda entry: (entry.model, entry.version))
 
     def releases_targets(self) -> Targets:
@@ -404,38 +313,6 @@ class ControlClient:
         return Unreachable(f"nobody answers at {self.target.url}: {str(error) or type(error).__name__}")
 
 
-class _ErrorBody(msgspec.Struct, frozen=True):
-    code: str = "error"
-    message: str = ""
-    hint: str = ""
-
-
-class _ErrorAnswer(msgspec.Struct, frozen=True):
-    error: _ErrorBody
-
-
-def failure_in(answer: httpx.Response) -> NearcastError:
-    """The error that ``answer`` means: by its code, or by its status where the body is not one of ours."""
-    try:
-        said = msgspec.json.decode(answer.content, type=_ErrorAnswer).error
-    except msgspec.DecodeError:
-        said = _ErrorBody(code=_code_of_status(answer.status_code), message=_plain(answer))
-    failure = error_from(said.code, said.message or _plain(answer), hint=said.hint)
-    if isinstance(failure, Unavailable):
-        failure.retry_after_s = _seconds(answer.headers.get("retry-after"))
-    return failure
-
-
-def certificate_problem(error: BaseException) -> str:
-    """What TLS verification did not like, if that is what ``error`` is about; else the empty string."""
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, ssl.SSLCertVerificationError):
-            return str(seen.verify_message or seen)
-        seen = seen.__cause__ or seen.__context__
-    return "certificate verify failed" if "CERTIFICATE_VERIFY_FAILED" in str(error) else ""
-
-
 def _tls(ca_pem: str | None) -> ssl.SSLContext:
     try:
         context = ssl.create_default_context(cadata=ca_pem)
@@ -443,24 +320,6 @@ def _tls(ca_pem: str | None) -> ssl.SSLContext:
         raise InvalidInput(f"expected PEM certificates of the authority, got something else: {error}") from error
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     return context
-
-
-def _code_of_status(status: int) -> str:
-    names = {400: "invalid_input", 401: "unauthenticated", 403: "forbidden", 404: "not_found", 409: "conflict"}
-    names |= {412: "conflict", 422: "invalid_input", 502: "unavailable", 503: "unavailable", 504: "unavailable"}
-    return names.get(status, "error")
-
-
-def _plain(answer: httpx.Response) -> str:
-    path = answer.request.url.path
-    return f"{answer.request.method} {path} answered {answer.status_code}: {answer.text[:300].strip() or 'no body'}"
-
-
-def _seconds(text: str | None) -> float:
-    try:
-        return max(0.0, float(text or ""))
-    except ValueError:
-        return 1.0
 
 
 def _typed(answer: httpx.Response, kind: type[_Answer]) -> _Answer:

@@ -1,0 +1,37 @@
+"""The client of the control plane: typed calls over HTTPS, for the CLI, for scripts and for tests.
+
+``calls`` decides how a call is made, ``views`` what answers look like, ``failures`` what errors mean.
+"""
+
+from nearcast.client.calls import ControlClient, Progress, Target
+from nearcast.client.failures import Unreachable, failure_in
+from nearcast.client.views import (
+    Applied,
+    ConditionView,
+    ControlInfo,
+    Document,
+    FleetStatus,
+    ReleaseView,
+    SiteView,
+    Stored,
+    Targets,
+    Trust,
+)
+
+__all__ = [
+    "Applied",
+    "ConditionView",
+    "ControlClient",
+    "ControlInfo",
+    "Document",
+    "FleetStatus",
+    "Progress",
+    "ReleaseView",
+    "SiteView",
+    "Stored",
+    "Target",
+    "Targets",
+    "Trust",
+    "Unreachable",
+    "failure_in",
+]

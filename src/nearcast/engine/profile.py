@@ -3,7 +3,7 @@
 Decides the largest batch that pays, and whether a run is short enough to stand in the loop. A model is batched only
 when its rows were seen to be independent: the rows of a joint run must equal those of single runs, padded ones too.
 A model that cannot be run on made-up inputs is served unbatched, on a thread, and learns its cost from traffic.
-Cost: bounded by :data:`BUDGET_S` and the length of one run, whatever the model.
+Cost: about :data:`BUDGET_S`, or one run where that is longer, whatever the model.
 """
 
 import math
@@ -83,9 +83,13 @@ def profile(model: Runs, signature: Signature, *, pad: bool, now: Callable[[], f
         pad: whether its rows may be padded (token models).
         now: a clock in seconds.
     """
+    begun_s = now()
     width = _accepted_width(model, signature)
+    first_s = now() - begun_s
     if width is None:
         return Profile(note="could not be run on made-up inputs: served one request at a time")
+    if first_s > BUDGET_S:
+        return Profile(curve=(Point(1, first_s),), service_s=first_s, note="one run takes longer than measuring may")
     dependent = "" if _has_batch(signature) else "the batch dimension is fixed"
     if not dependent and not _rows_independent(model, signature, width, pad=pad):
         dependent = "rows depend on one another"

@@ -81,6 +81,13 @@ def test_measuring_is_bounded() -> None:
     assert model.time_s <= warm_s + BUDGET_S + 2 * found.curve[-1].seconds
 
 
+def test_a_model_slower_than_measuring_may_be_runs_once() -> None:
+    model = Model(lambda rows: 7.0)
+    found = profile(model, signature(-1, 4), pad=False, now=model.now)
+    assert model.time_s == 7.0
+    assert (found.service_s, found.max_batch, found.inline) == (7.0, 1, False)
+
+
 def test_a_model_that_refuses_made_up_inputs_is_served_one_by_one() -> None:
     def refuse(x: Array) -> Array:
         raise ValueError("only real inputs")

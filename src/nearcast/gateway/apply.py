@@ -306,6 +306,7 @@ class Gateway:
     def _drain_and_stop(self, timeout_s: float) -> None:
         if not self._process.is_alive():
             return
+        self._process.mark_leaving()
         with contextlib.suppress(Unavailable):  # one that answers no more has nothing left to finish
             drain(self._admin, self._process, timeout_s)
         self._process.stop()

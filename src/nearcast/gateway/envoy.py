@@ -27,6 +27,7 @@ LOG_LIMIT_BYTES: Final = 8 * 1024 * 1024
 LOG_KEPT_BYTES: Final = 1024 * 1024
 DRAIN_TIME_S: Final = 60
 """How long Envoy lets connections of a replaced filter chain live."""
+_LEAVING: Final = "leaving"
 _STOP_S: Final = 3.0
 _POLL_S: Final = 0.02
 
@@ -138,9 +139,17 @@ class EnvoyProcess:
         finally:
             os.close(log)
         _allow_open_files(child.pid)
-        record = Record(pid=child.pid, started=started_at(child.pid) or "", how=self._launch.how(bootstrap))
+        self._child = child
+        self._write(Record(pid=child.pid, started=started_at(child.pid) or "", how=self._launch.how(bootstrap)))
+
+    def mark_leaving(self) -> None:
+        """Write down that the process drains: should its agent die now, the next one must replace it, not adopt it."""
+        if self._record is not None:
+            self._write(msgspec.structs.replace(self._record, how=_LEAVING))
+
+    def _write(self, record: Record) -> None:
         write_whole(self._launch.record, msgspec.json.encode(record), mode=0o600)
-        self._child, self._record = child, record
+        self._record = record
 
     def stop(self) -> None:
         """End the process: politely, then not."""

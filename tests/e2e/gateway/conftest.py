@@ -389,7 +389,7 @@ class Fleet:
     """What a test needs to make sites, and what is cleaned up after it."""
 
     def __init__(self) -> None:
-        self.root = Path(tempfile.mkdtemp(prefix="nc-", dir="/tmp"))
+        self.root = Path(tempfile.mkdtemp(prefix="gw-", dir="/tmp"))
         self.authority = Authority()
         self.loop = asyncio.new_event_loop()
         self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)

@@ -282,6 +282,21 @@ def test_draining_lets_a_request_finish(own_fleet, site):
     site.gateway.drain_and_stop()  # nothing to do
 
 
+def test_an_envoy_that_was_told_to_drain_is_replaced_and_not_adopted(own_fleet, site, monkeypatch):
+    """The agent dies between draining and stopping: the drained Envoy would soon close its listeners."""
+    inputs = site.inputs({"m1": [(100, "fra")]})
+    site.run(inputs)
+    first = site.gateway.pid()
+    with monkeypatch.context() as patch:
+        patch.setattr(site.gateway._process, "stop", lambda: None)
+        site.gateway.drain_and_stop(timeout_s=1)
+    agent = site.agent()
+    assert agent.start_or_adopt(render(inputs)) == "started"
+    assert agent.pid() != first
+    assert serves(own_fleet, site)
+    agent.kill()
+
+
 def test_the_log_is_bounded(site, monkeypatch):
     from nearcast.gateway import envoy
 

@@ -148,7 +148,7 @@ def test_a_tampered_blob_is_refused_and_what_runs_keeps_running(fleet: LocalFlee
     try:
         fleet.deploy("adder", "9", *HOLDERS, wait=False)
         eventually(
-            lambda: "digest" in str(fleet.condition("deployment", "adder", "Ready").get("message", "")).lower(),
+            lambda: "DigestMismatch" in str(fleet.condition("deployment", "adder", "Ready").get("message", "")),
             "a condition that says so",
         )
         assert fleet.condition("deployment", "adder", "Ready")["status"] == "False"
@@ -168,10 +168,7 @@ def test_an_unsigned_release_is_refused(fleet: LocalFleet) -> None:
     try:
         fleet.deploy("adder", "10", *HOLDERS, wait=False)
         eventually(
-            lambda: (
-                fleet.condition("deployment", "adder", "Ready").get("reason")
-                in {"UnsignedRelease", "DigestMismatch", "ReleaseRefused"}
-            ),
+            lambda: "DigestMismatch" in str(fleet.condition("deployment", "adder", "Ready").get("message", "")),
             "a condition that says so",
         )
         with load(fleet.gateway("ashburn"), "adder") as running:

@@ -1,6 +1,5 @@
 """A real engine process, and ways to talk to its sockets: raw bytes, httpx, a TCP port for clients that want one."""
 
-import asyncio
 import contextlib
 import os
 import signal
@@ -10,7 +9,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -121,39 +120,40 @@ def wait_for(path: Path, process: subprocess.Popen[bytes], log: Path) -> None:
 @contextlib.contextmanager
 def on_tcp(path: Path) -> Iterator[int]:
     """A TCP port on loopback that leads to the Unix socket at ``path``, for clients that speak only TCP."""
-    loop = asyncio.new_event_loop()
-    started = threading.Event()
-    ports: list[int] = []
+    listener = socket.create_server(("127.0.0.1", 0))
+    threads: list[threading.Thread] = []
+    open_sockets: list[socket.socket] = [listener]
 
-    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def pump(source: socket.socket, target: socket.socket) -> None:
         with contextlib.suppress(OSError):
-            while data := await reader.read(65536):
-                writer.write(data)
-                await writer.drain()
-        writer.close()
+            while data := source.recv(65536):
+                target.sendall(data)
+        with contextlib.suppress(OSError):
+            target.shutdown(socket.SHUT_RDWR)
 
-    async def bridge(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there_reader, there_writer = await asyncio.open_unix_connection(str(path))
-        await asyncio.gather(pump(reader, there_writer), pump(there_reader, writer))
+    def start(call: Callable[..., None], *arguments: socket.socket) -> None:
+        thread = threading.Thread(target=call, args=arguments)
+        threads.append(thread)
+        thread.start()
 
-    async def serve() -> None:
-        server = await asyncio.start_server(bridge, "127.0.0.1", 0)
-        ports.append(server.sockets[0].getsockname()[1])
-        started.set()
+    def accept() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                near, _ = listener.accept()
+                far = socket.socket(socket.AF_UNIX)
+                open_sockets.extend((near, far))
+                far.connect(str(path))
+                start(pump, near, far)
+                start(pump, far, near)
 
-    def run() -> None:
-        loop.run_until_complete(serve())
-        loop.run_forever()
-        for task in asyncio.all_tasks(loop):
-            task.cancel()
-        loop.run_until_complete(asyncio.sleep(0.05))
-        loop.close()
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    assert started.wait(10)
+    start(accept)
     try:
-        yield ports[0]
+        yield listener.getsockname()[1]
     finally:
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join(10)
+        for sock in open_sockets:
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+        for thread in threads:
+            thread.join(10)
+        for sock in open_sockets:
+            sock.close()

@@ -5,7 +5,7 @@ Decides how figures are averaged. Everything is written on the loop, so nothing 
 
 from bisect import bisect_left
 from collections import deque
-from typing import Final
+from typing import Final, NamedTuple
 
 BUCKETS_S: Final = (
     0.00005,
@@ -29,6 +29,14 @@ WINDOW: Final = 5
 """Samples (one per second) over which rates and utilisation are taken."""
 WEIGHT: Final = 0.1
 """Share of the newest batch in the moving averages."""
+
+
+class Recent(NamedTuple):
+    """Share of the time that was spent computing (0 to 1), and requests answered and failed per second."""
+
+    utilization: float
+    answered_per_s: float
+    failed_per_s: float
 
 
 class Histogram:
@@ -71,7 +79,7 @@ class Gauges:
         self.failed = 0
         self.queue = Histogram()
         self.compute = Histogram()
-        self._samples: deque[tuple[float, float, int]] = deque(maxlen=WINDOW + 1)
+        self._samples: deque[tuple[float, float, int, int]] = deque(maxlen=WINDOW + 1)
 
     def ran(self, pieces: int, rows: int, seconds: float) -> None:
         """A batch of ``pieces`` pieces of work, ``rows`` rows together, was computed in ``seconds``."""
@@ -84,18 +92,18 @@ class Gauges:
 
     def sample(self, now_s: float) -> None:
         """Remember the totals; call once per second."""
-        self._samples.append((now_s, self.busy_s, self.answered))
+        self._samples.append((now_s, self.busy_s, self.answered, self.failed))
 
-    def recent(self, now_s: float, running_s: float = 0.0) -> tuple[float, float]:
-        """Utilisation (0 to 1) and requests per second, over the last :data:`WINDOW` seconds.
+    def recent(self, now_s: float, running_s: float = 0.0) -> Recent:
+        """The figures of the last :data:`WINDOW` seconds.
 
         Args:
             now_s: the clock of :meth:`sample`.
             running_s: seconds for which the batch that runs now has been running.
         """
         if not self._samples:
-            return 0.0, 0.0
-        then_s, busy_s, answered = self._samples[0]
+            return Recent(0.0, 0.0, 0.0)
+        then_s, busy_s, answered, failed = self._samples[0]
         elapsed_s = max(now_s - then_s, 1e-6)
-        utilization = (self.busy_s + running_s - busy_s) / elapsed_s
-        return min(max(utilization, 0.0), 1.0), (self.answered - answered) / elapsed_s
+        utilization = min(max((self.busy_s + running_s - busy_s) / elapsed_s, 0.0), 1.0)
+        return Recent(utilization, (self.answered - answered) / elapsed_s, (self.failed - failed) / elapsed_s)

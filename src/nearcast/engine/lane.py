@@ -20,7 +20,7 @@ from typing import Final
 import msgspec
 
 from nearcast.engine.datatypes import Array
-from nearcast.engine.gauges import WEIGHT, Gauges
+from nearcast.engine.gauges import WEIGHT, Gauges, Recent
 from nearcast.engine.profile import INLINE_MAX_S, Profile, Runs
 from nearcast.engine.refusal import Refusal, engine_failure, queue_full, unloaded
 from nearcast.engine.runtime import ORT_ERRORS
@@ -257,15 +257,19 @@ class Lane:
         rest_s = max(0.0, self.gauges.service_s - self.running_s()) if self._working else 0.0
         return self.waiting * self.gauges.item_s + rest_s
 
+    def recent(self) -> Recent:
+        """The figures of the last seconds."""
+        return self.gauges.recent(self._now(), self.running_s())
+
     def load(self) -> ModelLoad:
         """How busy this model is."""
-        utilization, rate = self.gauges.recent(self._now(), self.running_s())
+        recent = self.recent()
         waiting = self.waiting
         return ModelLoad(
             wait_s=self.wait_s(),
             service_s=self.gauges.service_s,
-            utilization=utilization,
-            rate_per_s=rate,
+            utilization=recent.utilization,
+            rate_per_s=recent.answered_per_s,
             queue=waiting,
             room=max(0, self._queue - waiting),
         )

@@ -250,11 +250,12 @@ class Serving:
         """How busy this engine is. Of a model that is ready in two versions, the one loaded last is reported."""
         lanes = self.lanes()
         loads = {model: lane.load() for model, _, lane in lanes}
-        every = [lane.load() for _, _, lane in lanes]
+        recent = [lane.recent() for _, _, lane in lanes]
         return LoadReport(
-            application_utilization=max((load.utilization for load in every), default=0.0),
+            application_utilization=max((each.utilization for each in recent), default=0.0),
             mem_utilization=memory_share(),
-            rps_fractional=sum(load.rate_per_s for load in every),
+            rps_fractional=sum(each.answered_per_s for each in recent),
+            eps=sum(each.failed_per_s for each in recent),
             named_metrics=named_metrics(loads),
         )
 

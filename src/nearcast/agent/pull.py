@@ -230,7 +230,8 @@ def _fetch_reason(error: NearcastError) -> str:
         case _Tampered():
             return DIGEST_MISMATCH
         case IntegrityError():
-            return DIGEST_MISMATCH if "wrong release" in error.message else UNSIGNED_RELEASE
+            changed = "wrong release" in error.message or "changed bytes" in error.message
+            return DIGEST_MISMATCH if changed else UNSIGNED_RELEASE
         case Unauthenticated() | Forbidden():
             return NOT_ADMITTED
         case _:

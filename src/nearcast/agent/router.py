@@ -120,7 +120,7 @@ class Router:
         self._reports = EngineReports(layout.run_dir)
         self._offer: tuple[int, Serving] | None = None
         self._woken = asyncio.Event()
-        self._refused = ""
+        self._refused: int | None = None
         self._clusters: tuple[str, float] = ("", 0.0)
         self._retired = ""
         self._remembered: tuple[object, float] = (None, 0.0)
@@ -137,7 +137,6 @@ class Router:
     def offer(self, generation: int, serving: Serving) -> None:
         """Make the gateway know ``serving``; a later offer replaces one that waits."""
         self._offer = (generation, serving)
-        self._refused = ""
         followed = tuple(peer.site.name for peer in serving.plan.peers if peer.addresses)
         self._measurements.follow(followed)
         self._woken.set()
@@ -192,7 +191,7 @@ class Router:
         files = render(self._inputs(serving, table))
         if self._watch is None or self._watch.done():
             await self._bring_up(generation, serving, table, files)
-        elif files.version != self._refused:
+        elif generation != self._refused:  # the reconciler says when to try again, by a new offer
             await self._bring_in(generation, serving, table, files)
         await self._retire(files)
         await self._remember(table)
@@ -235,7 +234,7 @@ class Router:
         try:
             await asyncio.to_thread(self._gateway.apply, files)
         except NearcastError as error:
-            self._refused = files.version
+            self._refused = generation
             log.warning(line("gateway refuses", generation=generation, message=error.message))
             self._post(GatewayRefused(generation, _reason(error), error.message))
             return

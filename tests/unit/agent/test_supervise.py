@@ -1,0 +1,84 @@
+"""Which process is ours: records that mean one process, and a log that does not grow for ever."""
+
+import os
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from nearcast.agent.supervise import (
+    ENGINE,
+    GATEWAY,
+    LOG_LIMIT_BYTES,
+    EngineLaunch,
+    ProcessBook,
+    ProcessRecord,
+    _bound,
+    is_alive,
+)
+
+
+@pytest.fixture
+def book(tmp_path: Path) -> ProcessBook:
+    return ProcessBook(tmp_path / "run.json")
+
+
+def test_a_living_process_is_found_again(book: ProcessBook) -> None:
+    record = book.note(ENGINE, os.getpid(), "how")
+    assert record is not None
+    assert is_alive(record)
+    assert book.find(ENGINE) == record
+    assert book.find(GATEWAY) is None
+    book.note(GATEWAY, os.getpid())
+    book.forget(ENGINE)
+    assert book.find(ENGINE) is None
+    assert book.find(GATEWAY) is not None
+
+
+def test_a_pid_that_came_round_again_is_not_the_process(book: ProcessBook, tmp_path: Path) -> None:
+    record = book.note(ENGINE, os.getpid())
+    assert record is not None
+    other = msgspec.structs.replace(record, started=f"{record.started}0")
+    (tmp_path / "run.json").write_bytes(msgspec.json.encode({ENGINE: other}))
+    assert book.find(ENGINE) is None
+    rebooted = msgspec.structs.replace(record, boot="another boot")
+    assert not is_alive(rebooted)
+
+
+def test_a_process_that_is_gone_leaves_no_record(book: ProcessBook) -> None:
+    book.note(ENGINE, os.getpid())
+    assert book.note(ENGINE, 2**22 + 12345) is None
+    assert book.find(ENGINE) is None
+
+
+def test_a_damaged_book_is_an_empty_one(book: ProcessBook, tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text("{")
+    assert book.find(ENGINE) is None
+    assert book.note(ENGINE, os.getpid()) is not None
+
+
+def test_others_read_pid_and_start_time(book: ProcessBook, tmp_path: Path) -> None:
+    book.note(ENGINE, os.getpid())
+    found = msgspec.json.decode((tmp_path / "run.json").read_bytes(), type=dict[str, ProcessRecord])
+    assert found[ENGINE].pid == os.getpid()
+    assert found[ENGINE].started
+
+
+def test_another_way_of_starting_is_another_engine(tmp_path: Path) -> None:
+    launch = EngineLaunch(tmp_path, tmp_path / "engine.log")
+    assert launch.command()[:3] == [sys.executable, "-m", "nearcast.engine"]
+    assert launch.how() == EngineLaunch(tmp_path, tmp_path / "engine.log").how()
+    assert launch.how() != EngineLaunch(tmp_path, tmp_path / "engine.log", threads=2).how()
+
+
+def test_a_long_log_is_put_aside(tmp_path: Path) -> None:
+    log = tmp_path / "engine.log"
+    log.write_text("short")
+    _bound(log)
+    assert log.exists()
+    with log.open("wb") as file:
+        file.truncate(LOG_LIMIT_BYTES + 1)
+    _bound(log)
+    assert not log.exists()
+    assert (tmp_path / "engine.log.1").stat().st_size == LOG_LIMIT_BYTES + 1

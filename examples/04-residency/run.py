@@ -69,6 +69,7 @@ def main() -> None:
         expect_answers(gateways, dict(everyone), "no policy")
 
         fleet.apply(HERE / "policy.yaml")
+        fleet.cli("wait", "policy/eu-stays-in-eu", "--for", "ready")
         expect_answers(gateways, everyone | {"frankfurt": FORBIDDEN}, "policy, no place in the EU")
         refusal = ask(gateways["frankfurt"])
         expect(refusal.error == "residency_refused", f"expected the code residency_refused, got {refusal}")

@@ -13,7 +13,7 @@ from nearcast.cli.options import Format, Output, application, command
 from nearcast.cli.push import Push, push_release
 from nearcast.cli.screen import note, show_document, show_lines, show_pairs, show_table, size
 from nearcast.cli.session import Session
-from nearcast.client import FleetStatus, ReleaseView
+from nearcast.client import FleetStatus, ReleaseView, SiteModelView
 from nearcast.errors import InvalidInput
 from nearcast.resources.names import NAME_RULE, VERSION_RULE, is_name, is_version
 from nearcast.resources.release import ReleaseManifest, Tensor, release_digest
@@ -169,9 +169,9 @@ def sites_serving(status: FleetStatus, model: str, version: str) -> list[str]:
     return [site.name for site in status.sites if f"{model}@{version}" in ready_models(site.models)]
 
 
-def ready_models(models: tuple[Any, ...]) -> list[str]:
-    """``model@version`` of those entries of a site's models that are ready."""
-    return [f"{each['model']}@{each['version']}" for each in models if each.get("state", "ready") == "ready"]
+def ready_models(models: tuple[SiteModelView, ...]) -> list[str]:
+    """``model@version`` of those of a site's models that are ready."""
+    return [f"{each.model}@{each.version}" for each in models if each.state == "ready"]
 
 
 def _listed(entry: ReleaseView) -> dict[str, Any]:

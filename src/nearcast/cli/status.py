@@ -97,8 +97,14 @@ def _row(site: SiteView) -> tuple[Cell, ...]:
         coloured("yes" if site.ready else "no"),
         site.gateway_url or "–",
         ", ".join(sorted(ready_models(site.models))) or "–",
-        trouble_in(site.conditions),
+        _trouble(site),
     )
+
+
+def _trouble(site: SiteView) -> str:
+    """Conditions that do not hold, and models that could not be served, in one line."""
+    failed = [f"{model.model}@{model.version} failed" for model in site.models if model.state == "failed"]
+    return "; ".join(filter(None, [trouble_in(site.conditions), *failed]))
 
 
 def _round_trips(node: Document) -> list[tuple[Cell, ...]]:

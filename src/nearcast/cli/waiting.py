@@ -20,7 +20,7 @@ from nearcast.errors import InvalidInput, Unavailable
 
 COMMANDS: Final = {"wait": application()}
 PAUSE_S: Final = 0.2
-READY: Final = {"Deployment": "Ready", "Site": "GatewayReady", "Model": "Released", "Policy": "Accepted"}
+READY: Final = {"Deployment": "Ready", "Site": "GatewayReady", "Model": "Released", "Policy": "Enforced"}
 """The condition that ``--for ready`` means."""
 
 _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|)")

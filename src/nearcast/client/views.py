@@ -6,6 +6,7 @@ from typing import Any, Literal
 import msgspec
 
 from nearcast.resources.release import ReleaseManifest
+from nearcast.resources.status import ModelState
 
 Document = dict[str, Any]
 Action = Literal["created", "updated", "unchanged"]
@@ -38,6 +39,14 @@ class ConditionView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     last_transition_time: str = ""
 
 
+class SiteModelView(msgspec.Struct, frozen=True, kw_only=True):
+    """A model version at a site."""
+
+    model: str
+    version: str
+    state: ModelState = "ready"
+
+
 class SiteView(msgspec.Struct, frozen=True, kw_only=True):
     """One site as the control plane sees it."""
 
@@ -47,7 +56,7 @@ class SiteView(msgspec.Struct, frozen=True, kw_only=True):
     gateway_url: str | None = None
     ready: bool = False
     nodes: tuple[Document, ...] = ()
-    models: tuple[Any, ...] = ()
+    models: tuple[SiteModelView, ...] = ()
     conditions: tuple[ConditionView, ...] = ()
 
 

@@ -7,16 +7,17 @@ for other reasons, and that must not make a deployment unready.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 from nearcast.control.nodes import NodeView
 from nearcast.planning.plans import Placed, placed
 from nearcast.planning.residency import refusals
 from nearcast.resources.kinds import AnyResource, Deployment, Model, Policy, Site
-from nearcast.resources.plan import SitePlan
+from nearcast.resources.plan import ResidencyRule, SitePlan
 from nearcast.resources.state import DesiredState
 from nearcast.resources.status import ModelStatus
 
+Said = TypeVar("Said")
 Slice = tuple[tuple[str, str, bool], ...]
 """What a plan says of one model: (site, version, whether its peer listener is known) of each place that serves it."""
 
@@ -33,10 +34,16 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """The plan that a site can fetch, and since which version it has said of each model what it says now."""
+    """The plan that a site can fetch, and since which version it has said what it says now.
+
+    Attributes:
+        introduced: model -> (what the plan says of it, since which version).
+        bound: policy -> (its rule, since which version).
+    """
 
     plan: SitePlan
     introduced: Mapping[str, tuple[Slice, int]]
+    bound: Mapping[str, tuple[ResidencyRule, int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,15 +80,22 @@ def slices(plan: SitePlan) -> dict[str, Slice]:
 
 
 def introduced(plan: SitePlan, before: Published | None) -> Published:
-    """``plan`` as published after ``before``: a model of which it says the same keeps its earlier version."""
-    old = before.introduced if before else {}
+    """``plan`` as published after ``before``: what says the same keeps its earlier version."""
+    rules = {rule.policy: rule for rule in plan.residency}
     return Published(
         plan,
-        {
-            model: (said, old[model][1] if model in old and old[model][0] == said else plan.version)
-            for model, said in slices(plan).items()
-        },
+        introduced=_since(slices(plan), before.introduced if before else {}, plan.version),
+        bound=_since(rules, before.bound if before else {}, plan.version),
     )
+
+
+def _since(
+    now: Mapping[str, Said], before: Mapping[str, tuple[Said, int]], version: int
+) -> dict[str, tuple[Said, int]]:
+    return {
+        name: (said, before[name][1] if name in before and before[name][0] == said else version)
+        for name, said in now.items()
+    }
 
 
 def findings(resource: AnyResource, observed: Observed) -> tuple[Finding, ...]:
@@ -94,7 +108,7 @@ def findings(resource: AnyResource, observed: Observed) -> tuple[Finding, ...]:
         case Deployment():
             return _of_deployment(resource, observed)
         case Policy():
-            return (Finding("Accepted", "True", "Compiled", _reach(resource, observed)),)
+            return Finding("Accepted", "True", "Compiled", _reach(resource, observed)), _enforced(resource, observed)
 
 
 # --- sites -----------------------------------------------------------------------------------------------------------
@@ -166,6 +180,27 @@ def _reach(policy: Policy, observed: Observed) -> str:
     rule = policy.rule()
     bound = [item.name for item in observed.state.deployments if not rule.models or item.spec.model in rule.models]
     return f"binds {_list(f'Deployment/{name}' for name in bound)}" if bound else "binds no deployment yet"
+
+
+def _enforced(policy: Policy, observed: Observed) -> Finding:
+    """Whether every connected site's gateway has accepted routes of a plan that holds the rule as it is now."""
+    rule = policy.rule()
+    waiting = []
+    for site in observed.state.sites:
+        connected = observed.connected(site.name)
+        published = observed.published.get(site.name)
+        said = published.bound.get(policy.name) if published else None
+        if not connected:
+            continue
+        if said is None or said[0] != rule:
+            waiting.append(f"{site.name}: its plan is not published yet")
+        elif late := _behind(connected, said[1]):
+            waiting.append(f"{site.name}: {late}")
+    if waiting:
+        return Finding("Enforced", "False", "Routing", "; ".join(waiting))
+    silent = [site.name for site in observed.state.sites if not observed.connected(site.name)]
+    message = "at every connected site" + (f"; not connected: {_list(silent)}" if silent else "")
+    return Finding("Enforced", "True", "Routed", message)
 
 
 # --- deployments -----------------------------------------------------------------------------------------------------
@@ -269,8 +304,13 @@ def _routing(deployment: Deployment, site: str, observed: Observed) -> str:
     said = published.introduced.get(model) if published else None
     if said is None or said[0] != wanted:
         return "its plan is not published yet"
-    waiting = [node.node for node in connected if node.status is None or node.status.routed_version < said[1]]
-    return f"the gateway of {_list(waiting)} has not accepted plan {said[1]} yet" if waiting else ""
+    return _behind(connected, said[1])
+
+
+def _behind(connected: Iterable[NodeView], version: int) -> str:
+    """Which gateways run routes of a plan older than ``version``, or nothing."""
+    waiting = [node.node for node in connected if node.status is None or node.status.routed_version < version]
+    return f"the gateway of {_list(waiting)} has not accepted plan {version} yet" if waiting else ""
 
 
 def _list(names: Iterable[str]) -> str:

@@ -222,6 +222,16 @@ def test_residency_is_told(released: Fleet, make: Make) -> None:
     )
 
 
+def test_a_policy_is_enforced_once_every_connected_gateway_has_its_rule(released: Fleet, make: Make) -> None:
+    settle(released, fra=[make.ready("m", "1")])
+    released.applied(make.manifest("Policy", "eu", residency={"jurisdictions": ["EU"]}))
+    assert released.condition("policies", "eu", "Enforced") == ("False", "Routing")
+    settle(released, fra=[make.ready("m", "1")])
+    assert released.condition("policies", "eu", "Enforced") == ("True", "Routed")
+    released.applied(make.manifest("Policy", "eu", residency={"countries": ["FR"]}))
+    assert released.condition("policies", "eu", "Enforced") == ("False", "Routing"), "the old rule is not the new one"
+
+
 def test_explain(released: Fleet, make: Make) -> None:
     settle(released, fra=[make.ready("m", "1")])
     answer = released.call("GET", "/v1/route/explain?model=m&site=iad").json()

@@ -1,7 +1,9 @@
 """What plans say of a model, and since when: the part of readiness that must not flap."""
 
+import msgspec
+
 from nearcast.control.conditions import introduced, slices
-from nearcast.resources.plan import Peer, PlannedModel, ServedModel, SiteFacts, SitePlan
+from nearcast.resources.plan import Peer, PlannedModel, ResidencyRule, ServedModel, SiteFacts, SitePlan
 
 FRA = SiteFacts(name="fra", tier="edge", country="DE")
 IAD = SiteFacts(name="iad", tier="edge", country="US")
@@ -38,3 +40,17 @@ def test_another_port_of_a_peer_is_the_same_but_a_first_address_is_not() -> None
     reachable = introduced(plan(2, peer="1", address="iad:1"), unreachable)
     elsewhere = introduced(plan(3, peer="1", address="iad:2"), reachable)
     assert [item.introduced["m"][1] for item in (unreachable, reachable, elsewhere)] == [1, 2, 2]
+
+
+def test_a_rule_is_enforced_from_the_version_that_brought_it() -> None:
+    rule = ResidencyRule(policy="eu", allow_jurisdictions=("EU",))
+    first = introduced(plan(version=4), None)
+    second = introduced(msgspec.structs.replace(plan(version=5), residency=(rule,)), first)
+    third = introduced(msgspec.structs.replace(plan(version=6), residency=(rule,)), second)
+    assert first.bound == {}
+    assert second.bound == {"eu": (rule, 5)}
+    assert third.bound == {"eu": (rule, 5)}, "another change of the plan is none of the rule"
+    changed = msgspec.structs.replace(rule, models=("m",))
+    assert introduced(msgspec.structs.replace(plan(version=7), residency=(changed,)), third).bound == {
+        "eu": (changed, 7)
+    }

@@ -59,6 +59,7 @@ def test_long_runs_leave_the_loop() -> None:
     found = profile(model, signature(-1, 4), pad=False, now=model.now)
     assert (found.max_batch, found.inline) == (1, False)
     assert "no cheaper" in found.note
+    assert [point.batch for point in found.curve] == [1, 2, 4]
 
 
 def test_rows_that_depend_on_one_another_are_never_batched() -> None:

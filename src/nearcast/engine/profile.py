@@ -25,10 +25,10 @@ GAIN_MIN: Final = 0.9
 """A batch pays when an item costs at most this share of what it costs alone."""
 GAIN_TOLERANCE: Final = 1.05
 """Among batches that are this close to the cheapest, the smallest is taken: it waits least."""
-BETTER: Final = 0.97
-VAIN_MAX: Final = 2
-"""Doublings in a row that may fail to make items cheaper by a few percent, before larger batches are not tried."""
-WIDTHS: Final = (16, 32, 64, 224, 1)
+WORSE: Final = 1.03
+WORSE_MAX: Final = 2
+"""Doublings in a row that may make items dearer than the cheapest so far, before larger batches are not tried."""
+WIDTHS: Final = (32, 16, 64, 224, 1)
 """Sizes tried for dimensions that are free beside the batch, until the model accepts one."""
 UNKNOWN_S: Final = 0.01
 
@@ -125,7 +125,7 @@ def _measured(
     """Points of the curve, as far as the budget goes. The least of several runs is taken: noise only ever adds."""
     end = now() + BUDGET_S
     cheapest = math.inf
-    vain = 0
+    worse = 0
     for batch in sizes:
         feeds = made_up(signature, batch, width)
         stop = min(now() + _POINT_S, end)
@@ -139,9 +139,9 @@ def _measured(
             model.run(feeds)
             least = min(least, now() - begun)
         yield Point(batch, max(least, 1e-9))
-        vain = vain + 1 if least / batch > cheapest * BETTER else 0
+        worse = worse + 1 if least / batch > cheapest * WORSE else 0
         cheapest = min(cheapest, least / batch)
-        if vain == VAIN_MAX or now() + 2 * least > end:
+        if worse == WORSE_MAX or now() + 2 * least > end:
             return
 
 

@@ -59,6 +59,12 @@ def test_long_runs_leave_the_loop() -> None:
     found = profile(model, signature(-1, 4), pad=False, now=model.now)
     assert (found.max_batch, found.inline) == (1, False)
     assert "no cheaper" in found.note
+
+
+def test_larger_batches_that_only_lose_are_not_tried() -> None:
+    model = Model(lambda rows: 0.004 * rows**1.1)
+    found = profile(model, signature(-1, 4), pad=False, now=model.now)
+    assert found.max_batch == 1
     assert [point.batch for point in found.curve] == [1, 2, 4]
 
 

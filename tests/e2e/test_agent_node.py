@@ -158,3 +158,14 @@ def test_a_second_agent_on_one_directory_is_refused(node: AgentNode, depot: Depo
     assert second.returncode == 5
     assert f"another agent (process {node.process.pid if node.process else 0}) runs on" in second.stderr
     assert node.ask("m") == ("m@1", 1.0)
+
+
+def test_a_hung_engine_is_replaced(node: AgentNode, depot: Depot) -> None:
+    depot.plan("m@1")
+    node.start()
+    node.ready("m@1")
+    first = node.pid("engine")
+    os.kill(first, signal.SIGSTOP)
+    node.until("a new engine", lambda status: status.engine.restarts == 1 and node.pid("engine") != first, 90.0)
+    node.ready("m@1")
+    assert node.ask("m") == ("m@1", 1.0)

@@ -165,6 +165,9 @@ class World:
         assert self.served is None or key not in self.served.local, "unloads what is served"
         self.in_engine.pop(key, None)
 
+    def is_live(self) -> bool:
+        return True
+
     def route(self, generation: int, serving: Serving) -> None:
         if self.gateway_refuses:
             self.node.post(GatewayRefused(generation, "Rejected", "no"))

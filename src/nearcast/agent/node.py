@@ -50,6 +50,10 @@ PROGRESS_S: Final = 0.5
 STABLE_S: Final = 30.0
 """An engine that ran this long was sound: the next failure is a first one."""
 
+LOOK_S: Final = 5.0
+SILENT_LOOKS: Final = 3
+"""An engine that gives no answer so often in a row (each look waits some seconds) is hung."""
+
 log = logging.getLogger(NAME)
 
 
@@ -65,6 +69,9 @@ class Engine(Protocol):
     def unload(self, key: Key, drain_s: float) -> None:
         """Stop serving a version."""
 
+    def is_live(self) -> bool:
+        """Whether it answers, within a few seconds."""
+
 
 class Process(Protocol):
     """The engine's process; `supervise.EngineProcess` is one. Methods block, except `pid`."""
@@ -78,6 +85,9 @@ class Process(Protocol):
 
     def start(self) -> None:
         """Start one and wait until it answers."""
+
+    def kill(self) -> None:
+        """End it at once."""
 
 
 class Node:
@@ -136,7 +146,7 @@ class Node:
             incarnation += 1
             pid = await self._engine_up(process, incarnation)
             if pid is not None:
-                await gone(pid)
+                await self._until_gone(pid, process)
                 log.error(line("engine lost", pid=pid))
             self.post(EngineLost())
             self.engine_restarts += 1
@@ -144,6 +154,20 @@ class Node:
             if failures:  # the first restart waits for nothing
                 await asyncio.sleep(PROCESS.delay_s(failures, f"{self.state.who}/engine"))
             failures += 1
+
+    async def _until_gone(self, pid: int, process: Process) -> None:
+        """Wait until the engine has ended; one that lives and answers nobody is ended."""
+        ending = asyncio.create_task(gone(pid))
+        silent = 0
+        try:
+            while not (await asyncio.wait([ending], timeout=LOOK_S))[0]:
+                silent = 0 if await asyncio.to_thread(self._engine.is_live) else silent + 1
+                if silent >= SILENT_LOOKS:
+                    log.error(line("engine answers nobody", pid=pid))
+                    await asyncio.to_thread(process.kill)
+                    silent = 0
+        finally:
+            ending.cancel()
 
     async def _engine_up(self, process: Process, incarnation: int) -> int | None:
         """Adopt or start an engine and tell what it serves; its pid, or None where that failed."""

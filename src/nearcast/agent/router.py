@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -37,6 +37,9 @@ RETIRE_S: Final = 5.0
 """How long clusters stay after the last file that needed them: requests on their way may still use them."""
 REMEMBER_S: Final = 5.0
 STABLE_S: Final = 30.0
+LOOK_S: Final = 5.0
+SILENT_LOOKS: Final = 4
+"""An Envoy that gives no answer so often in a row (each look waits two seconds) is hung."""
 
 log = logging.getLogger(NAME)
 
@@ -61,6 +64,12 @@ class GatewayPort(Protocol):
 
     def retire(self, files: GatewayFiles) -> None:
         """Take out clusters that ``files`` does not need."""
+
+    def stats(self, pattern: str = "") -> Mapping[str, str]:
+        """Its statistics; raises Unavailable when it does not answer."""
+
+    def kill(self) -> None:
+        """End it at once."""
 
     def tend(self) -> None:
         """Housekeeping."""
@@ -250,7 +259,17 @@ class Router:
             self._post(GatewayAccepted(generation, serving))
 
     async def _until_lost(self, pid: int) -> None:
-        await gone(pid)
+        ending = asyncio.create_task(gone(pid))
+        silent = 0
+        try:
+            while not (await asyncio.wait([ending], timeout=LOOK_S))[0]:
+                silent = 0 if await self._answers() else silent + 1
+                if silent >= SILENT_LOOKS:
+                    log.error(line("gateway answers nobody", pid=pid))
+                    await asyncio.to_thread(self._gateway.kill)
+                    silent = 0
+        finally:
+            ending.cancel()
         self.restarts += 1
         if self._clock() - self._started_s > STABLE_S:
             self._failures = 0
@@ -262,6 +281,13 @@ class Router:
         log.error(line("gateway lost", pid=pid))
         self._post(GatewayLost())
         self._woken.set()
+
+    async def _answers(self) -> bool:
+        try:
+            await asyncio.to_thread(self._gateway.stats, "^server.live$")
+        except NearcastError:
+            return False
+        return True
 
     async def _retire(self, files: GatewayFiles) -> None:
         """Take out clusters that nothing has needed for a while; now and then look after the log."""

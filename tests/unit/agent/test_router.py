@@ -79,6 +79,12 @@ class FakeGateway:
     def retire(self, files: GatewayFiles) -> None:
         self.calls.append("retire")
 
+    def stats(self, pattern: str = "") -> dict[str, str]:
+        return {}
+
+    def kill(self) -> None:
+        self.alive = False
+
     def tend(self) -> None:
         self.calls.append("tend")
 

@@ -73,7 +73,7 @@ def parse(argv: Sequence[str]) -> Settings:
     parser.add_argument("--node", metavar="NAME", help="name of this node in its site (default: the host's)")
     parser.add_argument("--public", default=str(LOOPBACK), metavar="IP:PORT", help="for clients; port 0: any free one")
     parser.add_argument("--peer", default=str(LOOPBACK), metavar="IP:PORT", help="for peer sites; port 0 as above")
-    parser.add_argument("--advertise-peer", metavar="HOST[:PORT]", help="what peers connect to, if not --peer")
+    parser.add_argument("--advertise-peer", metavar="IP[:PORT]", help="what peers connect to, if not --peer")
     parser.add_argument("--poll-s", type=float, default=5.0, metavar="S", help="between two looks for a new plan")
     parser.add_argument("--status-s", type=float, default=60.0, metavar="S", help="between two reports without news")
     parser.add_argument("--model-bytes", type=int, metavar="N", help="disk that models may take together")
@@ -93,9 +93,7 @@ def parse(argv: Sequence[str]) -> Settings:
         node=given.node,
         public=address(given.public),
         peer=address(given.peer),
-        advertise_peer=address(given.advertise_peer, port_required=False, ip_required=False)
-        if given.advertise_peer
-        else None,
+        advertise_peer=address(given.advertise_peer, port_required=False) if given.advertise_peer else None,
         poll_s=given.poll_s,
         status_s=given.status_s,
         model_bytes=given.model_bytes,

@@ -174,6 +174,7 @@ class Node:
         try:
             adopted = await asyncio.to_thread(process.adopt)
             if not adopted:
+                self.post(EngineLost())  # known to be down: the gateway need not wait to ask peers
                 await asyncio.to_thread(process.start)
             loaded = await asyncio.to_thread(self._engine.loaded)
         except NearcastError as error:

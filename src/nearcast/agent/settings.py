@@ -69,15 +69,15 @@ class Settings:
         if self.peer.is_wildcard and (self.advertise_peer is None or self.advertise_peer.is_wildcard):
             raise InvalidInput(
                 f"peers cannot connect to {self.peer.host}: expected an address that they can reach",
-                hint="name it with --advertise-peer HOST[:PORT]",
+                hint="name it with --advertise-peer IP[:PORT]",
             )
 
 
-def address(text: str, *, port_required: bool = True, ip_required: bool = True) -> Address:
-    """Parse ``HOST:PORT``, ``[IPv6]:PORT``, or without ``port_required`` a bare ``HOST``.
+def address(text: str, *, port_required: bool = True) -> Address:
+    """Parse ``IP:PORT``, ``[IPv6]:PORT``, or without ``port_required`` a bare IP address; ``localhost`` is one.
 
     Raises:
-        InvalidInput: it is neither, or (``ip_required``) the host is a name where the gateway needs an IP address.
+        InvalidInput: it is neither; the gateway and those of peers take addresses, no other names.
     """
     host, colon, port = text.rpartition(":")
     if not colon or text.endswith("]"):
@@ -85,13 +85,12 @@ def address(text: str, *, port_required: bool = True, ip_required: bool = True) 
     host = host.removeprefix("[").removesuffix("]")
     if not host or not (port.isascii() and (port.isdigit() or port == "")) or int(port or 0) > 65535:
         raise InvalidInput(f"expected HOST:PORT with a port from 0 to 65535, got {text!r}")
-    if ip_required:
-        try:
-            ipaddress.ip_address(host)
-        except ValueError:
-            if host != "localhost":
-                raise InvalidInput(f"expected an IP address to listen on, got {host!r}") from None
-            host = "127.0.0.1"
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        if host != "localhost":
+            raise InvalidInput(f"expected an IP address, got {host!r}") from None
+        host = "127.0.0.1"
     return Address(host, int(port or 0))
 
 

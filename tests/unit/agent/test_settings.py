@@ -36,8 +36,10 @@ def test_what_is_no_address_to_listen_on_is_refused(text: str) -> None:
         address(text)
 
 
-def test_what_peers_connect_to_may_be_a_name_without_a_port() -> None:
-    assert address("edge.example", port_required=False, ip_required=False) == Address("edge.example", 0)
+def test_what_peers_connect_to_may_lack_a_port_and_is_no_name() -> None:
+    assert address("192.0.2.7", port_required=False) == Address("192.0.2.7", 0)
+    with pytest.raises(InvalidInput, match=r"expected an IP address, got 'edge\.example'"):
+        address("edge.example", port_required=False)
 
 
 def test_a_wildcard_needs_an_address_that_peers_can_use(tmp_path: Path) -> None:

@@ -113,7 +113,7 @@ def agent(
         str | None, typer.Option(metavar="IP:PORT", help="For peer sites; default: loopback, a free port that stays.")
     ] = None,
     advertise_peer: Annotated[
-        str | None, typer.Option(metavar="HOST[:PORT]", help="What peers connect to, if that is not --peer.")
+        str | None, typer.Option(metavar="IP[:PORT]", help="What peers connect to, if that is not --peer.")
     ] = None,
     poll: Annotated[str | None, typer.Option(help="Between two looks for a new plan.")] = None,
     status: Annotated[str | None, typer.Option(help="Between two reports without news.")] = None,

@@ -15,6 +15,7 @@ from nearcast.control.conditions import Published, introduced
 from nearcast.control.nodes import NodeView
 from nearcast.planning.plans import FleetFacts
 from nearcast.registry.plans import PlansRepository
+from nearcast.resources.names import is_address
 from nearcast.resources.plan import SitePlan, node_id
 
 
@@ -85,7 +86,7 @@ def facts_of(
             connected.add(node.site)
         if node.status is None:
             continue
-        if node.status.gateway.peer_address:
+        if is_address(node.status.gateway.peer_address):
             addresses.setdefault(node.site, set()).add(node.status.gateway.peer_address)
         ready = {(model.model, model.version) for model in node.status.models if model.state == "ready"}
         serving.setdefault(node.site, set()).update(ready)

@@ -1,5 +1,6 @@
 """The grammar of names: short enough for paths, DNS labels, headers and metrics, without escaping anywhere."""
 
+import ipaddress
 import re
 from typing import Final, NewType
 
@@ -17,6 +18,7 @@ SITE_RULE: Final = "1 to 63 of a-z, 0-9 and '-', beginning and ending with a let
 VERSION_RULE: Final = "1 to 64 of letters, digits, '.', '_', '+' and '-', beginning and ending with a letter or digit"
 
 _name = re.compile(NAME_PATTERN)
+_port = re.compile(r"[1-9][0-9]{0,4}")
 _site = re.compile(SITE_PATTERN)
 _version = re.compile(VERSION_PATTERN)
 
@@ -34,3 +36,14 @@ def is_site_name(text: str) -> bool:
 def is_version(text: str) -> bool:
     """Whether ``text`` may be the version of a model (:data:`VERSION_RULE`)."""
     return _version.fullmatch(text) is not None
+
+
+def is_address(text: str) -> bool:
+    """Whether ``text`` is ``IPv4:port`` or ``[IPv6]:port``: what a gateway connects to without asking a name server."""
+    host, _, port = text.rpartition(":")
+    bracketed = host.startswith("[") and host.endswith("]")
+    try:
+        found = ipaddress.ip_address(host[1:-1] if bracketed else host)
+    except ValueError:
+        return False
+    return bracketed == (found.version == 6) and _port.fullmatch(port) is not None and int(port) <= 65535

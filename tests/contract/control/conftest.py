@@ -164,7 +164,7 @@ class Node:
             "plan_version": 0,
             "plan_revision": "",
             "routed_version": 0,
-            "gateway": {"url": f"http://{self.site}.test", "peer_address": f"{self.site}.test:7443", "ready": True},
+            "gateway": {"url": f"http://{self.site}.test", "peer_address": "192.0.2.1:7443", "ready": True},
             "engine": {"ready": True},
             **changes,
         }

@@ -173,6 +173,15 @@ def test_a_node_reports_for_itself_only(sites: Fleet) -> None:
     refused(joined.report(plan_version="1"), 400, "plan_version")
 
 
+def test_what_a_node_says_of_itself_cannot_spoil_the_plans_of_others(sites: Fleet) -> None:
+    joined = sites.join("fra")
+    gateway = joined.status()["gateway"]
+    for odd in ("edge.example:7443", "a:b", "192.0.2.1:99999", "evil host:1"):
+        refused(joined.report(gateway={**gateway, "peer_address": odd}), 400, "expected gateway.peer_address")
+    assert joined.report(gateway={**gateway, "peer_address": ""}).status_code == 200
+    assert joined.report(gateway={**gateway, "peer_address": "[2001:db8::1]:7443"}).status_code == 200
+
+
 def test_a_node_may_do_nothing_that_is_the_admins(sites: Fleet) -> None:
     joined = sites.join("fra")
     for method, path in (

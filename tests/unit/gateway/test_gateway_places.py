@@ -109,3 +109,12 @@ def test_another_emulated_site_changes_routes_and_no_listener():
     used = nine.routes["peer"].resources[0]["typed_per_filter_config"]
     assert set(used) <= set(slots)
     assert len(used) == 9
+
+
+def test_an_address_that_is_none_costs_that_peer_only():
+    usable = ("192.0.2.1:1",)
+    for odd in ("a:b", "evil host:1", "edge.example:7001", "192.0.2.1:99999", "192.0.2.1:0", "", "::1:7001"):
+        assert render(inputs((100, "fra>iad"), addresses=(odd, *usable))) == render(
+            inputs((100, "fra>iad"), addresses=usable)
+        )
+        assert render(inputs((100, "fra>iad"), addresses=(odd,))) == render(inputs((100, "fra>iad"), addresses=()))

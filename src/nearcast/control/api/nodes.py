@@ -12,8 +12,9 @@ from nearcast.control.api.bodies import Body, body, described, wire
 from nearcast.control.api.failures import failures
 from nearcast.control.api.services import AdminOf, NodeOf, ServicesOf
 from nearcast.control.store import timestamp
-from nearcast.errors import Forbidden, Unauthenticated, Unavailable
+from nearcast.errors import Forbidden, InvalidInput, Unauthenticated, Unavailable
 from nearcast.resources.join import JoinRequest
+from nearcast.resources.names import is_address
 from nearcast.resources.status import NodeStatus
 
 router = APIRouter(tags=["nodes"])
@@ -155,6 +156,9 @@ def report(services: ServicesOf, who: NodeOf, status: Annotated[NodeStatus, Depe
     """The whole status, each time. Kept in memory; written down when something lasting changed."""
     if (status.site, status.node) != (who.site, who.node):
         raise Forbidden(f"node {who.site}/{who.node} cannot report for {status.site[:80]}/{status.node[:80]}")
+    peer_address = status.gateway.peer_address
+    if peer_address and not is_address(peer_address):  # it would stand in the plans of other sites
+        raise InvalidInput(f"expected gateway.peer_address to be IP:PORT, got {peer_address[:80]!r}")
     if services.plane.nodes.report(status):
         services.plane.bell.ring()
     published = services.plane.publisher.of(who.site)

@@ -1,6 +1,9 @@
 """The renderer's one function, and the static part of the configuration."""
 
+from dataclasses import replace
 from typing import Final
+
+from msgspec import structs
 
 from nearcast.gateway.render.clusters import clusters
 from nearcast.gateway.render.document import CLUSTERS_FILE, LISTENERS_FILE, TYPE_URL, GatewayFiles, Message
@@ -10,6 +13,7 @@ from nearcast.gateway.render.peer import peer_routes, probe_routes
 from nearcast.gateway.render.places import decisions
 from nearcast.gateway.render.public import public_routes
 from nearcast.resources import wire
+from nearcast.resources.names import is_address
 
 ADMIN_MODE: Final = 0o600
 MAX_CONNECTIONS: Final = 16_384
@@ -30,6 +34,7 @@ def render(inputs: GatewayInputs) -> GatewayFiles:
     Returns:
         The files. Cost: O(models x shares + peers); equal inputs give equal bytes.
     """
+    inputs = _reachable(inputs)
     decided = decisions(inputs)
     return GatewayFiles(
         bootstrap=_bootstrap(inputs),
@@ -41,6 +46,15 @@ def render(inputs: GatewayInputs) -> GatewayFiles:
             "probe": probe_routes(inputs),
         },
     )
+
+
+def _reachable(inputs: GatewayInputs) -> GatewayInputs:
+    """``inputs`` without addresses that are none: Envoy would refuse all of the configuration for one of them."""
+    peers = tuple(
+        structs.replace(peer, addresses=tuple(address for address in peer.addresses if is_address(address)))
+        for peer in inputs.plan.peers
+    )
+    return replace(inputs, plan=structs.replace(inputs.plan, peers=peers))
 
 
 def _bootstrap(inputs: GatewayInputs) -> Message:

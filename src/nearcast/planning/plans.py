@@ -72,8 +72,11 @@ def placed(deployment: Deployment, sites: Mapping[str, SiteFacts], policies: tup
 def _closed(
     rules: tuple[ResidencyRule, ...], model: str, place: SiteFacts, sites: Mapping[str, SiteFacts]
 ) -> tuple[str, ...]:
-    verdicts = [refusals(rules, model, origin, place) for origin in sites.values()]
-    return tuple(sorted({policy for verdict in verdicts for policy in verdict})) if all(verdicts) else ()
+    """The policies that together refuse ``place`` to requests for ``model`` from every site; empty if one may ask."""
+    named = [rule for rule in rules if not rule.models or model in rule.models]
+    if any(not refusals(named, model, origin, place) for origin in sites.values()):
+        return ()
+    return tuple(sorted({rule.policy for rule in named if not allows(rule, place)}))
 
 
 def site_plans(state: DesiredState, facts: FleetFacts, fleet: str, version: int) -> dict[str, SitePlan]:

@@ -9,8 +9,9 @@ from typing import Final
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.status import Status
+from rich.text import Text
 
-from nearcast.cli.screen import note, note_console
+from nearcast.cli.screen import note, note_console, plain
 
 LONGEST: Final = 160
 PAUSE_S: Final = 3.0
@@ -33,7 +34,7 @@ class Ticker:
         text = " ".join(text.split())[:LONGEST]
         if self._line is not None:
             text = text[: max(20, self._line.console.width - len(self._title) - 14)]  # one line, whatever it says
-            self._line.update(f"{_escaped(self._title)}: {_escaped(text)} ({self._clock() - self._started_s:.0f} s)")
+            self._line.update(plain(f"{self._title}: {text} ({self._clock() - self._started_s:.0f} s)"))
         elif text != self._said and self._clock() >= self._said_s + PAUSE_S:
             note(f"{self._title}: {text}")
             self._said, self._said_s = text, self._clock()
@@ -41,7 +42,7 @@ class Ticker:
     def step(self, text: str) -> None:
         """Something is done, and more is to come."""
         if self._line is not None:
-            self._line.console.print(f"[green]✓[/green] {_escaped(text)}")
+            self._line.console.print(Text.assemble(("✓ ", "green"), plain(text)))
         else:
             note(text)
 
@@ -56,19 +57,14 @@ def ticking(title: str) -> Iterator[Ticker]:
     if not sys.stderr.isatty():
         yield Ticker(title, None)
         return
-    with note_console().status(_escaped(title)) as line:
+    with note_console().status(plain(title)) as line:
         yield Ticker(title, line)
 
 
 @contextmanager
 def transferring() -> Iterator[Progress]:
     """Bars for transfers; silent where standard error is no terminal."""
-    columns = (
-        TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()
-    )  # fmt: skip
+    what = TextColumn("{task.description}", markup=False)
+    columns = (what, BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(file=sys.stderr), disable=not sys.stderr.isatty()) as progress:
         yield progress
-
-
-def _escaped(text: str) -> str:
-    return text.replace("[", "\\[")

@@ -1,7 +1,8 @@
 """How things are shown: data on standard output in three formats, notes and progress on standard error.
 
 Decides the form, not the content. Where standard output is no terminal there are no colours and no line is cut, so
-that a table survives a pipe.
+that a table survives a pipe. Text is shown as it is: brackets are no markup, and control characters, which nodes and
+models of others could send to the terminal, are replaced.
 """
 
 import json
@@ -20,6 +21,7 @@ WIDE: Final = 400
 """Columns assumed where nobody looks: wider than any table of ours."""
 
 Cell = str | Text
+_OBEYED: Final = frozenset(chr(code) for code in (*range(0x20), *range(0x7F, 0xA0))) - {"\n", "\t"}
 STYLES: Final = {"ready": "green", "true": "green", "yes": "green", "serving": "green", "created": "green"}
 STYLES_OF_TROUBLE: Final = {"no": "red", "false": "red", "failed": "red", "refused": "red", "unreachable": "red"}
 
@@ -34,9 +36,18 @@ def note_console() -> Console:
     return Console(file=sys.stderr, width=None if sys.stderr.isatty() else WIDE, highlight=False)
 
 
+def plain(cell: Cell) -> Text:
+    """``cell`` with nothing in it that a terminal would obey, and no markup."""
+    text = cell if isinstance(cell, Text) else Text(cell)
+    if not any(character in _OBEYED for character in text.plain):
+        return text
+    shown = "".join("\ufffd" if character in _OBEYED else character for character in text.plain)
+    return Text(shown, style=text.style, spans=list(text.spans))
+
+
 def note(text: Cell) -> None:
     """Tell the person something; never parsed by programs."""
-    note_console().print(text, markup=False, soft_wrap=True)
+    note_console().print(plain(text), soft_wrap=True)
 
 
 def coloured(word: str) -> Text:
@@ -63,7 +74,7 @@ def show_table(columns: Sequence[str], rows: Iterable[Sequence[Cell]], *, title:
     for column in columns:
         table.add_column(column.lstrip(">").upper(), justify="right" if column.startswith(">") else "left")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*(plain(cell) for cell in row))
     _print_trimmed(table)
 
 
@@ -71,7 +82,7 @@ def show_lines(*lines: Cell) -> None:
     """Print lines of a table's kind: text for people that is the answer to their question."""
     console = data_console()
     for line in lines:
-        console.print(line, markup=False, soft_wrap=True)
+        console.print(plain(line), soft_wrap=True)
 
 
 def show_pairs(pairs: Iterable[tuple[str, Cell]]) -> None:
@@ -80,7 +91,7 @@ def show_pairs(pairs: Iterable[tuple[str, Cell]]) -> None:
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     for name, value in pairs:
-        table.add_row(name, value)
+        table.add_row(plain(name), plain(value))
     _print_trimmed(table)
 
 

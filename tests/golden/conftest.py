@@ -1,4 +1,4 @@
-"""Golden pairs: an input beside the output that it must give; `pytest tests/golden --update-golden` writes outputs anew.
+"""Golden pairs: an input beside the output that it must give; `pytest tests/golden --update-golden` rewrites outputs.
 
 Read the difference before committing it: an output is right because somebody looked at it.
 """

@@ -15,7 +15,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort
 from nearcast.engine.datatypes import Array
 from nearcast.engine.refusal import Refusal
 from nearcast.resources import wire
-from nearcast.resources.release import ReleaseManifest, Tensor
+from nearcast.resources.release import ONNX_DATATYPES, ReleaseManifest, Tensor
 
 ORT_ERRORS: Final[tuple[type[Exception], ...]] = (
     ort.Fail,
@@ -32,22 +32,6 @@ ORT_ERRORS: Final[tuple[type[Exception], ...]] = (
     MemoryError,
 )
 """All that a session raises: its own kinds have no common ancestor but ``Exception``."""
-
-DATATYPES: Final = {
-    "tensor(bool)": "BOOL",
-    "tensor(uint8)": "UINT8",
-    "tensor(uint16)": "UINT16",
-    "tensor(uint32)": "UINT32",
-    "tensor(uint64)": "UINT64",
-    "tensor(int8)": "INT8",
-    "tensor(int16)": "INT16",
-    "tensor(int32)": "INT32",
-    "tensor(int64)": "INT64",
-    "tensor(float16)": "FP16",
-    "tensor(float)": "FP32",
-    "tensor(double)": "FP64",
-    "tensor(string)": "BYTES",
-}
 
 
 class OnnxModel:
@@ -100,7 +84,7 @@ def _check(role: str, claimed: tuple[Tensor, ...], actual: Sequence[Any]) -> Non
         raise invalid_model(f"{role}s: the manifest says {sorted(wanted)}, the model has {sorted(names)}")
     for node in actual:
         tensor = wanted[node.name]
-        datatype = DATATYPES.get(node.type, node.type)
+        datatype = ONNX_DATATYPES.get(node.type, node.type)
         if datatype != tensor.datatype:
             raise invalid_model(f"{role} {node.name!r}: the manifest says {tensor.datatype}, the model has {datatype}")
         if role == "input" and not _same_shape(tensor.shape, node.shape):

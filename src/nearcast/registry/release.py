@@ -21,27 +21,11 @@ from nearcast.errors import InvalidInput
 from nearcast.registry.blobs import Progress, digest_of_file
 from nearcast.registry.onnx_files import external_files
 from nearcast.resources.names import NAME_RULE, VERSION_RULE, is_name, is_version
-from nearcast.resources.release import Datatype, File, ReleaseManifest, Runtime, Signature, Tensor
+from nearcast.resources.release import ONNX_DATATYPES, File, ReleaseManifest, Runtime, Signature, Tensor
 
 TOKENIZER = "tokenizer.json"
 MOST_TOKENS = 1_000_000
 """Tokenizer files say 1e30 for "no limit"; beyond this, a number is not one."""
-
-DATATYPES: Mapping[str, Datatype] = {
-    "tensor(bool)": "BOOL",
-    "tensor(uint8)": "UINT8",
-    "tensor(uint16)": "UINT16",
-    "tensor(uint32)": "UINT32",
-    "tensor(uint64)": "UINT64",
-    "tensor(int8)": "INT8",
-    "tensor(int16)": "INT16",
-    "tensor(int32)": "INT32",
-    "tensor(int64)": "INT64",
-    "tensor(float16)": "FP16",
-    "tensor(float)": "FP32",
-    "tensor(double)": "FP64",
-    "tensor(string)": "BYTES",
-}
 
 LOAD_ERRORS = (
     native.Fail,
@@ -152,11 +136,11 @@ def read_signature(model: Path) -> Signature:
 
 
 def _tensor(node: "onnxruntime.NodeArg", role: str) -> Tensor:
-    datatype = DATATYPES.get(node.type)
+    datatype = ONNX_DATATYPES.get(node.type)
     if datatype is None:
         hint = "convert with the option zipmap=False" if "map(" in node.type else ""
         raise InvalidInput(
-            f"expected {role} {node.name!r} to be a tensor of {', '.join(get_args(Datatype))}, got {node.type}",
+            f"expected {role} {node.name!r} to be a tensor of {', '.join(ONNX_DATATYPES.values())}, got {node.type}",
             hint=hint,
         )
     shape = tuple(size if isinstance(size, int) and size >= 0 else -1 for size in node.shape)

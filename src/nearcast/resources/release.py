@@ -18,6 +18,23 @@ Datatype = Literal[
 ]  # fmt: skip
 """Tensor datatypes of the Open Inference Protocol v2."""
 
+ONNX_DATATYPES: Final[dict[str, Datatype]] = {
+    "tensor(bool)": "BOOL",
+    "tensor(uint8)": "UINT8",
+    "tensor(uint16)": "UINT16",
+    "tensor(uint32)": "UINT32",
+    "tensor(uint64)": "UINT64",
+    "tensor(int8)": "INT8",
+    "tensor(int16)": "INT16",
+    "tensor(int32)": "INT32",
+    "tensor(int64)": "INT64",
+    "tensor(float16)": "FP16",
+    "tensor(float)": "FP32",
+    "tensor(double)": "FP64",
+    "tensor(string)": "BYTES",
+}
+"""Names that ONNX Runtime has for element types, and ours for the same."""
+
 
 class File(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One file of a release. ``path`` is relative, with '/' and no '..'; ``digest`` names the blob."""

@@ -161,5 +161,24 @@ def test_in_the_foreground_an_interrupt_stops_everything(tmp_path: Path) -> None
             process.communicate()
             fleet.run("down", check=False)
     assert fleet.pids("alone") == {}
+    (run_dir,) = LocalPaths(fleet.data_dir).run_dirs()
+    assert run_dir.is_dir()
     assert fleet.run("down", "--delete-data", "--yes").returncode == 0
     assert not fleet.data_dir.exists()
+    assert not run_dir.exists()
+
+
+def test_a_first_start_that_was_killed_is_finished_by_the_next_one(tmp_path: Path) -> None:
+    sites = tmp_path / "sites.yaml"
+    sites.write_text("apiVersion: nearcast.dev/v1alpha1\nkind: Site\nmetadata: {name: alone}\nspec: {country: DE}\n")
+    fleet = LocalFleet(tmp_path / "data")
+    paths = LocalPaths(fleet.data_dir)
+    command = [*NEARCAST, "up", "--detach", "--file", str(sites), "--data-dir", str(fleet.data_dir)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        eventually(paths.fleet.exists, "the first start to write down what it wants")
+        process.kill()
+    try:
+        fleet.run("up", "--detach")
+        assert [(site["name"], site["ready"]) for site in fleet.status()["sites"]] == [("alone", True)]
+    finally:
+        fleet.run("down")

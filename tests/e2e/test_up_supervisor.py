@@ -87,6 +87,32 @@ def test_a_new_supervisor_takes_over_what_a_killed_one_left(fleet: Supervised) -
     assert not is_alive(third)
 
 
+def test_a_damaged_fleet_file_and_a_disk_that_takes_nothing_end_no_process(fleet: Supervised) -> None:
+    fleet.start()
+    control = fleet.await_control()
+    wanted = fleet.paths.fleet.read_bytes()
+    fleet.paths.fleet.write_bytes(wanted[:20])
+    eventually(lambda: "fleet.json is not what nearcast wrote there" in fleet.said(), "the damage to be told")
+    assert is_alive(control)
+    fleet.paths.fleet.write_bytes(wanted)
+    fleet.paths.processes.unlink()
+    fleet.paths.processes.mkdir()  # so that writing it fails, as on a full disk
+    os.kill(control.pid, signal.SIGKILL)
+    eventually(lambda: "cannot start or write down processes" in fleet.said(), "the trouble to be told")
+    fleet.paths.processes.rmdir()
+    assert is_alive(fleet.await_control(other_than=control))
+
+
+def test_down_needs_no_sound_files(fleet: Supervised) -> None:
+    fleet.start()
+    control = fleet.await_control()
+    fleet.paths.fleet.write_text("{")
+    fleet.paths.processes.write_text('{"supervisor')
+    done = LocalFleet(fleet.paths.data_dir).run("down")
+    assert "none of its processes is left" in done.stderr
+    assert not is_alive(control)
+
+
 def test_there_is_one_supervisor_per_directory(fleet: Supervised) -> None:
     fleet.start()
     fleet.await_control()

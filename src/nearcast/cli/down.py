@@ -38,13 +38,15 @@ def down(
     checked that nothing is left.
     """
     paths, timeout_s = LocalPaths(session.data_dir), seconds_of(timeout)
-    if paths.read_fleet() is None:
+    if not paths.fleet.exists():  # a damaged one is no reason to leave processes running
         raise NotFound(f"there is no fleet in {paths.data_dir}", hint="name its directory with --data-dir")
     if delete_data and not yes and not typer.confirm(f"Remove {paths.data_dir} and everything in it?", err=True):
         raise InvalidInput("nothing was stopped, nothing was removed")
     with exclusively(paths), ticking("stopping the fleet") as ticker:
         end_fleet(paths, timeout_s, ticker)
         if delete_data:
+            for folder in paths.run_dirs():
+                shutil.rmtree(folder, ignore_errors=True)
             shutil.rmtree(paths.data_dir)
             ticker.step(f"removed {paths.data_dir}")
 

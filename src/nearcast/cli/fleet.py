@@ -6,7 +6,7 @@ observed: process ids with start times, written by the supervisor alone. Neither
 
 import socket
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -27,10 +27,15 @@ class LocalSite(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FleetFile(msgspec.Struct, frozen=True, kw_only=True):
-    """What the fleet shall be: one control plane, one node per site, on ports that were free when it was made."""
+    """What the fleet shall be: one control plane, one node per site, on ports that were free when it was made.
+
+    ``pending`` holds manifests of sites that the control plane has not taken yet: an ``up`` that was cut short is
+    finished by the next one, which may be told nothing of them.
+    """
 
     control_port: int
     sites: dict[str, LocalSite] = {}
+    pending: tuple[dict[str, Any], ...] = ()
     host: str = HOST
     publish_interval_s: float = 0.2
     poll_s: float = 1.0
@@ -99,18 +104,25 @@ class LocalPaths:
         write_whole(self.fleet, msgspec.json.format(msgspec.json.encode(fleet), indent=2))
 
     def read_processes(self) -> Processes | None:
-        """The processes as the supervisor last wrote them down; they may be gone."""
-        return _read(self.processes, Processes)
+        """The processes as the supervisor last wrote them down; they may be gone. A damaged list is none."""
+        try:
+            return _read(self.processes, Processes)
+        except IntegrityError:
+            return None
 
     def run_dirs(self) -> list[Path]:
         """The directories of the nodes' sockets, which lie elsewhere."""
         return [layout_of(path).run_dir for path in sorted(self.sites.glob("*")) if path.is_dir()]
 
     def node_processes(self) -> dict[str, ProcessRecord]:
-        """Gateways and engines, as the agents wrote them down (``run.json``); they may be gone."""
+        """Gateways and engines, as agents wrote them down (``run.json``); they may be gone. A damaged list is none."""
         found: dict[str, ProcessRecord] = {}
         for path in sorted(self.sites.glob("*/run.json")):
-            for name, noted in (_read(path, dict[str, _NodeProcess]) or {}).items():
+            try:
+                held = _read(path, dict[str, _NodeProcess]) or {}
+            except IntegrityError:
+                continue
+            for name, noted in held.items():
                 started = f"{noted.boot}:{noted.started}" if noted.boot else noted.started
                 found[f"{name}:{path.parent.name}"] = ProcessRecord(pid=noted.pid, started=started)
         return found

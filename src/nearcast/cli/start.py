@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+import msgspec
+
 from nearcast.cli.children import has_joined
 from nearcast.cli.connect import local_target, transport_of
 from nearcast.cli.fleet import FleetFile, LocalPaths
@@ -22,7 +24,6 @@ from nearcast.durable import read_if_exists, write_whole
 from nearcast.errors import NotFound, Unavailable
 from nearcast.registry.keys import load_or_create_signer
 from nearcast.registry.releases import new_releases_root, new_targets, online_key_of
-from nearcast.resources.kinds import Site, to_document
 
 PAUSE_S = 0.1
 TOKEN_LIFE_S = 3600.0
@@ -38,18 +39,18 @@ class Starter:
     supervisor: "subprocess.Popen[bytes] | None"
     deadline: float
 
-    def start(self, sites: list[Site], ticker: Ticker) -> bool:
+    def start(self, ticker: Ticker) -> bool:
         """Bring the fleet to the point where every gateway answers. Gives whether it was there from the start.
 
         Raises:
             Unavailable: the time was up, or a process does not come up; the message says which, and its last words.
         """
         with self._control(ticker) as client:
-            if self._lacking(client) == {} and not sites:
+            if self._lacking(client) == {} and not self.fleet.pending:
                 return True
             ticker.step(f"control plane answers at {self.fleet.control_url}")
             self._releases(client, ticker)
-            self._sites(client, sites, ticker)
+            self._sites(client, ticker)
             self._tokens(client, ticker)
             self._await_gateways(client, ticker)
         return False
@@ -91,10 +92,11 @@ class Starter:
         client.start_releases(root, new_targets(releaser, now=now))
         ticker.step(f"releases are signed by the key in {self.paths.releaser}")
 
-    def _sites(self, client: ControlClient, sites: list[Site], ticker: Ticker) -> None:
-        if not sites:
+    def _sites(self, client: ControlClient, ticker: Ticker) -> None:
+        if not self.fleet.pending:
             return
-        results = client.apply([to_document(site, with_status=False) for site in sites])
+        results = client.apply(list(self.fleet.pending))
+        self.paths.write_fleet(msgspec.structs.replace(self.fleet, pending=()))
         changed = [result.name for result in results if result.action != "unchanged"]
         ticker.step(f"sites: {', '.join(changed)}" if changed else "sites are as written")
 

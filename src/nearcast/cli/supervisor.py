@@ -10,6 +10,7 @@ Invariants:
 """
 
 import argparse
+import contextlib
 import fcntl
 import os
 import select
@@ -19,7 +20,6 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,7 +32,7 @@ from nearcast.cli.children import CONTROL, Child, Deaths, wanted_children
 from nearcast.cli.fleet import LocalPaths, Processes, ProcessRecord
 from nearcast.cli.pids import end, is_alive, record_of
 from nearcast.durable import write_whole
-from nearcast.errors import Bug, NearcastError
+from nearcast.errors import Bug, IntegrityError, NearcastError
 
 TICK_S: Final = 0.1
 AGENT_GRACE_S: Final = 20.0
@@ -63,6 +63,7 @@ class Supervisor:
     stop: threading.Event
     running: dict[str, Running] = field(default_factory=dict)
     deaths: dict[str, Deaths] = field(default_factory=dict)
+    trouble: str = ""
 
     def run(self) -> None:
         """Supervise until :attr:`stop` is set, then stop all children, agents before the control plane."""
@@ -70,10 +71,23 @@ class Supervisor:
         self._write_down()
         try:
             while not self.stop.wait(TICK_S):
-                self.step(time.monotonic())
+                self.tried(time.monotonic())
         finally:
             self._end_all()
             self.paths.processes.unlink(missing_ok=True)
+
+    def tried(self, now_s: float) -> None:
+        """Step. A full disk or a damaged ``fleet.json`` is said once, and is no reason to end what runs."""
+        trouble = ""
+        try:
+            self.step(now_s)
+        except IntegrityError as error:
+            trouble = error.message
+        except OSError as error:
+            trouble = f"cannot start or write down processes: {error}"
+        if trouble and trouble != self.trouble:
+            say(trouble)
+        self.trouble = trouble
 
     def step(self, now_s: float) -> None:
         """Notice who died, and start who is missing."""
@@ -88,6 +102,8 @@ class Supervisor:
         for wanted in wanted_children(self.paths, fleet) if fleet else []:
             if wanted.name not in self.running and now_s >= self.deaths.get(wanted.name, Deaths()).not_before_s:
                 self._start(wanted, now_s)
+        if self.trouble:
+            self._write_down()  # which may have failed before
 
     def _start(self, child: Child, now_s: float) -> None:
         child.log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -133,7 +149,7 @@ class Supervisor:
             say(f"process {record.pid} did not stop in {grace_s:.0f} s and was killed")
 
 
-@contextmanager
+@contextlib.contextmanager
 def _collecting(children: dict[str, Running]) -> Iterator[None]:
     """Collect our own children afterwards; until then they count as gone once they are dead."""
     yield
@@ -143,12 +159,13 @@ def _collecting(children: dict[str, Running]) -> Iterator[None]:
 
 
 def say(text: str) -> None:
-    """One line for the log of the supervisor, which is its standard error."""
-    sys.stderr.write(f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {text}\n")
-    sys.stderr.flush()
+    """One line for the log of the supervisor, which is its standard error; lost where the disk is full."""
+    with contextlib.suppress(OSError):
+        sys.stderr.write(f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {text}\n")
+        sys.stderr.flush()
 
 
-@contextmanager
+@contextlib.contextmanager
 def only_one(paths: LocalPaths) -> Iterator[bool]:
     """Hold the lock of the supervisor; False where another one holds it."""
     with paths.supervisor_lock.open("ab") as lock:

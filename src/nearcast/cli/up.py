@@ -32,7 +32,7 @@ from nearcast.cli.start import Starter
 from nearcast.cli.waiting import seconds_of
 from nearcast.cli.welcome import show_welcome
 from nearcast.errors import Conflict, InvalidInput
-from nearcast.resources.kinds import Site
+from nearcast.resources.kinds import Site, to_document
 from nearcast.resources.manifest import parse_manifests
 
 COMMANDS: Final = {"up": application()}
@@ -72,9 +72,7 @@ def up(
         process = None if running else start_supervisor(paths, tied=not detach)
         try:
             with ticking("starting the fleet") as ticker:
-                was_ready = Starter(session, paths, fleet, process, deadline).start(
-                    sites if known is None or file else [], ticker
-                )
+                was_ready = Starter(session, paths, fleet, process, deadline).start(ticker)
                 if running and was_ready:
                     ticker.step(f"the fleet in {paths.data_dir} is running already")
         except KeyboardInterrupt:
@@ -108,7 +106,7 @@ def read_sites(file: Path | None) -> list[Site]:
 
 
 def planned_fleet(known: FleetFile | None, sites: list[Site]) -> FleetFile:
-    """The fleet that ``known`` becomes with ``sites``: ports of what is known stay, new sites get free ones."""
+    """The fleet that ``known`` becomes with ``sites``, which are to be applied: ports stay, new sites get free ones."""
     new = [site for site in sites if known is None or site.name not in known.sites]
     ports = iter(free_ports(2 * len(new) + 1))
     control_port = known.control_port if known else next(ports)
@@ -118,7 +116,13 @@ def planned_fleet(known: FleetFile | None, sites: list[Site]) -> FleetFile:
         )
         for site in new
     }
-    return FleetFile(control_port=control_port, sites={**(known.sites if known else {}), **added})
+    given = [to_document(site, with_status=False) for site in sites]
+    pending = {document["metadata"]["name"]: document for document in [*(known.pending if known else ()), *given]}
+    return FleetFile(
+        control_port=control_port,
+        sites={**(known.sites if known else {}), **added},
+        pending=tuple(pending.values()),
+    )
 
 
 def supervisor_runs(paths: LocalPaths) -> bool:
@@ -142,7 +146,7 @@ def refuse_taken_ports(paths: LocalPaths, fleet: FleetFile) -> None:
     if taken:
         raise Conflict(
             f"other programs listen on ports of the fleet in {paths.data_dir}: {', '.join(taken)}",
-            hint=f"stop them, or change the ports in {paths.fleet} while the fleet is down",
+            hint=f"`nearcast down` ends what is left of this fleet; stop others, or change the ports in {paths.fleet}",
         )
 
 

@@ -88,6 +88,17 @@ def test_ports_are_chosen_once() -> None:
     assert planned_fleet(first, read_sites(None)) == first
 
 
+def test_sites_that_were_not_applied_yet_are_not_forgotten(paths: LocalPaths) -> None:
+    paths.write_fleet(planned_fleet(None, read_sites(None)))
+    known = paths.read_fleet()
+    assert known is not None
+    again = planned_fleet(known, [])
+    assert [manifest["metadata"]["name"] for manifest in again.pending] == CITIES
+    assert again.pending[0]["spec"]["country"] == "DE"
+    changed = planned_fleet(again, read_sites(None)[:1])
+    assert len(changed.pending) == 3
+
+
 def test_a_fleet_file_is_read_as_it_was_written_and_refused_when_damaged(paths: LocalPaths) -> None:
     assert paths.read_fleet() is None
     paths.write_fleet(fleet_of("a"))

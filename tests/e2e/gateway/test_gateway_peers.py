@@ -57,8 +57,8 @@ def infer(fleet, sites, model="m1", origin="fra", body=None):
     return fleet.ask(sites[origin].public, f"/v2/models/{model}/infer", body or {})
 
 
-def many(fleet, sites, count, **options):
-    with concurrent.futures.ThreadPoolExecutor(16) as pool:
+def many(fleet, sites, count, at_once=16, **options):
+    with concurrent.futures.ThreadPoolExecutor(at_once) as pool:
         return list(pool.map(lambda _: infer(fleet, sites, **options), range(count)))
 
 
@@ -79,6 +79,13 @@ def test_a_full_place_spills_and_is_not_ejected(fleet, sites, modes):
     assert infer(fleet, sites).headers["x-nearcast-site"] == "fra"
     assert sites["fra"].ejections() == {}
     assert sites["iad"].ejections() == {}
+
+
+def test_a_crowd_spills_as_well_as_a_few(fleet, sites, modes):
+    """More retries in flight at once (each takes the emulated round trip) than Envoy's usual bounds."""
+    modes(fra="full")
+    answers = many(fleet, sites, 300, at_once=150)
+    assert {(a.status, a.headers["x-nearcast-site"]) for a in answers} == {(200, "iad")}
 
 
 def test_all_full_is_the_last_places_own_answer(fleet, sites, modes):

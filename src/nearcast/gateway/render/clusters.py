@@ -189,14 +189,18 @@ def _header_rule(name: str, match: Message) -> Message:
 
 
 def _breakers() -> Message:
-    """High safety bounds, not capacities: an overflow is never retried. The default retry budget lets 13 of 16 fail."""
+    """High safety bounds, not capacities: an overflow is never retried.
+
+    Retries, too: by default three at once, and a budget in percent would be one of the requests in flight, of which a
+    composite counts none. A request makes no more attempts than it has places, so there is no storm to be held back.
+    """
     return {
         "thresholds": [
             {
                 "max_connections": 4096,
                 "max_pending_requests": 4096,
                 "max_requests": 4096,
-                "retry_budget": {"budget_percent": {"value": 100}, "min_retry_concurrency": 64},
+                "max_retries": 4096,
             }
         ]
     }

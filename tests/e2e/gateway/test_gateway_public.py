@@ -1,6 +1,7 @@
 """The public listener of a real Envoy, in front of fake engines: what clients see."""
 
 import json
+import socket
 
 import pytest
 
@@ -192,6 +193,29 @@ def test_discovery(get):
 def test_health_in_the_usual_spellings(get, path):
     assert get(path).status == 200
     assert get(path, method="HEAD").status == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "status"),
+    [
+        ("/v2/models/m1%2Finfer", {}, 400),
+        ("/v2/models/m1%00/infer", {}, 400),
+        ("/v2/models/m1/infer#x", {}, 400),
+        ("/v2/models/m1/infer", {"connection": "upgrade", "upgrade": "websocket"}, 403),
+    ],
+)
+def test_what_is_not_accepted_is_called_so_and_why(get, path, headers, status):
+    answer = get(path, headers=headers)
+    assert (answer.status, answer.headers["x-nearcast-error"]) == (status, "bad_request")
+    assert answer.json["error"].startswith("the request was not accepted: ")
+    assert "_" in answer.json["error"], "a word of Envoy that says why"
+
+
+def test_http_1_0_is_understood(site):
+    with socket.create_connection(("127.0.0.1", site.public), timeout=10) as client:
+        client.sendall(b"GET /healthz HTTP/1.0\r\n\r\n")
+        answer = b"".join(iter(lambda: client.recv(4096), b""))
+    assert answer.startswith(b"HTTP/1.0 200"), answer
 
 
 @pytest.mark.parametrize("path", ["/v2/models/m1/infer", "/v1/embeddings"])

@@ -45,6 +45,7 @@ class GatewayError:
         meaning: for the reference.
         with_header: recognised only when the request has this header by then.
         full: value of ``x-nearcast-full`` when nothing else has set it: the caller may try elsewhere.
+        text: of the message, with Envoy's format commands; what the route or Envoy says, as a rule.
     """
 
     status: int
@@ -54,11 +55,19 @@ class GatewayError:
     with_header: str | None = None
     or_above: bool = False
     full: str | None = None
+    text: str = "%LOCAL_REPLY_BODY%"
 
 
 _INVALID: Final = "invalid_request_error"
 _TOO_LARGE: Final = GatewayError(413, wire.CODE_BODY_TOO_LARGE, _INVALID, "The body is over 64 MiB.")
-_NOT_ACCEPTED: Final = GatewayError(400, CODE_BAD_REQUEST, _INVALID, "The request was not accepted.", or_above=True)
+_NOT_ACCEPTED: Final = GatewayError(
+    400,
+    CODE_BAD_REQUEST,
+    _INVALID,
+    "The request was not accepted.",
+    or_above=True,
+    text="the request was not accepted: %RESPONSE_CODE_DETAILS%",  # Envoy's own words are often none at all
+)
 
 PUBLIC_ERRORS: Final = (
     GatewayError(
@@ -73,6 +82,7 @@ PUBLIC_ERRORS: Final = (
         wire.CODE_RESIDENCY_REFUSED,
         "permission_error",
         "Policies leave no place where a request that enters here may be computed. The message names them.",
+        with_header=wire.MODEL,
     ),
     GatewayError(
         404,
@@ -182,7 +192,7 @@ def mappers(errors: Iterable[GatewayError]) -> list[Json]:
 
 
 def _both_shapes(error: GatewayError) -> list[Message]:
-    text = "%LOCAL_REPLY_BODY%"
+    text = error.text
     openai: Json = {"error": {"message": text, "type": error.kind, "param": None, "code": error.code}}
     headers: list[Json] = [header(wire.ERROR, error.code)]
     if error.status == 503:

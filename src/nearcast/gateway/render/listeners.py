@@ -35,6 +35,8 @@ def _public(inputs: GatewayInputs) -> Message:
     manager: Message = {
         **_manager(inputs, "public", filters),
         "local_reply_config": {"mappers": answers.mappers(answers.PUBLIC_ERRORS)},
+        # Health checks of load balancers and proxies in front of us may still speak HTTP/1.0.
+        "http_protocol_options": {"accept_http_10": True, "default_host_for_http_10": "nearcast"},
         "http2_protocol_options": {"max_concurrent_streams": 100, **http2_windows()},
         "common_http_protocol_options": {"idle_timeout": "300s"},
     }

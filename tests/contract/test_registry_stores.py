@@ -216,3 +216,18 @@ def test_a_folder_that_cannot_be_written_is_unavailable(tmp_path: Path) -> None:
 def test_what_is_no_store(url: str) -> None:
     with pytest.raises(InvalidInput, match="expected the URL of an object store"):
         open_objects(url)
+
+
+def test_a_folder_that_takes_nothing_is_unavailable_and_no_defect(tmp_path: Path) -> None:
+    """As a full disk is; what stands in the way here is a file where a folder is needed."""
+    objects = FolderObjects(tmp_path / "store")
+    objects.replace("taken", b"a file")
+    for write in (objects.replace, objects.create):
+        with pytest.raises(Unavailable, match="cannot write 'taken/b'"):
+            write("taken/b", b"data")
+    objects.spool().rmdir()
+    (tmp_path / "store" / ".incoming").write_bytes(b"")
+    with pytest.raises(Unavailable, match="cannot take blob"):
+        BlobStore(objects).put(digest_of(BIG), [BIG])
+    with pytest.raises(Unavailable, match="cannot write 'new'"):
+        objects.create("new", b"data")

@@ -59,7 +59,10 @@ class Incoming:
         self._digest = digest
         self._path = blob_path(digest)
         self._checksum = hashlib.sha256()
-        handle, name = tempfile.mkstemp(prefix="blob.", dir=objects.spool())
+        try:
+            handle, name = tempfile.mkstemp(prefix="blob.", dir=objects.spool())
+        except OSError as error:
+            raise Unavailable(f"cannot take blob {digest}: {error.strerror}", retry_after_s=30.0) from error
         self._file = os.fdopen(handle, "wb")
         self._temporary = Path(name)
         self.size_bytes = 0

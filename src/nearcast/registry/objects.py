@@ -189,30 +189,32 @@ class FolderObjects(StoreObjects):
 
     def replace(self, path: str, data: bytes) -> None:
         """See :class:`Objects`."""
-        target = self._target(path)
         with _room(path):
-            write_whole(target, data)
+            write_whole(self._target(path), data)
 
     def create(self, path: str, data: bytes) -> bool:
         """See :class:`Objects`."""
-        target = self._target(path)
-        temporary = self.spool() / f"{os.getpid()}.{os.urandom(8).hex()}"
-        try:
-            with _room(path):
-                write_whole(temporary, data)
-            temporary.chmod(0o644)
-            target.hardlink_to(temporary)  # unlike a rename, this fails where the name is taken
-        except FileExistsError:
-            return False
-        finally:
-            temporary.unlink(missing_ok=True)
-        sync_directory(target.parent)
-        return True
+        with _room(path):
+            target = self._target(path)
+            temporary = self.spool() / f"{os.getpid()}.{os.urandom(8).hex()}"
+            try:
+                with temporary.open("xb") as file:
+                    os.fchmod(file.fileno(), 0o644)
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+                target.hardlink_to(temporary)  # unlike a rename, this fails where the name is taken
+            except FileExistsError:
+                return False
+            finally:
+                temporary.unlink(missing_ok=True)
+            sync_directory(target.parent)
+            return True
 
     def adopt(self, path: str, file: Path) -> None:
         """See :class:`Objects`."""
-        target = self._target(path)
         with _room(path):
+            target = self._target(path)
             descriptor = os.open(file, os.O_RDONLY)
             try:
                 os.fsync(descriptor)

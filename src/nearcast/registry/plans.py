@@ -7,9 +7,11 @@ path and in the plan, and versions rise fleet-wide (:mod:`client` checks all thr
 Not decided here: what a plan says (`planning.plans`), and the number of the next version (the control plane).
 """
 
+import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
+from typing import Final, TypeVar
 
 from securesystemslib.signer import Key, Signer
 from tuf.api.metadata import TargetFile, Targets
@@ -19,8 +21,8 @@ from nearcast.registry.objects import Objects
 from nearcast.registry.repository import Published, SignedFolder, stale
 from nearcast.registry.trust import (
     Clock,
+    Judges,
     Lifetimes,
-    latest_root,
     new_root,
     signed_bytes,
     stored_target,
@@ -30,7 +32,13 @@ from nearcast.registry.trust import (
 from nearcast.resources.names import is_site_name
 from nearcast.resources.plan import SitePlan, decode_plan, encode_plan, plan_target_path
 
+log = logging.getLogger(__name__)
+
+Argument = TypeVar("Argument")
+
 PREFIX = "plans"
+LOST_NUMBERS: Final = 10_000
+"""How far a timestamp's version can have run ahead of the numbered files: by one each few days, for decades."""
 
 
 def new_plans_root(
@@ -88,7 +96,8 @@ class PlansRepository:
         self._now = now
         self._lifetimes = lifetimes or Lifetimes()
         self._lock = threading.RLock()
-        judge = latest_root(self._roots, PREFIX)
+        self._judges = Judges()
+        judge = self._judges.latest(self._roots, PREFIX)
         for role in ("targets", "snapshot", "timestamp"):
             if online_signer.public_key.keyid not in judge.roles[role].keyids:
                 raise IntegrityError(f"the root of plans does not let our online key sign {role}")
@@ -96,26 +105,29 @@ class PlansRepository:
     def publish(self, plan: SitePlan) -> None:
         """Make ``plan`` what its site sees. The same plan again is a no-op.
 
+        Where the store holds something damaged, or something that our key never signed, all of it is signed anew,
+        under higher numbers than a client can have seen.
+
         Raises:
             Conflict: a newer plan was published, or another one with this version.
-            IntegrityError: the store holds something that our key never signed.
         """
-        folder = self._folder(plan.site.name)
-        data = encode_plan(plan)
+        site, data = plan.site.name, encode_plan(plan)
+        folder = self._folder(site)
         with self._lock:
-            published = folder.current()
-            if published is not None:
-                held = self._plan_bytes(plan.site.name, published)
-                if held == data:
-                    folder.add_roots(self._roots)
-                    return
-                version = decode_plan(held).version
-                if version >= plan.version:
-                    raise Conflict(
-                        f"expected a plan for {plan.site.name} newer than version {version}, got {plan.version}"
-                    )
             folder.add_roots(self._roots)
-            self._sign_plan(folder, plan.site.name, data, published, plan.version)
+            try:
+                published = folder.current()
+                held = None if published is None else self._plan_bytes(site, published)
+            except IntegrityError as error:
+                log.warning("the published plan of %s is replaced: %s", site, error.message)
+                self._sign_plan(folder, site, data, None, max(plan.version, folder.highest_number() + LOST_NUMBERS))
+                return
+            if held == data:
+                return
+            version = 0 if held is None else decode_plan(held).version
+            if version >= plan.version:
+                raise Conflict(f"expected a plan for {site} newer than version {version}, got {plan.version}")
+            self._sign_plan(folder, site, data, published, plan.version)
 
     def latest(self, site: str) -> SitePlan | None:
         """The plan that ``site`` sees, or None. Raises :class:`IntegrityError` for one that our key never signed."""
@@ -128,35 +140,51 @@ class PlansRepository:
 
     def highest_version(self) -> int:
         """The highest version of a plan published to any site; 0 before the first. Reads every site's plan."""
-        plans = (self.latest(site) for site in self.sites())
-        return max((plan.version for plan in plans if plan is not None), default=0)
+        return max((self._highest_version_of(site) for site in self.sites()), default=0)
 
     def renew(self, now: datetime) -> tuple[str, ...]:
-        """Sign anew whatever is past half of its life, plans too; the sites for which anything was signed."""
-        return tuple(site for site in self.sites() if self._renew_site(site, now))
+        """Sign anew whatever is past half of its life, plans too; the sites for which anything was signed.
+
+        A damaged site is left to the next :meth:`publish`: it must not cost the others their signatures.
+        """
+        return tuple(site for site in self.sites() if self._tried(self._renew_site, site, now))
 
     def prune(self, keep: int = 16) -> int:
         """Remove all but the newest ``keep`` publications of each site; how many objects went.
 
         Not fewer than a few: a site that is in the middle of a refresh reads those that it has begun with.
         """
-        gone = 0
-        for site in self.sites():
-            with self._lock:
-                gone += self._folder(site).prune(max(keep, 2))
-        return gone
+        return sum(self._tried(self._prune_site, site, max(keep, 2)) for site in self.sites())
+
+    def _tried(self, work: Callable[[str, Argument], int], site: str, argument: Argument) -> int:
+        with self._lock:
+            try:
+                return work(site, argument)
+            except IntegrityError as error:
+                log.warning("the published plan of %s is damaged: %s", site, error.message)
+                return 0
+
+    def _highest_version_of(self, site: str) -> int:
+        """The version of the plan that ``site`` sees, or a higher one: files carry no lower number than their plan."""
+        try:
+            plan = self.latest(site)
+        except IntegrityError:
+            return self._folder(site).highest_number()
+        return 0 if plan is None else plan.version
 
     def _renew_site(self, site: str, now: datetime) -> bool:
         folder = self._folder(site)
-        with self._lock:
-            published = folder.current()
-            if published is None:
-                return False
-            rooted = folder.add_roots(self._roots)
-            if rooted or stale(published.targets, self._lifetimes.targets, now):
-                self._sign_plan(folder, site, self._plan_bytes(site, published), published, 1)
-                return True
-            return folder.renew(now)
+        published = folder.current()
+        if published is None:
+            return False
+        rooted = folder.add_roots(self._roots)
+        if rooted or stale(published.targets, self._lifetimes.targets, now):
+            self._sign_plan(folder, site, self._plan_bytes(site, published), published, 1)
+            return True
+        return folder.renew(now)
+
+    def _prune_site(self, site: str, keep: int) -> int:
+        return self._folder(site).prune(keep)
 
     def _sign_plan(
         self, folder: SignedFolder, site: str, data: bytes, before: Published | None, plan_version: int
@@ -168,7 +196,7 @@ class PlansRepository:
         )
         version = folder.free_targets_version(max(plan_version, 1 if before is None else before.targets.version + 1))
         targets = Targets(version=version, expires=self._now() + self._lifetimes.targets, targets={path: target})
-        folder.publish(signed_bytes(targets, [self._signer]), version, minimum=plan_version)
+        folder.publish(signed_bytes(targets, [self._signer]), version, before, minimum=plan_version)
 
     def _plan_bytes(self, site: str, published: Published) -> bytes:
         path = plan_target_path(site)
@@ -183,4 +211,4 @@ class PlansRepository:
         return data
 
     def _folder(self, site: str) -> SignedFolder:
-        return SignedFolder(self._objects, site_prefix(site), self._signer, self._now, self._lifetimes)
+        return SignedFolder(self._objects, site_prefix(site), self._signer, self._now, self._lifetimes, self._judges)

@@ -239,7 +239,7 @@ class ReleasesRepository:
                 raise InvalidInput("expected version 1 of the root and an empty version 1 of the list of releases")
             self._folder.add_roots([root])
             if self._folder.current() is None:
-                self._folder.publish(targets, 1)
+                self._folder.publish(targets, 1, None)
             elif self._folder.targets_file(1) != targets:
                 raise Conflict("the releases were begun with another list")
 
@@ -303,7 +303,7 @@ class ReleasesRepository:
             target = verify_target(signed, path, manifest, PREFIX)
             name = f"{PREFIX}/targets/{stored_target(path, target_sha256(target, PREFIX))}"
             self._objects.replace(name, manifest)
-            self._folder.publish(targets, signed.version)
+            self._folder.publish(targets, signed.version, published)
             return signed.version
 
     def list(self) -> tuple[ReleaseEntry, ...]:
@@ -358,7 +358,7 @@ class ReleasesRepository:
             log.warning("dropped version %d of the list of releases, left by a crash: %s", version, error)
             self._folder.drop_targets(version)
             return published
-        self._folder.publish(proposal, version)
+        self._folder.publish(proposal, version, published)
         return self._folder.current()
 
     def _check_root(self, root: Root) -> None:

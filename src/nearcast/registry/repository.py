@@ -17,14 +17,16 @@ from datetime import datetime, timedelta
 
 from securesystemslib.signer import Signer
 from tuf.api.metadata import Metadata, Signed, Snapshot, Targets, Timestamp
+from tuf.api.serialization import DeserializationError
 
 from nearcast.errors import Conflict, IntegrityError
 from nearcast.registry.objects import Objects
 from nearcast.registry.trust import (
     Clock,
+    Judges,
     Lifetimes,
     Role,
-    latest_root,
+    first_root,
     meta_file,
     signed_bytes,
     stored_target,
@@ -48,8 +50,17 @@ class Published:
 class SignedFolder:
     """The metadata under ``<prefix>/metadata/`` and the targets under ``<prefix>/targets/``."""
 
-    def __init__(self, objects: Objects, prefix: str, signer: Signer, now: Clock, lifetimes: Lifetimes) -> None:
+    def __init__(
+        self,
+        objects: Objects,
+        prefix: str,
+        signer: Signer,
+        now: Clock,
+        lifetimes: Lifetimes,
+        judges: Judges | None = None,
+    ) -> None:
         self._objects = objects
+        self._judges = judges or Judges()
         self._signer = signer
         self._now = now
         self._lifetimes = lifetimes
@@ -63,7 +74,7 @@ class SignedFolder:
         return found
 
     def add_roots(self, roots: Sequence[bytes]) -> bool:
-        """Write those versions of the root that are missing; whether any was.
+        """Write those versions of the root that are missing or damaged; whether any was.
 
         Raises:
             Conflict: a version is there with another content.
@@ -71,13 +82,16 @@ class SignedFolder:
         added = False
         for version, data in enumerate(roots, start=1):
             path = self._metadata(f"{version}.root.json")
-            if self._objects.create(path, data):
-                added = True
-            elif self._objects.read(path) != data:
+            held = self._objects.read(path)
+            if held == data:
+                continue
+            if held is not None and _is_root(held, self.prefix):
                 raise Conflict(
                     f"{path} exists with another content: this repository was begun with other keys",
                     hint="use the keys of its beginning, or an empty data directory",
                 )
+            self._objects.replace(path, data)
+            added = True
         return added
 
     def current(self) -> Published | None:
@@ -95,10 +109,11 @@ class SignedFolder:
         body = self._numbered(snapshot.meta["targets.json"].version, "targets")
         return Published(timestamp, snapshot, self._by_any_root(Targets, body, roots), body)
 
-    def publish(self, targets: bytes, version: int, *, minimum: int = 1) -> None:
+    def publish(self, targets: bytes, version: int, before: Published | None, *, minimum: int = 1) -> None:
         """Make ``targets`` (signed, of that version) what clients see. The targets' files are there already.
 
         Args:
+            before: what clients see now.
             minimum: snapshot and timestamp get at least this version.
 
         Raises:
@@ -107,7 +122,7 @@ class SignedFolder:
         path = self._metadata(f"{version}.targets.json")
         if not self._objects.create(path, targets) and self._objects.read(path) != targets:
             raise Conflict(f"version {version} of {self.prefix}/targets was taken meanwhile by another list")
-        self._point_at(targets, version, self.current(), minimum)
+        self._point_at(targets, version, before, minimum)
 
     def free_targets_version(self, minimum: int) -> int:
         """The lowest version from ``minimum`` on that no targets file has."""
@@ -115,10 +130,15 @@ class SignedFolder:
             minimum += 1
         return minimum
 
+    def highest_number(self) -> int:
+        """The highest number in the name of a file; no file needs to be sound."""
+        names = [path.rpartition("/")[2] for path in self._objects.paths(f"{self.prefix}/metadata")]
+        return max((int(match[1]) for name in names if (match := _numbered.fullmatch(name))), default=0)
+
     def sign_timestamp(self, published: Published) -> None:
         """Publish a new timestamp of the same snapshot."""
-        version = published.timestamp.version + 1
-        self._write_timestamp(published.timestamp.snapshot_meta.version, version)
+        number = published.timestamp.snapshot_meta.version
+        self._write_timestamp(self._numbered(number, "snapshot"), number, published.timestamp.version + 1)
 
     def renew(self, now: datetime) -> bool:
         """Sign timestamp and snapshot anew when half of their life is over; whether anything was signed."""
@@ -169,7 +189,10 @@ class SignedFolder:
 
     def _named_by(self, path: str) -> set[str]:
         data = self._objects.read(path)
-        targets = Metadata[Targets].from_bytes(data).signed.targets if data else {}
+        try:
+            targets = Metadata[Targets].from_bytes(data).signed.targets if data else {}
+        except DeserializationError:  # an old list that was damaged: nobody could follow it
+            return set()
         return {
             f"{self.prefix}/targets/{stored_target(name, target_sha256(target, self.prefix))}"
             for name, target in targets.items()
@@ -187,10 +210,9 @@ class SignedFolder:
             if self._objects.create(self._metadata(f"{number}.snapshot.json"), data):
                 break
             number += 1  # the name is taken by a publication that was cut short
-        self._write_timestamp(number, max(minimum, 1 if before is None else before.timestamp.version + 1))
+        self._write_timestamp(data, number, max(minimum, 1 if before is None else before.timestamp.version + 1))
 
-    def _write_timestamp(self, snapshot_version: int, version: int) -> None:
-        snapshot = self._numbered(snapshot_version, "snapshot")
+    def _write_timestamp(self, snapshot: bytes, snapshot_version: int, version: int) -> None:
         timestamp = Timestamp(
             version=version,
             expires=self._now() + self._lifetimes.timestamp,
@@ -202,8 +224,8 @@ class SignedFolder:
         """``data`` verified by the newest root that accepts it: after a change of keys the last files are old ones."""
         for count in range(len(roots), 1, -1):
             with contextlib.suppress(IntegrityError):
-                return verified(kind, data, latest_root(roots[:count], self.prefix), self.prefix)
-        return verified(kind, data, latest_root(roots[:1], self.prefix), self.prefix)
+                return verified(kind, data, self._judges.latest(roots[:count], self.prefix), self.prefix)
+        return verified(kind, data, self._judges.latest(roots[:1], self.prefix), self.prefix)
 
     def _metadata(self, name: str) -> str:
         return f"{self.prefix}/metadata/{name}"
@@ -213,6 +235,15 @@ class SignedFolder:
         if data is None:
             raise IntegrityError(f"{self.prefix}: {version}.{role}.json is signed for, and missing in the store")
         return data
+
+
+def _is_root(data: bytes, name: str) -> bool:
+    """Whether ``data`` is a root at all, of whomever; what is none was damaged."""
+    try:
+        first_root(data, name)
+    except IntegrityError:
+        return False
+    return True
 
 
 def stale(signed: Signed, lifetime: timedelta, now: datetime) -> bool:

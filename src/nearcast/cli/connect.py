@@ -15,7 +15,11 @@ from nearcast.cli.fleet import LocalPaths
 from nearcast.cli.session import Session
 from nearcast.client import ControlClient, Target, Unreachable
 from nearcast.durable import read_if_exists
-from nearcast.errors import InvalidInput, NotFound
+from nearcast.errors import IntegrityError, InvalidInput, NotFound
+
+
+class _Description(msgspec.Struct, frozen=True):
+    url: str
 
 
 def transport_of(target: Target) -> httpx.BaseTransport | None:
@@ -68,7 +72,7 @@ def local_target(session: Session) -> Target:
     """
     paths = LocalPaths(session.data_dir)
     if alone := read_if_exists(session.data_dir / "control.json"):  # the directory of a control plane by itself
-        url, folder = str(msgspec.json.decode(alone)["url"]), session.data_dir
+        url, folder = _url_in(alone, session.data_dir / "control.json"), session.data_dir
     else:
         url, folder = paths.fleet_or_refuse(session.command("up", "--detach")).control_url, paths.control
     try:
@@ -80,6 +84,16 @@ def local_target(session: Session) -> Target:
             hint=f"start it: {session.command('up', '--detach')}",
         ) from error
     return Target(url=url, token=token, ca_pem=authority)
+
+
+def _url_in(data: bytes, path: Path) -> str:
+    try:
+        return msgspec.json.decode(data, type=_Description).url
+    except msgspec.DecodeError as error:
+        raise IntegrityError(
+            f"{path} is not what nearcast wrote there: {error}",
+            hint="the control plane writes it: start it again",
+        ) from error
 
 
 def _authority(path: Path | None) -> str | None:

@@ -100,6 +100,7 @@ class Controllers:
         """Sign anew what is past half of its life, drop old publications, renew the server's certificate in time."""
         now = self._plane.clock()
         self._renew_server(now)
-        self._plane.releases.renew(now)
         self._plane.plans.renew(now)
         self._plane.plans.prune()
+        self._plane.publisher.forget(self._plane.plans.take_damaged())
+        self._plane.releases.renew(now)

@@ -11,11 +11,11 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 from sqlalchemy import Connection, create_engine, event, text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DatabaseError, OperationalError
 from sqlalchemy.orm import Session
 
 from nearcast.control.tables import Setting, Table
-from nearcast.errors import Conflict, Unavailable
+from nearcast.errors import Conflict, IntegrityError, Unavailable
 
 SCHEMA_VERSION: Final = "1"
 BUSY_TIMEOUT_MS: Final = 5000
@@ -29,6 +29,7 @@ class Database:
 
     Raises:
         Conflict: it was written by a newer nearcast.
+        IntegrityError: it is damaged, or no database.
         Unavailable: it cannot be opened.
     """
 
@@ -84,11 +85,15 @@ class Database:
 
 @contextmanager
 def _translated() -> Iterator[None]:
-    """Trouble with the database is :class:`Unavailable`: a retry may help, another request will not."""
+    """Trouble with the database is :class:`Unavailable`: a retry may help, another request will not. Damage is not."""
     try:
         yield
     except OperationalError as error:
         raise Unavailable(f"the database does not answer: {error.orig}", retry_after_s=1.0) from error
+    except DatabaseError as error:
+        if type(error) is not DatabaseError:
+            raise  # a constraint or a wrong statement: ours
+        raise IntegrityError(f"the database is damaged: {error.orig}", hint="Restore it from a backup.") from error
 
 
 def _open_sqlite(connection: sqlite3.Connection, _record: Any) -> None:

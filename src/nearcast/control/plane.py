@@ -25,7 +25,7 @@ from nearcast.control.members import Members
 from nearcast.control.nodes import NodeBook
 from nearcast.control.publisher import Publisher
 from nearcast.control.settings import Settings
-from nearcast.control.store import Clock, Store
+from nearcast.control.store import Clock, Store, timestamp
 from nearcast.control.throttle import Throttle
 from nearcast.control.tokens import load_or_create_admin_token
 from nearcast.control.transitions import Transitions
@@ -43,6 +43,10 @@ _FLEET: Final = re.compile(
     r"(?=.{1,189}$)[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?)+"
 )
 """A DNS name with room for ``<site>.`` in front of it."""
+
+
+_KEYS_MADE: Final = "keys_made"
+_KEY_FILES: Final = ("ca.key", "ca.pem", "online.key", "plans.root.json")
 
 
 class ReleaseIndex:
@@ -125,11 +129,14 @@ def _opened(settings: Settings, now: Clock, lock: int) -> ControlPlane:
     admin_sha256 = load_or_create_admin_token(settings.admin_token_file)
     database = Database(settings.database_url)
     fleet = _fleet(settings, database)
+    _require_keys(settings, database)
     authority = load_or_create_authority(settings.keys_dir, fleet, now())
     if read_if_exists(settings.ca_file) != authority.pem.encode():
         write_whole(settings.ca_file, authority.pem.encode())
     online = load_or_create_signer(settings.keys_dir / "online.key")
     root = _plans_root(settings, online, now())
+    if database.setting(_KEYS_MADE) is None:
+        database.set_setting(_KEYS_MADE, timestamp(now()))
     objects = open_objects(settings.repository_url)
     _sweep(settings, objects)
     blobs = BlobStore(objects)
@@ -173,11 +180,28 @@ def _locked(settings: Settings) -> int:
     return descriptor
 
 
+def _require_keys(settings: Settings, database: Database) -> None:
+    """Refuse to make keys a second time: no node of the fleet would believe in new ones, and the old would be gone."""
+    if database.setting(_KEYS_MADE) is None:
+        return
+    lost = [name for name in _KEY_FILES if not (settings.keys_dir / name).exists()]
+    if lost:
+        raise InvalidInput(
+            f"{', '.join(lost)} is missing in {settings.keys_dir}, and no node would believe in new keys",
+            hint="Restore the directory from a backup. Without one, start a new fleet in an empty directory.",
+        )
+
+
 def _fleet(settings: Settings, database: Database) -> str:
     """The name of the fleet: that of the first start, for good."""
     held = database.setting("fleet")
     if settings.fleet is not None and _FLEET.fullmatch(settings.fleet) is None:
         raise InvalidInput(f"expected --fleet to be a DNS name such as fleet.example, got {settings.fleet!r}")
+    if held is None and settings.fleet is None and (settings.keys_dir / "ca.pem").exists():
+        raise InvalidInput(
+            f"{settings.keys_dir} holds the keys of a fleet, but the database knows of none: it was lost or replaced",
+            hint="Restore the database from a backup, or name the fleet with --fleet to begin anew with these keys.",
+        )
     if held is None:
         held = settings.fleet or f"f{secrets.token_hex(4)}.nearcast.internal"
         database.set_setting("fleet", held)

@@ -5,6 +5,7 @@ all before, shared by what is published together. What was published is read bac
 own notes, so a crash between two sites only means that the rest is published after the restart.
 """
 
+import logging
 import threading
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
@@ -13,10 +14,13 @@ import msgspec
 
 from nearcast.control.conditions import Published, introduced
 from nearcast.control.nodes import NodeView
+from nearcast.errors import IntegrityError
 from nearcast.planning.plans import FleetFacts
 from nearcast.registry.plans import PlansRepository
 from nearcast.resources.names import is_address
 from nearcast.resources.plan import SitePlan, node_id
+
+log = logging.getLogger(__name__)
 
 
 class Publisher:
@@ -29,11 +33,15 @@ class Publisher:
         self._version: int | None = None
 
     def of(self, site: str) -> Published | None:
-        """The plan that ``site`` can fetch, or None before the first."""
+        """The plan that ``site`` can fetch, or None before the first, and where it is damaged: then it is made anew."""
         with self._guard:
             if site in self._published:
                 return self._published[site]
-        plan = self._repository.latest(site)
+        try:
+            plan = self._repository.latest(site)
+        except IntegrityError as error:
+            log.warning("the published plan of %s cannot be read: %s", site, error.message)
+            plan = None
         found = introduced(plan, None) if plan is not None else None
         with self._guard:
             return self._published.setdefault(site, found)
@@ -65,6 +73,12 @@ class Publisher:
             with self._guard:
                 self._published[site] = introduced(plan, before)
         return tuple(changed)
+
+    def forget(self, sites: Iterable[str]) -> None:
+        """Look again at what those sites can fetch, and publish it anew where it is not what it should be."""
+        with self._guard:
+            for site in sites:
+                self._published.pop(site, None)
 
     def _revision(self, site: str) -> str | None:
         published = self.of(site)

@@ -19,6 +19,8 @@ from typing import Final
 import msgspec
 import uvicorn
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from nearcast import __version__
 from nearcast.control.api.services import Services
@@ -85,7 +87,10 @@ class Certificate:
     def _serves(self, names: tuple[str, ...], now: datetime) -> bool:
         try:
             certificate = x509.load_pem_x509_certificate(self._certificate.read_bytes())
-        except (FileNotFoundError, ValueError):
+            key = load_pem_private_key(self._key.read_bytes(), password=None)
+            if key.public_key() != certificate.public_key():
+                return False
+        except (FileNotFoundError, ValueError, TypeError, UnsupportedAlgorithm):
             return False
         held = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         listed = {str(item.value) for item in held}

@@ -23,6 +23,7 @@ CHILDREN: dict[str, dict[int, str]] = {
 }
 EXTERNAL_DATA, KEY, VALUE = 13, 1, 2
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
+WAY_OUT = "name the .onnx file, or the folder that holds it; other formats are exported to ONNX first"
 
 
 def external_files(model: Path) -> tuple[str, ...]:
@@ -32,13 +33,13 @@ def external_files(model: Path) -> tuple[str, ...]:
         InvalidInput: the file is not a protocol buffer, or names a path that leads elsewhere.
     """
     if model.stat().st_size == 0:
-        raise InvalidInput(f"expected an ONNX model, {model.name} is empty")
+        raise InvalidInput(f"expected an ONNX model, {model.name} is empty", hint=WAY_OUT)
     with model.open("rb") as file:
         view = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
     try:
         found = sorted(set(_locations(view, "model")))
     except (IndexError, ValueError, RecursionError) as error:
-        raise InvalidInput(f"expected an ONNX model, {model.name} is not one: {error}") from error
+        raise InvalidInput(f"expected an ONNX model, {model.name} is not one: {error}", hint=WAY_OUT) from error
     for name in found:
         if name.startswith("/") or "\\" in name or {"", ".."} & set(name.split("/")):
             raise InvalidInput(f"{model.name} keeps weights in {name!r}: expected a file beside or below it")

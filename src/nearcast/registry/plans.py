@@ -97,6 +97,7 @@ class PlansRepository:
         self._lifetimes = lifetimes or Lifetimes()
         self._lock = threading.RLock()
         self._judges = Judges()
+        self._damaged: set[str] = set()
         judge = self._judges.latest(self._roots, PREFIX)
         for role in ("targets", "snapshot", "timestamp"):
             if online_signer.public_key.keyid not in judge.roles[role].keyids:
@@ -145,7 +146,7 @@ class PlansRepository:
     def renew(self, now: datetime) -> tuple[str, ...]:
         """Sign anew whatever is past half of its life, plans too; the sites for which anything was signed.
 
-        A damaged site is left to the next :meth:`publish`: it must not cost the others their signatures.
+        A damaged site costs the others nothing: see :meth:`take_damaged`.
         """
         return tuple(site for site in self.sites() if self._tried(self._renew_site, site, now))
 
@@ -162,7 +163,14 @@ class PlansRepository:
                 return work(site, argument)
             except IntegrityError as error:
                 log.warning("the published plan of %s is damaged: %s", site, error.message)
+                self._damaged.add(site)
                 return 0
+
+    def take_damaged(self) -> frozenset[str]:
+        """Sites found damaged since this was asked last: :meth:`publish` makes their plans anew."""
+        with self._lock:
+            found, self._damaged = frozenset(self._damaged), set()
+            return found
 
     def _highest_version_of(self, site: str) -> int:
         """The version of the plan that ``site`` sees, or a higher one: files carry no lower number than their plan."""

@@ -7,7 +7,7 @@ import pytest
 from securesystemslib.signer import CryptoSigner
 from tuf.api.metadata import Metadata, Targets
 
-from nearcast.errors import Unavailable
+from nearcast.errors import IntegrityError, Unavailable
 
 Fleet = Any
 Make = Any
@@ -145,6 +145,35 @@ def test_a_publication_cut_short_is_finished_after_a_restart(
     assert released.controllers.step() == ("iad",)
     assert released.plane.plans.latest("fra").version == first + 1
     assert released.plane.plans.latest("iad").version == first + 2
+
+
+@pytest.mark.parametrize("seen_by", ["restart", "renewal"])
+def test_a_damaged_plan_is_published_anew_and_is_no_trouble_to_others(
+    released: Fleet, make: Make, seen_by: str
+) -> None:
+    released.controllers.step()
+    version = released.plane.plans.latest("iad").version
+    store = released.plane.objects
+    store.replace("plans/iad/metadata/timestamp.json", b'{"signatures": [')
+    if seen_by == "restart":
+        released.restart()
+    else:
+        released.controllers.renew()
+    assert released.call("GET", "/v1/resources/sites").status_code == 200
+    assert released.call("GET", "/v1/status").status_code == 200
+    assert released.controllers.step() == ("iad",)
+    assert released.plane.plans.latest("iad").version > version
+    assert released.controllers.step() == ()
+
+
+def test_a_damaged_list_of_releases_does_not_keep_plans_from_being_renewed(released: Fleet, make: Make) -> None:
+    released.controllers.step()
+    before = released.plane.objects.read("plans/iad/metadata/timestamp.json")
+    released.plane.objects.replace("releases/metadata/timestamp.json", b"{")
+    released.pass_time(5 * 24 * 3600)
+    with pytest.raises(IntegrityError, match="releases"):
+        released.controllers.renew()
+    assert released.plane.objects.read("plans/iad/metadata/timestamp.json") != before
 
 
 def test_ready_means_served_where_placed_and_routed_everywhere(released: Fleet, make: Make) -> None:

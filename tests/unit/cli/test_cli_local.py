@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from nearcast.cli.children import STEADY_S, Deaths, agent_name, wanted_children
+from nearcast.cli.connect import target_of
 from nearcast.cli.fleet import FleetFile, LocalPaths, LocalSite
 from nearcast.cli.session import Given, Session, session_of
 from nearcast.cli.tail import last_lines, read_end, read_on
@@ -107,6 +108,12 @@ def test_a_fleet_file_is_read_as_it_was_written_and_refused_when_damaged(paths: 
     paths.fleet.write_text("{")
     with pytest.raises(IntegrityError, match=r"fleet\.json"):
         paths.read_fleet()
+
+
+def test_a_damaged_description_of_a_control_plane_is_told(tmp_path: Path) -> None:
+    (tmp_path / "control.json").write_text('{"url": "https://')
+    with pytest.raises(IntegrityError, match=r"control\.json is not what nearcast wrote there"):
+        target_of(Session(tmp_path))
 
 
 # --- which processes it needs

@@ -25,6 +25,7 @@ SHOWN: Final = 8
 WORDS: Final = {
     "local": "the site's own engine",
     "nearest": "the place from which the answer comes soonest",
+    "balance": "the place asked serves it, too; this share of requests goes elsewhere",
     "spill": "nearer places have no room",
 }
 
@@ -40,6 +41,7 @@ def transport_to(url: str) -> httpx.BaseTransport | None:
     examples=(
         "infer magika --site singapore --input bytes=@tokens.npy",
         "infer iris --site frankfurt --input '[[5.1, 3.5, 1.4, 0.2]]'",
+        "infer iris --input measurements='[[5.1, 3.5, 1.4, 0.2]]'",
         "infer minilm --site ashburn --text 'deploy once, ask any site'",
         "infer magika --json request.json -o json",
     ),
@@ -139,11 +141,22 @@ def _ask(gateway: Gateway, model: str, inputs: list[str], texts: list[str], file
 def _request_in(file: Path) -> dict[str, Any]:
     try:
         text = sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise InvalidInput(
+            f"expected --json to name a file, cannot read {str(file)!r}: {error.strerror}",
+            hint="--json - reads standard input",
+        ) from error
+    except UnicodeDecodeError as error:
+        raise InvalidInput(f"expected {file} to be UTF-8 text: {error}") from error
+    try:
         document = json.loads(text)
-    except (OSError, ValueError) as error:
-        raise InvalidInput(f"expected --json to be a readable JSON file: {error}") from error
+    except ValueError as error:
+        raise InvalidInput(f"expected JSON in {file}: {error}") from error
     if not isinstance(document, dict) or "inputs" not in document:
-        raise InvalidInput(f"expected an inference request with `inputs` in {file}")
+        raise InvalidInput(
+            f"expected an inference request with `inputs` in {file}",
+            hint='such as {"inputs": [{"name": "x", "shape": [1, 2], "datatype": "FP32", "data": [0.5, 0.5]}]}',
+        )
     return document
 
 

@@ -108,15 +108,19 @@ def ls(
 @command(
     COMMANDS["model"],
     "inspect",
-    examples=("model inspect magika", "model inspect magika --version 3.3 -o json"),
+    examples=("model inspect magika", "model inspect magika@3.3", "model inspect magika --version 3.3 -o json"),
 )
 def inspect(
     session: Session,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the model.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the model; @VERSION may follow.")],
     version: Annotated[str | None, typer.Option(help="Which release; default: the newest.")] = None,
     output: Output = Format.TABLE,
 ) -> None:
     """Look into a release: inputs and outputs, files, labels, and the sites that serve it."""
+    name, at, inline = name.partition("@")
+    if at and version not in {None, inline}:
+        raise InvalidInput(f"expected one version, got {inline!r} and {version!r}", hint="write NAME@VERSION")
+    version = inline if at else version
     with connected(session) as client:
         entry = _entry(client.releases(), name, version)
         manifest = entry.manifest

@@ -36,7 +36,7 @@ def kind_of(word: str) -> str:
         raise InvalidInput(
             f"expected a kind, got {word!r}",
             hint=_did_you_mean(word, [*(name.lower() for name in KINDS), *PLURALS.values()])
-            or f"the kinds are {', '.join(PLURALS.values())}",
+            or f"the kinds are {', '.join(PLURALS.values())}; one resource is KIND/NAME, such as deployment/{word}",
         )
     return kind
 

@@ -6,6 +6,7 @@ options of the session in its place, so that ``--data-dir`` and its kin stand on
 
 import inspect
 import os
+import re
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
@@ -107,7 +108,8 @@ def command(
 
 
 def help_text(text: str, examples: tuple[str, ...]) -> str:
-    """``text`` for Typer, with the examples in a block that is not re-flowed."""
+    """``text`` for Typer: paragraphs that fit any width, and the examples in a block that is not re-flowed."""
+    text = re.sub(r"(?<!\n)\n(?!\n)", " ", text)
     lines = "\n".join(f"  nearcast {example}" for example in examples)
     return f"{text}\n\n\b\n[bold]Examples[/bold]\n{lines}".replace("[-", "\\[-") if examples else text
 

@@ -1,12 +1,20 @@
 """``get``, ``describe``, ``delete``: looking at resources and removing them."""
 
+import re
 from typing import Annotated, Any, Final
 
 import msgspec
 import typer
 from rich.text import Text
 
-from nearcast.cli.conditions import condition_of, condition_rows, conditions_of, details_of, trouble_in
+from nearcast.cli.conditions import (
+    condition_of,
+    condition_rows,
+    conditions_of,
+    details_of,
+    since,
+    trouble_in,
+)
 from nearcast.cli.connect import connected
 from nearcast.cli.naming import Reference, name_in, named, reference_of, unknown
 from nearcast.cli.options import Format, Output, application, command
@@ -15,6 +23,7 @@ from nearcast.cli.session import Session
 from nearcast.client import ControlClient, Document, Stored
 from nearcast.errors import InvalidInput, NotFound
 
+_MOMENT: Final = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z")
 COMMANDS: Final = {name: application() for name in ("get", "describe", "delete")}
 
 What = Annotated[str, typer.Argument(metavar="KIND", help="site, model, deployment or policy; /NAME may follow.")]
@@ -61,7 +70,7 @@ def describe(session: Session, what: What, name: Name = None, output: Output = F
         return
     _show_resource(reference, stored)
     _show_nodes(nodes)
-    rows = [(str(item["at"]), str(item["action"]), _short(str(item["revision"] or ""))) for item in history]
+    rows = [(since(str(item["at"])), str(item["action"]), _short(str(item["revision"] or ""))) for item in history]
     if rows:
         show_lines("")
         show_table(("written at", "action", "revision"), rows, title="History")
@@ -107,10 +116,17 @@ def _show_resource(reference: Reference, stored: Stored) -> None:
         show_table(("type", "status", "since", "reason", "message"), condition_rows(conditions), title="Conditions")
     else:
         show_lines("No conditions yet: the control plane has not looked at it.")
-    details = details_of(document)
-    if details:
+    details = {key: value for key, value in details_of(document).items() if key != "revision"}  # stands above
+    plain = {key: value for key, value in details.items() if not _is_table(value)}
+    if plain:
         show_lines("", Text("Details", style="bold"))
-        show_pairs(_flat("", details))
+        show_pairs((name, _moment(value)) for name, value in _flat("", plain))
+    for name, rows in details.items():
+        if _is_table(rows):
+            show_lines("")
+            columns = list(dict.fromkeys(key for row in rows for key in row))
+            cells = ([_moment(_cell(row.get(key, ""))) for key in columns] for row in rows)
+            show_table([_words(key) for key in columns], cells, title=_words(name).capitalize())
 
 
 def _show_nodes(nodes: list[Document]) -> None:
@@ -128,6 +144,30 @@ def _flat(prefix: str, value: Any) -> list[tuple[str, Cell]]:
     if isinstance(value, list):
         return [(prefix, ", ".join(str(item) for item in value) or "none")]
     return [(prefix, msgspec.json.encode(value).decode() if isinstance(value, bool) else str(value))]
+
+
+def _is_table(value: Any) -> bool:
+    """Whether it is a list of plain records."""
+    return (
+        isinstance(value, list)
+        and bool(value)
+        and all(isinstance(row, dict) for row in value)
+        and not any(isinstance(inner, dict | list) for row in value for inner in row.values())
+    )
+
+
+def _cell(value: Any) -> str:
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
+
+
+def _moment(text: Cell) -> Cell:
+    """The text, without the fraction of a second where it is a moment."""
+    return since(text) if isinstance(text, str) and _MOMENT.fullmatch(text) else text
+
+
+def _words(name: str) -> str:
+    """``sizeBytes`` as people read it: ``size bytes``."""
+    return re.sub(r"(?<=[a-z])([A-Z])", r" \1", name).lower()
 
 
 def _short(revision: str) -> str:

@@ -21,6 +21,7 @@ VERDICTS: Final = {
     "residency_refused": "No place may answer: policies refuse every one that could (requests get 403).",
     "no_place_ready": "No place can answer now (requests get 503).",
 }
+COSTS: Final = ("place", "state", ">share", ">cost ms", ">round trip", ">transfer", ">wait", ">service", ">cold")
 
 
 @COMMANDS["route"].callback()
@@ -55,27 +56,22 @@ def explain(
 
 
 def show_explanation(explanation: Explanation) -> None:
-    """Print the verdict, then one row per place."""
+    """Print the verdict, then the candidates with their costs, then the other places with who refused them."""
     show_lines(
         Text.assemble((explanation.model, "bold"), " asked at ", (explanation.site, "bold")),
         VERDICTS[explanation.verdict],
         "",
     )
-    show_table(
-        (
-            "place",
-            "state",
-            ">share",
-            ">cost ms",
-            ">round trip",
-            ">transfer",
-            ">wait",
-            ">service",
-            ">cold",
-            "why not",
-        ),
-        (_row(place) for place in explanation.places),
-    )
+    candidates = [place for place in explanation.places if place.total_ms is not None]
+    others = [place for place in explanation.places if place.total_ms is None]
+    if candidates:
+        show_table(COSTS, (_row(place) for place in candidates))
+    if candidates and others:
+        show_lines("")
+    if others:
+        show_table(
+            ("no candidate", "state", "why not"), ((place.site, _state(place), place.rule or "") for place in others)
+        )
     if explanation.unlisted:
         note(f"{explanation.unlisted} more sites do not have the model")
     if not explanation.reported:
@@ -85,16 +81,19 @@ def show_explanation(explanation: Explanation) -> None:
 def _row(place: PlaceExplanation) -> tuple[Cell, ...]:
     return (
         place.site,
-        coloured(place.standing.replace("_", " ")),
-        f"{place.share_percent} %" if place.total_ms is not None else "",
+        _state(place),
+        f"{place.share_percent} %",
         milliseconds(place.total_ms),
         milliseconds(place.round_trip_ms),
         milliseconds(place.transfer_ms),
         milliseconds(place.wait_ms),
         milliseconds(place.service_ms),
         milliseconds(place.cold_ms),
-        place.rule or "",
     )
+
+
+def _state(place: PlaceExplanation) -> Cell:
+    return coloured(place.standing.replace("_", " "))
 
 
 def _unknown(client: ControlClient, model: str, site: str) -> NotFound | None:

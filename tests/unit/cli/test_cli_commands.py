@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from nearcast.cli.main import COMMANDS
+from nearcast.cli.options import help_text
 
 if TYPE_CHECKING:
     from unit.cli.conftest import Run
@@ -98,6 +99,22 @@ def test_describe_tells_the_conditions(deployed: "FakeControl", run: "Run") -> N
     done = run("describe", "deployment", "magika")
     assert "Ready is False" in done.out
     assert "placement.sites" in done.out
+
+
+def test_describe_shows_records_as_a_table(deployed: "FakeControl", run: "Run") -> None:
+    nodes = [{"site": "frankfurt", "node": "n1", "connected": True, "sizeBytes": 7, "at": "2026-01-02T03:04:05.678Z"}]
+    document = deployed.resources["deployments", "magika"]
+    document["status"]["details"] = {"revision": "sha256:1", "updatedAt": "2026-01-02T03:04:05.678Z", "nodes": nodes}
+    rows = [line.split() for line in run("describe", "deployment", "magika").out.splitlines()]
+    assert ["SITE", "NODE", "CONNECTED", "SIZE", "BYTES", "AT"] in rows
+    assert ["frankfurt", "n1", "yes", "7", "2026-01-02T03:04:05Z"] in rows
+    assert ["updatedAt", "2026-01-02T03:04:05Z"] in rows
+
+
+def test_paragraphs_of_help_flow_and_examples_do_not() -> None:
+    text = help_text("One.\n\nTwo begins\nand ends.", ("get sites", "get models"))
+    assert text.split("\n\n")[:2] == ["One.", "Two begins and ends."]
+    assert text.endswith("  nearcast get sites\n  nearcast get models")
 
 
 def test_delete_removes_only_what_it_looked_at(deployed: "FakeControl", run: "Run") -> None:

@@ -101,6 +101,20 @@ def test_infer_sends_a_request_as_it_is(engine: Engine, run: "Run", tmp_path: Pa
     assert json.loads(engine.seen[-1].content) == request
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(None, "--json - reads standard input"), ("{", "expected JSON in"), ("[]", 'such as {"inputs": [')],
+)
+def test_infer_tells_what_is_wrong_with_a_request(
+    content: str | None, said: str, engine: Engine, run: "Run", tmp_path: Path
+) -> None:
+    if content is not None:
+        (tmp_path / "r.json").write_text(content)
+    done = run("infer", "m", "--gateway", "http://g.test", "--json", str(tmp_path / "r.json"))
+    assert (done.code, engine.seen) == (2, [])
+    assert said in done.err
+
+
 @pytest.mark.parametrize("words", [(), ("--text", "a", "--input", "[1]")])
 def test_infer_wants_exactly_one_kind_of_question(words: tuple[str, ...], engine: Engine, run: "Run") -> None:
     done = run("infer", "m", "--gateway", "http://g.test", *words)

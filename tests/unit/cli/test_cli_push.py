@@ -164,5 +164,8 @@ def test_ls_and_inspect(control: "FakeControl", run: "Run", model: Path) -> None
     table = run("model", "inspect", "m").out
     assert "[-1, 2]" in table
     assert "labels.txt" in table
+    assert run("model", "inspect", "m@1").out == table, "as nearcast itself writes a release"
+    assert run("model", "inspect", "m@2").code == 4
+    assert "expected one version" in run("model", "inspect", "m@1", "--version", "2").err
     assert "did you mean m?" in run("model", "inspect", "mm").err
     assert run("model", "inspect", "m", "--version", "2").code == 4

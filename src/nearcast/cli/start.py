@@ -113,7 +113,7 @@ class Starter:
 
     def _await_gateways(self, client: ControlClient, ticker: Ticker) -> None:
         while lacking := self._lacking(client):
-            ticker.tell("; ".join(f"{site}: {what}" for site, what in lacking.items()))
+            ticker.tell(_standing(len(self.fleet.sites), lacking))
             site = next(iter(lacking))
             self._pause(
                 f"not every gateway came up: {'; '.join(f'{name}: {what}' for name, what in lacking.items())}",
@@ -156,6 +156,12 @@ class Starter:
                 f"{self.session.command('logs')}; {self.session.command('down')}",
             )
         time.sleep(PAUSE_S)
+
+
+def _standing(sites: int, lacking: dict[str, str]) -> str:
+    """How many sites are ready, and what the next one waits for."""
+    site, what = next(iter(lacking.items()))
+    return f"{sites - len(lacking)} of {sites} sites ready; {what if what.startswith(site) else f'{site}: {what}'}"
 
 
 def _with_log(complaint: str, log: Path) -> str:

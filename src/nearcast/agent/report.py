@@ -137,6 +137,9 @@ class Reporter:
 
     async def _send(self, status: NodeStatus) -> None:
         assert self._uplink is not None  # noqa: S101 - _is_due says so
+        # A report that arrives had an uplink: what failed before is news for this node's file only.
+        standing = tuple(item for item in status.conditions if item.type != UPLINK)
+        status = msgspec.structs.replace(status, conditions=standing)
         try:
             newest = await self._uplink.report(status)
         except NearcastError as error:

@@ -127,7 +127,9 @@ def test_a_lost_uplink_is_a_condition_and_retries_back_off(bench: Bench) -> None
     assert (condition.type, condition.status, condition.reason) == ("Uplink", False, "Unreachable")
     bench.control.error = None
     assert bench.turn(0.01) == 0, "not before the wait is over"
+    bench.status = msgspec.structs.replace(STATUS, conditions=bench.troubles.now())
     assert bench.turn(1.0) == 1
+    assert bench.control.reports[-1].conditions == (), "what arrives had an uplink"
     assert bench.troubles.now() == ()
     bench.control.error = Unauthenticated("revoked")
     bench.turn(120.0)

@@ -44,8 +44,10 @@ def test_a_node_converges_and_a_version_change_fails_no_request(node: AgentNode,
     assert not traffic.failures
     assert set(traffic.answers) == {"m@1", "m@2"}
     assert node.ask("m") == ("m@2", 2.0)
+    assert node.layout.run_dir.is_dir()
     assert node.stop() == 0
     assert node.records() == {}
+    assert not node.layout.run_dir.exists(), "a clean stop leaves nothing outside of the data directory"
     last = node.status()
     assert last is not None
     assert not last.gateway.ready

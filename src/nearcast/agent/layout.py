@@ -12,6 +12,7 @@ Invariants:
 
 import hashlib
 import os
+import shutil
 import stat
 import tempfile
 from collections.abc import Mapping
@@ -150,6 +151,10 @@ class Layout:
             path.mkdir(exist_ok=True, mode=PRIVATE)
         _own(self.run_dir.parent)
         _own(self.run_dir)
+
+    def leave(self) -> None:
+        """Remove the run directory, once nobody listens in it any more; the next start makes it anew."""
+        shutil.rmtree(self.run_dir, ignore_errors=True)
 
 
 def layout_of(data_dir: Path, environment: Mapping[str, str] | None = None) -> Layout:

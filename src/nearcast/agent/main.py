@@ -254,6 +254,7 @@ class Agent:
         await self._measurements.stop()
         await self._router.stop(DRAIN_S)
         await asyncio.to_thread(self._engine.stop, ENGINE_STOP_S)
+        await asyncio.to_thread(self._layout.leave)
         await self._reporter.last(_stopped(self.status()), 1.0)
         await self._prober.close()
         if self._uplink is not None:

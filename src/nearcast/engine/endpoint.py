@@ -114,9 +114,7 @@ class ModelEndpoint:
         named = exchange.model
         try:
             if named is not None and named != self._model:
-                raise model_mismatch(
-                    f"this socket serves model {self.codec.model!r}, {wire.MODEL} names {_text(named)!r}"
-                )
+                raise model_mismatch(f"expected model {self.codec.model!r}, {wire.MODEL} names {_text(named)!r}")
             methods = self._calls.get(exchange.target)
             if methods is None:
                 methods = self._calls.get(_plain(exchange.target))
@@ -136,7 +134,7 @@ class ModelEndpoint:
             if not same or (len(parts) > 5 and parts[4] == "versions" and parts[5] != self.codec.version):
                 asked = parts[3] if not same else wire.model_at(parts[3], parts[5])
                 here = wire.model_at(self.codec.model, self.codec.version)
-                return Refusal(404, wire.CODE_MODEL_NOT_FOUND, f"this socket serves {here}, the path names {asked!r}")
+                return Refusal(404, wire.CODE_MODEL_NOT_FOUND, f"expected {here}, the path names {asked!r}")
         if path == wire.EMBEDDINGS_PATH:
             return not_found(f"{self.codec.model} has no tokenizer and embedding output: it serves no embeddings")
         return not_found(f"no such path: {path}")

@@ -65,7 +65,7 @@ def parse_embeddings(body: bytes, model: str) -> EmbeddingRequest:
     if parsed.model is None:
         raise Refusal(400, wire.CODE_MODEL_REQUIRED, f"expected model {model!r}, got none", param="model")
     if parsed.model != model:
-        raise model_mismatch(f"this socket serves model {model!r}, the body names {parsed.model!r}")
+        raise model_mismatch(f"expected model {model!r}, the body names {parsed.model!r}")
     texts, tokens = _inputs(parsed.input)
     return EmbeddingRequest(texts, tokens, parsed.encoding_format == "base64", parsed.dimensions)
 

@@ -71,6 +71,10 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     row_bytes: int = 0
     note: str = ""
 
+    def __str__(self) -> str:
+        how = f"batches of up to {self.max_batch}" if self.max_batch > 1 else f"no batches ({self.note})"
+        return f"{self.service_s * 1000.0:.3g} ms a row, {how}, {'in the loop' if self.inline else 'on a thread'}"
+
     @property
     def item_s(self) -> float:
         """Seconds per row at :attr:`max_batch`."""

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from nearcast.engine.datatypes import Array
-from nearcast.engine.profile import BUDGET_S, Point, best_batch, made_up, profile
+from nearcast.engine.profile import BUDGET_S, Point, Profile, best_batch, made_up, profile
 from nearcast.resources.release import Signature, Tensor
 
 
@@ -114,3 +114,9 @@ def test_made_up_inputs_fit_the_signature() -> None:
     made = made_up(Signature(inputs=inputs, outputs=()), 5, 7)
     assert [array.shape for array in made] == [(5, 3, 7), (5, 7), (5,), (2,)]
     assert [array.dtype for array in made] == [np.float16, np.int64, np.dtype(object), np.bool_]
+
+
+def test_a_profile_reads_as_a_sentence() -> None:
+    alone = Profile(service_s=0.0043, note="rows depend on one another")
+    assert str(alone) == "4.3 ms a row, no batches (rows depend on one another), on a thread"
+    assert str(Profile(service_s=7e-6, max_batch=32, inline=True)) == "0.007 ms a row, batches of up to 32, in the loop"

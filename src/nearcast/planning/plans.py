@@ -5,7 +5,7 @@ site gets (the nearest :data:`MAX_PEERS` that serve each model), and what stays 
 before break). Does not decide shares (`routes`), nor when a plan is published.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -79,6 +79,17 @@ def _closed(
     return tuple(sorted({rule.policy for rule in named if not allows(rule, place)}))
 
 
+def _refusing(
+    rules: tuple[ResidencyRule, ...],
+    model: str,
+    origin: SiteFacts,
+    places: Iterable[str],
+    known: Mapping[str, SiteFacts],
+) -> tuple[str, ...]:
+    """The policies that refuse any of ``places`` to requests for ``model`` that enter at ``origin``."""
+    return tuple(sorted({policy for place in places for policy in refusals(rules, model, origin, known[place])}))
+
+
 def site_plans(state: DesiredState, facts: FleetFacts, fleet: str, version: int) -> dict[str, SitePlan]:
     """The plan of every site.
 
@@ -94,7 +105,13 @@ def site_plans(state: DesiredState, facts: FleetFacts, fleet: str, version: int)
     """
     sites = {site.name: site for site in state.sites}
     known = {name: site.facts() for name, site in sites.items()}
-    models = _models_by_site(state, known, facts)
+    placements = {deployment.name: placed(deployment, known, state.policies) for deployment in state.deployments}
+    closed = {
+        deployment.spec.model: where.refused
+        for deployment in state.deployments
+        if (where := placements[deployment.name]).refused and not where.sites
+    }
+    models = _models_by_site(state, known, facts, placements)
     rules = tuple(policy.rule() for policy in state.policies)
     catalog = tuple(sorted({deployment.spec.model for deployment in state.deployments}))
     round_trips = {name: _round_trips_from(site, sites) for name, site in sites.items()}
@@ -112,6 +129,7 @@ def site_plans(state: DesiredState, facts: FleetFacts, fleet: str, version: int)
             callers=tuple(known[caller] for caller in callers),
             residency=rules,
             catalog=catalog,
+            closed={model: _refusing(rules, model, known[name], refused, known) for model, refused in closed.items()},
             revoked_nodes=facts.revoked_nodes,
             emulated_round_trip_s=_emulated(site, sites),
         )
@@ -120,14 +138,14 @@ def site_plans(state: DesiredState, facts: FleetFacts, fleet: str, version: int)
 
 
 def _models_by_site(
-    state: DesiredState, known: Mapping[str, SiteFacts], facts: FleetFacts
+    state: DesiredState, known: Mapping[str, SiteFacts], facts: FleetFacts, placements: Mapping[str, Placed]
 ) -> dict[str, tuple[PlannedModel, ...]]:
     """Site -> what it shall serve: its deployments, and what it must not drop before the successor stands elsewhere."""
     planned: dict[str, list[PlannedModel]] = {name: [] for name in known}
     for deployment in state.deployments:
         spec = deployment.spec
         digest = facts.releases.get((spec.model, spec.version))
-        where = placed(deployment, known, state.policies)
+        where = placements[deployment.name]
         if digest is not None:
             for name in where.sites:
                 planned[name].append(_planned(deployment, spec.version, digest))

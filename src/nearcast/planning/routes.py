@@ -134,7 +134,8 @@ def _route(
     refused = tuple(RefusedPlace(name, policies) for name, policies in sorted(verdicts.items()) if policies)
     allowed = [(site, prior_s) for site, prior_s in holders if not verdicts[site.name]]
     if not allowed:
-        return ModelRoute("residency_refused" if refused else "no_place_ready", refused=refused)
+        closed = bool(refused) or model in plan.closed
+        return ModelRoute("residency_refused" if closed else "no_place_ready", refused=refused)
     candidates = {
         site.name: _candidate(site.name, plan.site.name, model, prior_s, observations.get(site.name), now_s)
         for site, prior_s in allowed

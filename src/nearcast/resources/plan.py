@@ -92,6 +92,7 @@ class SitePlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         residency: all rules that could matter here.
         catalog: every model of the fleet that may be asked for here, so that an unknown one is a 404 and one with no
             allowed place a 403.
+        closed: model -> the policies that close every site of its placement: a 403 although nobody holds the model.
         revoked_nodes: SPIFFE ids whose certificates are no longer honoured.
         emulated_round_trip_s: extra delay for requests from each caller, in seconds: only in fleets on one machine.
     """
@@ -105,6 +106,7 @@ class SitePlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     callers: tuple[SiteFacts, ...] = ()
     residency: tuple[ResidencyRule, ...] = ()
     catalog: tuple[str, ...] = ()
+    closed: dict[str, tuple[str, ...]] = {}
     revoked_nodes: tuple[str, ...] = ()
     emulated_round_trip_s: dict[str, float] = {}
     schema: str = SCHEMA

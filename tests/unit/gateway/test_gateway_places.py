@@ -75,6 +75,13 @@ def test_a_refusal_that_only_the_route_table_knows_of_counts():
     assert decided(dataclasses.replace(given, plan=plan)) == Refused(("table",))
 
 
+def test_a_model_that_nobody_holds_because_policies_close_every_site_is_refused():
+    plan = SitePlan(fleet="f", site=FRA, version=1, revision="", catalog=("m",), closed={"m": ("moon",)})
+    given = dataclasses.replace(inputs(local=False), plan=plan)
+    assert decided(given) == Refused(("moon",))
+    assert "moon" in str(render(given).routes["public"].resources)
+
+
 def test_an_order_with_another_local_version_is_another_cluster():
     given = inputs((100, "fra>iad"))
     other = dataclasses.replace(given, local=(LocalModel("m", "3", "/r/m3"),), active={"m": "3"})

@@ -53,6 +53,24 @@ def test_a_policy_closes_sites_to_placement_and_says_which_policy() -> None:
     assert dict(where.refused) == {"ashburn": ("eu-only",), "singapore": ("eu-only",)}
 
 
+def test_a_model_that_policies_close_everywhere_is_told_so_to_every_site() -> None:
+    nowhere = resource("Policy", "moon", {"match": {"models": ["m"]}, "residency": {"countries": ["JP"]}})
+    local = resource(
+        "Policy",
+        "home",
+        {"match": {"models": ["m"], "originSites": ["ashburn"]}, "residency": {"countries": ["SG"]}},
+    )
+    state = DesiredState.of([*SITES, deployment(sites=["frankfurt", "ashburn"]), nowhere, local])
+    plans = site_plans(state, FACTS, "f", 1)
+    assert {site: plan.closed for site, plan in plans.items()} == {
+        "frankfurt": {"m": ("moon",)},
+        "ashburn": {"m": ("home", "moon")},
+        "singapore": {"m": ("moon",)},
+    }
+    open_somewhere = DesiredState.of([*SITES, deployment(sites=["frankfurt", "ashburn"]), EU_ONLY])
+    assert all(plan.closed == {} for plan in site_plans(open_somewhere, FACTS, "f", 1).values())
+
+
 def test_a_policy_for_some_origins_closes_no_site() -> None:
     rule = resource(
         "Policy",

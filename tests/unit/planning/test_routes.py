@@ -140,6 +140,11 @@ def test_nobody_serves_it_yet() -> None:
     assert route_table(plan, frozenset(), {}, None, 0.0).models["m"].verdict == "no_place_ready"
 
 
+def test_nobody_serves_it_because_policies_close_every_site() -> None:
+    plan = msgspec.structs.replace(PLAN, peers=(), closed={"m": ("moon",)})
+    assert route_table(plan, frozenset(), {}, None, 0.0).models["m"].verdict == "residency_refused"
+
+
 def test_old_load_is_not_believed() -> None:
     observations = {"frankfurt": seen(0.0, wait_s=60.0)}
     route = route_table(PLAN, LOCAL, observations, None, 100.0).models["m"]

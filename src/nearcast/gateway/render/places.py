@@ -60,6 +60,8 @@ def _decision(inputs: GatewayInputs, model: str, peers: Mapping[str, Peer]) -> D
         return Refused(tuple(sorted({policy for verdict in verdicts for policy in verdict})))
     if not holders and route and route.policies:
         return Refused(route.policies)
+    if not holders and model in inputs.plan.closed:
+        return Refused(inputs.plan.closed[model])
     return NotReady()
 
 

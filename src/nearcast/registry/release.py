@@ -154,7 +154,13 @@ def _files_at(path: Path) -> dict[str, Path]:
         found = {}
         for file in sorted(path.rglob("*")):
             relative = file.relative_to(path)
-            if file.is_dir() or any(part.startswith(".") for part in relative.parts):
+            if any(part.startswith(".") for part in relative.parts):
+                continue
+            if file.is_dir():
+                if file.is_symlink():
+                    raise InvalidInput(
+                        f"{relative} is a link to a folder, which would be left out", hint="copy its contents: cp -rL"
+                    )
                 continue
             if not file.is_file():
                 raise InvalidInput(f"expected files below {path}, {relative} is none, or a link to nothing")

@@ -251,6 +251,11 @@ def test_links_out_of_the_folder_are_refused_and_links_within_are_not(tmp_path: 
     with pytest.raises(InvalidInput, match="link to nothing"):
         described(folder)
     (folder / "dangling").unlink()
+    (folder / "weights").mkdir()
+    (folder / "linked").symlink_to("weights")
+    with pytest.raises(InvalidInput, match="linked is a link to a folder"):
+        described(folder)
+    (folder / "linked").unlink()
     os.mkfifo(folder / "pipe")
     with pytest.raises(InvalidInput, match="expected files"):
         described(folder)

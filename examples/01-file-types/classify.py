@@ -58,12 +58,13 @@ class Ends:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Scores `float32[files, labels]`, and who computed them."""
+    """Scores `float32[files, labels]`, who computed them, why there, and how long the answer took."""
 
     scores: Scores
     site: str
     reason: str
     model: str
+    took_ms: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +147,7 @@ def ask_json(client: httpx.Client, gateway_url: str, tokens: Tokens) -> Answer:
     """Ask for the scores of `int32[files, 2048]`, tensors as JSON numbers."""
     tensor = {"name": "bytes", "datatype": "INT32", "shape": list(tokens.shape), "data": tokens.ravel().tolist()}
     response = client.post(f"{gateway_url}/v2/models/{MODEL}/infer", json={"inputs": [tensor]})
-    response.raise_for_status()
+    _expect_ok(response)
     output = response.json()["outputs"][0]
     return _answer(response, np.array(output["data"], np.float32).reshape(output["shape"]))
 
@@ -162,7 +163,7 @@ def ask_binary(client: httpx.Client, gateway_url: str, tokens: Tokens) -> Answer
         content=header + data,
         headers={"inference-header-content-length": str(len(header)), "content-type": "application/octet-stream"},
     )
-    response.raise_for_status()
+    _expect_ok(response)
     header_size = int(response.headers["inference-header-content-length"])
     output = json.loads(response.content[:header_size])["outputs"][0]
     scores = np.frombuffer(response.content[header_size:], "<f4")
@@ -176,7 +177,14 @@ def _answer(response: httpx.Response, scores: Scores) -> Answer:
         site=headers.get("x-nearcast-site", "?"),
         reason=headers.get("x-nearcast-reason", "?"),
         model=headers.get("x-nearcast-model", "?"),
+        took_ms=response.elapsed.total_seconds() * 1000,
     )
+
+
+def _expect_ok(response: httpx.Response) -> None:
+    """Go on when there is an answer; else stop with the gateway's own words."""
+    if response.is_error:
+        sys.exit(f"the gateway answered {response.status_code}: {response.text.strip()}")
 
 
 def classify(gateway_url: str, paths: list[Path], *, binary: bool = True) -> tuple[list[Verdict], Answer | None]:
@@ -189,7 +197,10 @@ def classify(gateway_url: str, paths: list[Path], *, binary: bool = True) -> tup
     if unsure:
         tokens = np.stack([features(ends[index], rules) for index in unsure])
         with httpx.Client(timeout=30.0, trust_env=False) as client:
-            answer = (ask_binary if binary else ask_json)(client, gateway_url.rstrip("/"), tokens)
+            try:
+                answer = (ask_binary if binary else ask_json)(client, gateway_url.rstrip("/"), tokens)
+            except httpx.TransportError as error:
+                sys.exit(f"no answer from {gateway_url}: {error}")
         for index, row in zip(unsure, answer.scores, strict=True):
             verdicts[index] = judge(row, rules)
     return [verdict for verdict in verdicts if verdict is not None], answer
@@ -211,7 +222,7 @@ def main() -> None:
     for path, verdict in zip(arguments.files, verdicts, strict=True):
         print(f"{path}: {verdict.label} ({verdict.score:.3f})")
     if answer:
-        print(f"computed at {answer.site} by {answer.model}; why there: {answer.reason}")
+        print(f"computed at {answer.site} by {answer.model}; why there: {answer.reason} ({answer.took_ms:.0f} ms)")
 
 
 if __name__ == "__main__":

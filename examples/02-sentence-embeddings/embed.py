@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from openai import OpenAI
+from openai import APIError, OpenAI
 
 MODEL: Final = "minilm"
 
@@ -27,7 +27,10 @@ def main() -> None:
     if len(sys.argv) < 3:
         sys.exit("usage: embed.py BASE_URL TEXT…")
     texts = sys.argv[2:]
-    vectors, site, reason = embed(sys.argv[1], texts)
+    try:
+        vectors, site, reason = embed(sys.argv[1], texts)
+    except APIError as error:
+        sys.exit(f"no embeddings from {sys.argv[1]}: {error}")
     for text, likeness in zip(texts, vectors @ vectors[0], strict=True):
         print(f"{likeness:6.3f}  {text}")
     print(f"computed at {site}; why there: {reason}")

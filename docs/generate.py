@@ -13,6 +13,7 @@ import difflib
 import importlib
 import re
 import sys
+import textwrap
 import tomllib
 from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, distribution
@@ -42,7 +43,10 @@ def table(header: tuple[str, ...], rows: list[tuple[object, ...]]) -> str:
 def cli_page() -> str:
     """Every command with its arguments and options, in the order of `nearcast --help`."""
     main = importlib.import_module("nearcast.cli.main")
-    page = [f"# Command line\n\n{NOTE}Options that every command takes stand once, at the end.\n"]
+    page = [
+        f"# Command line\n\n{NOTE}Options that every command takes stand once, at the end. "
+        "`nearcast --install-completion` completes commands and options in new terminals.\n"
+    ]
     shared: dict[str, Any] = {}
     for name in main.COMMANDS:
         for path, command in leaves(name, main.real_command(name)):
@@ -76,7 +80,7 @@ def command_section(path: str, command: Any, shared: dict[str, Any]) -> str:
         if parameter.param_type_name == "argument":
             word = parameter.metavar or str(parameter.name).upper()
             words.append(word if parameter.required or word.startswith("[") else f"[{word}]")
-            rows.append((f"`{word}`", help_of(parameter)))
+            rows.append((f"`{word.replace('|', ' or ')}`", help_of(parameter)))
         elif not getattr(parameter, "hidden", False) and parameter.name != "help":
             rows.append(
                 (
@@ -85,13 +89,20 @@ def command_section(path: str, command: Any, shared: dict[str, Any]) -> str:
                 )
             )
     text, _, examples = (command.help or "").partition("\b")
-    lines = [f"## nearcast {path}\n", f"```text\n{' '.join(words)} [OPTIONS]\n```\n", text.strip() + "\n"]
+    lines = [f"## nearcast {path}\n", f"```text\n{' '.join(words)} [OPTIONS]\n```\n", flowing(text.strip()) + "\n"]
     if examples:
         body = [line.strip() for line in examples.splitlines() if line.strip().startswith("nearcast")]
         lines.append("```sh\n" + "\n".join(body) + "\n```\n")
     if rows:
         lines.append(table(("Argument or option", "Meaning"), rows))
     return "\n".join(lines)
+
+
+def flowing(text: str) -> str:
+    """`text` with its paragraphs broken into lines of a page's width."""
+    return "\n\n".join(
+        textwrap.fill(part, 120, break_long_words=False, break_on_hyphens=False) for part in text.split("\n\n")
+    )
 
 
 def help_of(parameter: Any) -> str:

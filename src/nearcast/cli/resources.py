@@ -157,7 +157,9 @@ def _is_table(value: Any) -> bool:
 
 
 def _cell(value: Any) -> str:
-    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return _short(str(value)) if str(value).startswith("sha256:") else str(value)
 
 
 def _moment(text: Cell) -> Cell:

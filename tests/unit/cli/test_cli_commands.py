@@ -102,12 +102,21 @@ def test_describe_tells_the_conditions(deployed: "FakeControl", run: "Run") -> N
 
 
 def test_describe_shows_records_as_a_table(deployed: "FakeControl", run: "Run") -> None:
-    nodes = [{"site": "frankfurt", "node": "n1", "connected": True, "sizeBytes": 7, "at": "2026-01-02T03:04:05.678Z"}]
+    nodes = [
+        {
+            "site": "frankfurt",
+            "node": "n1",
+            "connected": True,
+            "sizeBytes": 7,
+            "of": f"sha256:{'a' * 64}",
+            "at": "2026-01-02T03:04:05.678Z",
+        }
+    ]
     document = deployed.resources["deployments", "magika"]
     document["status"]["details"] = {"revision": "sha256:1", "updatedAt": "2026-01-02T03:04:05.678Z", "nodes": nodes}
     rows = [line.split() for line in run("describe", "deployment", "magika").out.splitlines()]
-    assert ["SITE", "NODE", "CONNECTED", "SIZE", "BYTES", "AT"] in rows
-    assert ["frankfurt", "n1", "yes", "7", "2026-01-02T03:04:05Z"] in rows
+    assert ["SITE", "NODE", "CONNECTED", "SIZE", "BYTES", "OF", "AT"] in rows
+    assert ["frankfurt", "n1", "yes", "7", "sha256:aaaaaaaaaaaa…", "2026-01-02T03:04:05Z"] in rows
     assert ["updatedAt", "2026-01-02T03:04:05Z"] in rows
 
 

@@ -4,7 +4,7 @@ Decides when work runs and where. Work that arrived in the same tick of the loop
 that it pays; no timer ever holds work back. Runs below a millisecond stand in the loop; longer ones go to one worker
 thread per model (ONNX Runtime releases the GIL), where the next batch forms while one runs. What does not fit the
 bounds is refused, never buffered. A batch that fails is run again piece by piece, so that one poisonous request
-fails alone.
+fails alone; so is one whose results have not a row per row, and such a model is not batched any more.
 
 Guarantee: whoever submits work gets exactly one of ``finished``, ``failed``, or has cancelled it.
 """
@@ -24,7 +24,7 @@ from nearcast.engine.gauges import WEIGHT, Gauges, Recent
 from nearcast.engine.profile import INLINE_MAX_S, Profile, Runs
 from nearcast.engine.refusal import Refusal, engine_failure, queue_full, unloaded
 from nearcast.engine.runtime import ORT_ERRORS
-from nearcast.engine.work import Backlog, Timing, Work, joined, parted
+from nearcast.engine.work import Backlog, NotPerRow, Timing, Work, joined, parted
 from nearcast.resources import wire
 from nearcast.resources.load import ModelLoad
 
@@ -205,6 +205,10 @@ class Lane:
         results: list[Result]
         try:
             results = list(parted(batch, model.run(joined(batch))))
+        except NotPerRow as error:
+            log.warning("%s is not batched any more: %s", self.name, error)
+            self._max_batch = 1
+            results = [self._alone(model, work) for work in batch]
         except ORT_ERRORS as error:
             results = [self._refused(error)] if len(batch) == 1 else [self._alone(model, work) for work in batch]
         return _Ran(batch, results, Timing(started_s, self._now()))
@@ -226,14 +230,26 @@ class Lane:
         gauges = self.gauges
         gauges.ran(len(ran.batch), sum([work.rows for work in ran.batch]), seconds)
         gauges.queue.add(timing.started_s - ran.batch[0].arrived_s, len(ran.batch))
-        for work, result in zip(ran.batch, ran.results, strict=True):
-            if work.cancelled:
-                continue
-            if isinstance(result, Refusal):
-                gauges.failed += 1
-                work.failed(result)
-            else:
-                work.finished(result, timing)
+        self._tell(ran)
+
+    def _tell(self, ran: _Ran) -> None:
+        """Answer each piece of work. A bug in answering one goes to the loop's handler, and the others get theirs."""
+        told = 0
+        try:
+            for work, result in zip(ran.batch, ran.results, strict=True):
+                told += 1
+                if work.cancelled:
+                    continue
+                if isinstance(result, Refusal):
+                    self.gauges.failed += 1
+                    work.failed(result)
+                else:
+                    work.finished(result, ran.timing)
+            told += 1
+        finally:
+            if told <= len(ran.batch):
+                self._broke(ran.batch[told - 1 : told])
+                self._tell(_Ran(ran.batch[told:], ran.results[told:], ran.timing))
 
     def _broke(self, batch: list[Work]) -> None:
         for work in batch:

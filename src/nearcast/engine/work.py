@@ -193,11 +193,22 @@ def joined(batch: Sequence[Work]) -> list[Array]:
     return stacked
 
 
+class NotPerRow(ValueError):
+    """The results of a batch do not have one row for each row that went in, so nobody knows whose they are."""
+
+
 def parted(batch: Sequence[Work], results: Sequence[Array]) -> list[Sequence[Array]]:
-    """The results of each piece of work, cut out of those of the batch (views, no copies)."""
+    """The results of each piece of work, cut out of those of the batch (views, no copies).
+
+    Raises:
+        NotPerRow: they cannot be told apart.
+    """
     if len(batch) == 1:
         return [results]
     ends = list(itertools.accumulate([work.rows for work in batch]))
+    for result in results:
+        if result.shape[:1] != (ends[-1],):
+            raise NotPerRow(f"{ends[-1]} rows went in, a result has the shape {list(result.shape)}")
     starts = [0, *ends[:-1]]
     cut = [[result[start:end] for start, end in zip(starts, ends, strict=True)] for result in results]
     return list(zip(*cut, strict=True))

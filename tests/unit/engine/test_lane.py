@@ -123,6 +123,51 @@ def test_the_culprit_fails_alone(profile: Profile) -> None:
     with_lane(model, profile, story)
 
 
+@pytest.mark.parametrize("profile", [INLINE, THREAD])
+def test_nobody_gets_the_rows_of_another(profile: Profile) -> None:
+    """A model whose number of results follows from its input looks batched only until that input comes."""
+
+    class Finds(Model):
+        def run(self, feeds: Sequence[Array]) -> list[Array]:
+            (doubled,) = super().run(feeds)
+            return [np.repeat(doubled, np.where(feeds[0][:, 0] == 1, 3, 1), axis=0)]
+
+    model = Finds()
+
+    async def story(lane: Lane) -> None:
+        for _ in range(2):
+            works = [Asked(n) for n in range(4)]
+            for work in works:
+                lane.submit(work)
+            await settled(works)
+            assert [work.heard for work in works] == [[0], [2], [4], [6]]
+
+    with_lane(model, profile, story)
+    assert model.runs == [[0, 1, 2, 3], *([[0], [1], [2], [3]] * 2)], "the second time it is not tried"
+
+
+@pytest.mark.parametrize("profile", [INLINE, THREAD])
+def test_a_bug_in_one_answer_costs_no_other(profile: Profile) -> None:
+    class Mute(Asked):
+        __slots__ = ()
+
+        def finished(self, results: Sequence[Array], timing: Timing) -> None:
+            raise KeyError("a bug")
+
+    async def story(lane: Lane) -> None:
+        told: list[object] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context["exception"]))
+        works = [Asked(0), Mute(1), Asked(2), Mute(3), Asked(4)]
+        for work in works:
+            lane.submit(work)
+        await settled(works)
+        broke = [wire.CODE_ENGINE_FAILURE]
+        assert [work.heard for work in works] == [[0], broke, [4], broke, [8]]
+        assert [type(error) for error in told] == [KeyError]
+
+    with_lane(Model(), profile, story)
+
+
 def test_a_bug_in_the_worker_is_told_to_all_who_wait_for_it_and_the_lane_goes_on() -> None:
     broken = [True]
 

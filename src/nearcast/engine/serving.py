@@ -194,10 +194,10 @@ class Serving:
         await asyncio.gather(*(self.unload(key, drain_s) for key in list(self._served)))
 
     async def _take_down(self, served: Served, drain_s: float) -> None:
-        if served.ready is not None:
-            with contextlib.suppress(Refusal, OSError, asyncio.CancelledError):
-                await served.ready
         try:
+            if served.ready is not None:
+                with contextlib.suppress(Refusal, OSError, asyncio.CancelledError):
+                    await served.ready
             if served.endpoint is not None:
                 await self._drain(served, served.endpoint, drain_s)
         finally:

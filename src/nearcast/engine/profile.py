@@ -209,8 +209,9 @@ def _made_up(tensor: Tensor, batch: int, width: int, generator: np.random.Genera
     dtype = DTYPES[tensor.datatype]
     if dtype.kind == "O":
         return np.full(shape, "nearcast", dtype=object)
+    other = seed and "mask" not in tensor.name  # a second row that is as different as may be
     if dtype.kind == "f":
-        return generator.random(shape).astype(dtype)
-    if seed and "mask" not in tensor.name:
+        return (generator.random(shape) * (-1 if other else 1)).astype(dtype)
+    if other:
         return (np.arange(math.prod(shape)).reshape(shape) % 2).astype(dtype)
     return np.ones(shape, dtype)

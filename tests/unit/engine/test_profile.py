@@ -75,6 +75,12 @@ def test_rows_that_depend_on_one_another_are_never_batched() -> None:
     assert "depend" in found.note
 
 
+def test_a_model_that_gives_rows_for_some_inputs_only_is_never_batched() -> None:
+    model = Model(lambda rows: 10e-6, lambda x: x[x[:, 0] > 0])
+    found = profile(model, signature(-1, 4), pad=False, now=model.now)
+    assert (found.max_batch, found.note) == (1, "rows depend on one another")
+
+
 def test_a_fixed_batch_is_never_batched() -> None:
     model = Model(lambda rows: 1e-5)
     found = profile(model, signature(1, 4), pad=False, now=model.now)

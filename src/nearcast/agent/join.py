@@ -29,18 +29,18 @@ from nearcast.agent.identity import (
     signing_request,
 )
 from nearcast.agent.layout import Layout
-from nearcast.agent.log import NAME, line
 from nearcast.agent.settings import Settings, default_node_name
 from nearcast.agent.uplink import ControlUplink
 from nearcast.durable import write_whole
 from nearcast.errors import IntegrityError, InvalidInput
+from nearcast.logs import line
 from nearcast.resources.join import JoinAnswer, JoinRequest, JoinToken, decode_token
 from nearcast.resources.plan import node_id, server_name
 
 Connect = Callable[[str, str | None], ControlUplink]
 """(URL, authority or None) -> a connection."""
 
-log = logging.getLogger(NAME)
+log = logging.getLogger(__name__)
 
 
 async def ensure_joined(settings: Settings, layout: Layout, connect: Connect | None = None) -> Membership:

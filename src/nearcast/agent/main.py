@@ -29,7 +29,6 @@ from nearcast.agent.engine_client import EngineClient
 from nearcast.agent.identity import Membership, read_credential, read_identity
 from nearcast.agent.join import ensure_joined
 from nearcast.agent.layout import Layout, layout_of
-from nearcast.agent.log import NAME, line, set_up
 from nearcast.agent.measure import GatewayProber, Measurements
 from nearcast.agent.memory import Memory
 from nearcast.agent.node import Node
@@ -45,6 +44,7 @@ from nearcast.agent.supervise import EngineLaunch, EngineProcess, ProcessBook
 from nearcast.agent.uplink import ControlUplink
 from nearcast.errors import Conflict, NearcastError, Unavailable, meaning_of
 from nearcast.gateway.apply import Gateway
+from nearcast.logs import line, set_up
 from nearcast.planning.routes import RouteTable
 from nearcast.resources.status import NodeStatus
 
@@ -55,7 +55,7 @@ ENGINE_STOP_S: Final = 3.0
 STOP_S: Final = 15.0
 JOIN_RETRY: Final = Backoff(base_s=0.5, factor=2.0, cap_s=30.0)
 
-log = logging.getLogger(NAME)
+log = logging.getLogger(__name__)
 
 
 def parse(argv: Sequence[str]) -> Settings:

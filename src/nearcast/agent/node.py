@@ -13,7 +13,6 @@ from typing import Any, Final, Protocol, assert_never
 
 from nearcast.agent.backoff import PROCESS
 from nearcast.agent.engine_client import BrokenOff
-from nearcast.agent.log import NAME, line
 from nearcast.agent.memory import Memory
 from nearcast.agent.pull import Abandoned, Puller
 from nearcast.agent.reconcile import step, wake_at_s
@@ -43,6 +42,7 @@ from nearcast.agent.states import (
 from nearcast.agent.supervise import gone
 from nearcast.agent.tell import told
 from nearcast.errors import InvalidInput, NearcastError
+from nearcast.logs import line
 from nearcast.resources.release import ReleaseManifest
 
 PROGRESS_S: Final = 0.5
@@ -54,7 +54,7 @@ LOOK_S: Final = 5.0
 SILENT_LOOKS: Final = 3
 """An engine that gives no answer so often in a row (each look waits some seconds) is hung."""
 
-log = logging.getLogger(NAME)
+log = logging.getLogger(__name__)
 
 
 class Engine(Protocol):

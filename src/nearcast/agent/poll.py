@@ -9,16 +9,16 @@ from collections.abc import Callable
 from typing import Final
 
 from nearcast.agent.backoff import Backoff
-from nearcast.agent.log import NAME, line
 from nearcast.agent.pull import Puller
 from nearcast.agent.states import Event, PlanRefused
 from nearcast.errors import NearcastError
+from nearcast.logs import line
 
 REFRESH_S: Final = 24 * 3600.0
 """Between two looks for newer metadata of releases when no plan asks for it: this is how a withdrawal gets here."""
 FIRST_RETRY_S: Final = 0.5
 
-log = logging.getLogger(NAME)
+log = logging.getLogger(__name__)
 
 
 class Poller:

@@ -20,19 +20,19 @@ from nearcast.agent.identity import (
     validity_of,
 )
 from nearcast.agent.layout import Layout
-from nearcast.agent.log import NAME, line
 from nearcast.agent.report import Troubles
 from nearcast.agent.uplink import Uplink
 from nearcast.durable import write_whole
 from nearcast.errors import NearcastError
 from nearcast.gateway.render import Identity
+from nearcast.logs import line
 from nearcast.resources.plan import server_name
 
 LOOK_S: Final = 3600.0
 RETRY: Final = Backoff(base_s=10.0, factor=2.0, cap_s=LOOK_S)
 CERTIFICATE: Final = "Certificate"
 
-log = logging.getLogger(NAME)
+log = logging.getLogger(__name__)
 
 
 class Renewer:

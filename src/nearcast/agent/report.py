@@ -16,11 +16,11 @@ from typing import Any, Final
 import msgspec
 
 from nearcast.agent.backoff import Backoff
-from nearcast.agent.log import NAME, line
 from nearcast.agent.status import has_moved, urgent
 from nearcast.agent.uplink import Uplink
 from nearcast.durable import write_whole
 from nearcast.errors import NearcastError, Unavailable
+from nearcast.logs import line
 from nearcast.resources.status import ConditionReport, NodeStatus
 
 DEBOUNCE_S: Final = 0.05
@@ -30,7 +30,7 @@ MOVED_S: Final = 5.0
 FILE_S: Final = 2.0
 UPLINK: Final = "Uplink"
 
-log = logging.getLogger(NAME)
+log = logging.getLogger(__name__)
 
 
 class Troubles:

@@ -18,7 +18,6 @@ from typing import Final, Protocol
 from nearcast.agent.backoff import PROCESS
 from nearcast.agent.engine_client import EngineClient, EngineReports
 from nearcast.agent.layout import Layout
-from nearcast.agent.log import NAME, line
 from nearcast.agent.measure import Measurements
 from nearcast.agent.memory import Memory
 from nearcast.agent.ports import Addresses, addresses, prove, reconsider
@@ -27,6 +26,7 @@ from nearcast.agent.states import Event, GatewayAccepted, GatewayLost, GatewayRe
 from nearcast.agent.supervise import GATEWAY, ProcessBook, gone
 from nearcast.errors import Bug, InvalidInput, NearcastError
 from nearcast.gateway.render import GatewayFiles, GatewayInputs, Identity, Listen, LocalModel, render
+from nearcast.logs import line
 from nearcast.planning.routes import Observation, RouteTable, route_table
 from nearcast.resources.load import LoadReport
 
@@ -41,7 +41,7 @@ LOOK_S: Final = 5.0
 SILENT_LOOKS: Final = 4
 """An Envoy that gives no answer so often in a row (each look waits two seconds) is hung."""
 
-log = logging.getLogger(NAME)
+log = logging.getLogger(__name__)
 
 
 class GatewayPort(Protocol):

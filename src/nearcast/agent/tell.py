@@ -2,7 +2,6 @@
 
 import logging
 
-from nearcast.agent.log import line
 from nearcast.agent.states import (
     Event,
     FetchFailed,
@@ -17,6 +16,7 @@ from nearcast.agent.states import (
     Unloaded,
     UnloadFailed,
 )
+from nearcast.logs import line
 
 
 def told(before: State, event: Event) -> list[tuple[int, str]]:

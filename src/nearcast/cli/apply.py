@@ -9,13 +9,14 @@ from typing import Annotated, Final
 import typer
 from rich.text import Text
 
+from nearcast.cli.conditions import condition_of
 from nearcast.cli.connect import connected
 from nearcast.cli.options import Format, Output, application, command
 from nearcast.cli.screen import coloured, note, show_document, show_lines, show_table
 from nearcast.cli.session import Session
-from nearcast.client import Applied
+from nearcast.client import Applied, ControlClient
 from nearcast.errors import InvalidInput
-from nearcast.resources.kinds import to_document
+from nearcast.resources.kinds import PLURALS, to_document
 from nearcast.resources.manifest import ParsedManifest, parse_manifests
 from nearcast.resources.problems import ManifestError, Problem
 
@@ -48,10 +49,13 @@ def apply(
     documents = [to_document(each.resource, with_status=False) for each in parsed]
     with connected(session) as client:
         results = client.apply(documents, dry_run=dry_run)
+        warnings = [] if dry_run else _not_accepted(client, results)
     if output is Format.TABLE:
         show_results(results, dry_run=dry_run)
     else:
         show_document({"dry_run": dry_run, "resources": [_plain(result) for result in results]}, output)
+    for warning in warnings:
+        note(Text.assemble(("warning: ", "bold yellow"), warning))
 
 
 def read_manifests(sources: Iterable[str]) -> list[ParsedManifest]:
@@ -91,6 +95,17 @@ def show_results(results: Iterable[Applied], *, dry_run: bool) -> None:
         ("resource", "action"),
         ((f"{result.kind.lower()}/{result.name}", coloured(result.action)) for result in results),
     )
+
+
+def _not_accepted(client: ControlClient, results: Iterable[Applied]) -> list[str]:
+    """What is written down and cannot be done yet, and why: a deployment whose release nobody pushed, say."""
+    found = []
+    for result in results:
+        if result.kind == "Deployment":
+            accepted = condition_of(client.resource(PLURALS[result.kind], result.name).document, "Accepted")
+            if accepted is not None and accepted.status == "False":
+                found.append(f"deployment/{result.name}: {accepted.message}")
+    return found
 
 
 def _texts(sources: Iterable[str]) -> Iterable[tuple[str, str]]:

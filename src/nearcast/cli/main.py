@@ -47,6 +47,7 @@ COMMANDS: Final[dict[str, Entry]] = {
     "route": Entry("route", "Explain where requests go.", WORK),
     "control": Entry("processes", "Run a control plane in the foreground.", PROCESSES),
     "agent": Entry("processes", "Run the agent of a node in the foreground.", PROCESSES),
+    "releaser": Entry("releaser", "Begin the releases of a fleet.", PROCESSES),
     "join-token": Entry("processes", "Make a token that lets one node join a site.", PROCESSES),
     "version": Entry("version", "Print the versions of this command and of the control plane.", PROCESSES),
 }

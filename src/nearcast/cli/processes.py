@@ -1,12 +1,12 @@
 """``control``, ``agent``, ``join-token``: the processes of a fleet whose machines are many."""
 
 import importlib
-import logging
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 
+from nearcast import logs
 from nearcast.cli.connect import connected
 from nearcast.cli.options import Format, Output, application, command
 from nearcast.cli.screen import note, show_document, show_lines
@@ -85,7 +85,7 @@ def control(
         fleet=fleet,
         repository=repository,
     )
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logs.set_up()
     # The server pulls in the web framework: only whoever serves pays for it.
     importlib.import_module("nearcast.control.server").serve(settings)
 

@@ -62,7 +62,8 @@ def push_release(client: ControlClient, session: Session, wanted: Push, key: Pat
         signer = load_signer(key_path)
     except NotFound as error:
         raise NotFound(
-            f"there is no releaser's key at {key_path}", hint="name it with --key, or push where `nearcast up` ran"
+            f"there is no releaser's key at {key_path}",
+            hint="name it with --key, or push where `nearcast releaser init` (or `nearcast up`) ran",
         ) from error
     described = describe(
         wanted.path,
@@ -141,5 +142,7 @@ def _root(client: ControlClient, paths: LocalPaths) -> bytes:
         return own
     root = client.trust().releases_root
     if root is None:
-        raise InvalidInput("this fleet has no releases repository yet", hint="its first root is made by `nearcast up`")
+        raise InvalidInput(
+            "this fleet has no releases repository yet", hint="nearcast releaser init makes its first root"
+        )
     return base64.b64decode(root)

@@ -3,11 +3,9 @@
 Every step is safe to repeat. Nothing here is told to a process: files are written, and the supervisor looks at them.
 """
 
-import base64
 import subprocess
 import time
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
@@ -17,13 +15,12 @@ from nearcast.cli.connect import local_target, transport_of
 from nearcast.cli.fleet import FleetFile, LocalPaths
 from nearcast.cli.gateway import gateway_answers
 from nearcast.cli.progress import Ticker
+from nearcast.cli.releaser import begin_releases
 from nearcast.cli.session import Session
 from nearcast.cli.tail import last_lines
 from nearcast.client import ControlClient
-from nearcast.durable import read_if_exists, write_whole
+from nearcast.durable import write_whole
 from nearcast.errors import NotFound, Unavailable
-from nearcast.registry.keys import load_or_create_signer
-from nearcast.registry.releases import new_releases_root, new_targets, online_key_of
 
 PAUSE_S = 0.1
 TOKEN_LIFE_S = 3600.0
@@ -70,27 +67,8 @@ class Starter:
             self._pause("the control plane did not come up", self.paths.control_log)
 
     def _releases(self, client: ControlClient, ticker: Ticker) -> None:
-        """Make the releaser's keys, and begin the releases repository with a root that names them."""
-        trust = client.trust()
-        if trust.releases_root is not None:
-            return
-        if trust.plans_root is None:
-            raise Unavailable("the control plane has no root for plans yet", hint="run `nearcast up` again")
-        root_signer = load_or_create_signer(self.paths.releaser / "root.pem")
-        releaser = load_or_create_signer(self.paths.releaser / "releaser.pem")
-        now = datetime.now(UTC)
-        root_file = self.paths.releaser / "releases.root.json"
-        root = read_if_exists(root_file)
-        if root is None:
-            root = new_releases_root(
-                root_signers=[root_signer],
-                releaser_keys=[releaser.public_key],
-                online_key=online_key_of(base64.b64decode(trust.plans_root)),
-                now=now,
-            )
-            write_whole(root_file, root)
-        client.start_releases(root, new_targets(releaser, now=now))
-        ticker.step(f"releases are signed by the key in {self.paths.releaser}")
+        if begin_releases(client, self.paths.releaser):
+            ticker.step(f"releases are signed by the key in {self.paths.releaser}")
 
     def _sites(self, client: ControlClient, ticker: Ticker) -> None:
         if not self.fleet.pending:

@@ -1,10 +1,10 @@
 """``python -m nearcast.control``: the control plane as a process of its own, for a supervisor to run."""
 
 import argparse
-import logging
 import sys
 from pathlib import Path
 
+from nearcast import logs
 from nearcast.control.server import serve
 from nearcast.control.settings import Settings
 from nearcast.errors import NearcastError, meaning_of
@@ -41,7 +41,7 @@ def settings_of(arguments: list[str]) -> Settings:
 
 def main(arguments: list[str] | None = None) -> int:
     """Serve until a signal; the exit code says who must act if it could not."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logs.set_up()
     try:
         serve(settings_of(sys.argv[1:] if arguments is None else arguments))
     except NearcastError as error:

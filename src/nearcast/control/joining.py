@@ -29,7 +29,7 @@ def new_join_token(plane: ControlPlane, site: str, ttl_s: float = DEFAULT_TTL_S)
     if root is None:
         raise Conflict(
             "the releases have no root of trust yet, and a join token must pin it",
-            hint="Begin them first: POST /v1/releases/root; `nearcast up` and `nearcast model push` do it.",
+            hint="Begin them first: POST /v1/releases/root; `nearcast releaser init` does it, `nearcast up` too.",
         )
     made = plane.members.new_token(site, ttl_s)
     token = JoinToken(

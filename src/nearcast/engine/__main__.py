@@ -17,6 +17,7 @@ from typing import Final
 
 import uvloop
 
+from nearcast import logs
 from nearcast.engine import sockets
 from nearcast.engine.connection import Connection, Endpoint, Limits
 from nearcast.engine.desk import DRAIN_S, AdminDesk, StatusDesk
@@ -101,9 +102,7 @@ def cores() -> int:
 def main(argv: list[str]) -> int:
     """Run one engine; returns its exit code."""
     given = arguments(argv)
-    logging.basicConfig(
-        filename=given.log, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", force=True
-    )
+    logs.set_up(file=given.log)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     gc.set_threshold(GC_THRESHOLD, 20, 100)
     given.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -340,7 +340,7 @@ class ReleasesRepository:
     def _require(self) -> Published:
         published = self._finished()
         if published is None:
-            raise NotFound("this fleet has no releases root yet", hint="nearcast model push makes one")
+            raise NotFound("this fleet has no releases root yet", hint="nearcast releaser init makes one")
         return published
 
     def _finished(self) -> Published | None:

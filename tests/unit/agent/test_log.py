@@ -2,7 +2,6 @@
 
 import logging
 
-from nearcast.agent.log import line
 from nearcast.agent.states import (
     Blame,
     FetchFailed,
@@ -16,6 +15,7 @@ from nearcast.agent.states import (
     Tick,
 )
 from nearcast.agent.tell import told
+from nearcast.logs import line
 from nearcast.resources.plan import SiteFacts, SitePlan
 
 PLAN = SitePlan(fleet="f", site=SiteFacts(name="here", tier="edge", country="DE"), version=4, revision="r")

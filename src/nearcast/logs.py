@@ -1,4 +1,4 @@
-"""One line per event, ``key=value``, to standard error; values that need it are quoted as JSON.
+"""How every process of ours logs: one line per event to standard error or a file, time first, in UTC (RFC 3339).
 
 It decides the form of a line, not what is worth one. Callers never give it a secret.
 """
@@ -8,23 +8,26 @@ import logging
 import re
 import sys
 import time
+from pathlib import Path
 from typing import Final
 
-NAME: Final = "nearcast.agent"
+CHATTY: Final = ("httpx", "httpcore", "tuf", "urllib3", "asyncio")
+"""Libraries that tell of every step; of them only warnings are of interest."""
 
 _plain = re.compile(r"[A-Za-z0-9_.:/@+%-]+")
 
 
-def set_up(level: str) -> None:
-    """Send everything from ``level`` up to standard error.
+def set_up(level: str = "INFO", *, file: Path | None = None) -> None:
+    """Send everything from ``level`` up to ``file`` (appended), or to standard error.
 
     Args:
         level: a name of the standard library's levels, in any case.
+        file: where to; None for standard error.
     """
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.FileHandler(file) if file is not None else logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Formatter("%(asctime)s.%(msecs)03dZ %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S"))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    for chatty in ("httpx", "httpcore", "tuf", "urllib3", "asyncio"):
+    for chatty in CHATTY:
         logging.getLogger(chatty).setLevel(logging.WARNING)
 
 

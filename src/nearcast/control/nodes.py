@@ -4,6 +4,7 @@ A fleet of 4,200 sites sends 70 reports a second; most say that nothing changed 
 counts as alive too. After a restart the statuses written down stand, so that plans do not change because we were away.
 """
 
+import contextlib
 import threading
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -41,7 +42,8 @@ class NodeBook:
         self._statuses: dict[NodeKey, NodeStatus] = {}
         self._seen: dict[NodeKey, datetime] = {}
         for key, (document, at) in members.statuses().items():
-            self._statuses[key] = _decoder.decode(document)
+            with contextlib.suppress(msgspec.DecodeError):  # of another nearcast; the node will report again
+                self._statuses[key] = _decoder.decode(document)
             self._seen[key] = datetime.fromisoformat(at).astimezone(UTC)
 
     def seen(self, site: str, node: str) -> bool:

@@ -64,6 +64,21 @@ def test_a_database_that_is_none(fleet: Fleet) -> None:
     fleet.start()
 
 
+def test_a_status_that_another_nearcast_wrote_down_is_waited_for_again(fleet: Fleet, make: Any) -> None:
+    fleet.applied(make.site("fra"))
+    fleet.start_releases()
+    node = fleet.join("fra")
+    assert node.report().status_code == 200
+    fleet.plane.members.write_status("fra", "n1", '{"site": "fra", "field of tomorrow": 1}')
+    fleet.restart()
+    (view,) = fleet.plane.nodes.views()
+    assert view.connected
+    assert view.status is None
+    assert fleet.call("GET", "/v1/status").status_code == 200
+    assert node.report().status_code == 200
+    assert fleet.plane.nodes.views()[0].status is not None
+
+
 @pytest.mark.parametrize("damaged", ["server.key", "server.pem"])
 @pytest.mark.parametrize("length", [0, 40, None])
 def test_the_servers_own_certificate_is_made_anew(fleet: Fleet, damaged: str, length: int | None) -> None:

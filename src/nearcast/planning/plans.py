@@ -1,7 +1,7 @@
 """Site plans out of desired state: what each site shall run, and whom it may ask.
 
 Decides: where a deployment runs (its placement, less the sites that residency closes to everybody), which peers a
-site gets (the nearest :data:`MAX_PEERS` that serve each model), and what stays until its successor stands (make
+site gets (near ones, and some for every model), and what stays until its successor stands (make
 before break). Does not decide shares (`routes`), nor when a plan is published.
 """
 
@@ -19,6 +19,8 @@ from nearcast.resources.revision import revision_of
 from nearcast.resources.state import DesiredState
 
 MAX_PEERS: Final = 8
+SPARE: Final = 2
+"""Peers that a site gets for every model, however many peers that makes: one to ask, one to fail over to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,8 +218,8 @@ def _peers(
     rules: tuple[ResidencyRule, ...],
     round_trips: Mapping[str, float],
 ) -> tuple[str, ...]:
-    """The nearest peers: for each model the nearest that may answer; where none may, the nearest, so that it can be
-    said which policy refused. At most :data:`MAX_PEERS` in all, those that most models need first."""
+    """The peers of ``name``: for each model the :data:`SPARE` nearest that may answer (where none may, the nearest,
+    so that it can be said which policy refused), then more of the nearest up to :data:`MAX_PEERS` in all."""
     origin = known[name]
     nearest = sorted(round_trips, key=lambda other: (round_trips[other], other))
     wanted = sorted({planned.model for other in nearest for planned in models[other]})
@@ -228,8 +230,9 @@ def _peers(
         open_to = [other for other in holders if all(allows(rule, known[other]) for rule in binding)]
         for rank, other in enumerate((open_to or holders[:1])[:MAX_PEERS]):
             need[other] = min(need.get(other, rank), rank)
-    chosen = sorted(need, key=lambda other: (need[other], round_trips[other], other))[:MAX_PEERS]
-    return tuple(sorted(chosen))
+    ranked = sorted(need, key=lambda other: (need[other], round_trips[other], other))
+    indispensable = sum(rank < SPARE for rank in need.values())
+    return tuple(sorted(ranked[: max(MAX_PEERS, indispensable)]))
 
 
 def _peer(

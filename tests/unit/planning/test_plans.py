@@ -133,6 +133,18 @@ def test_the_number_of_peers_is_bounded() -> None:
     assert {"s1", "s2"} <= {peer.site.name for peer in plans["s0"].peers}, "the nearest are chosen"
 
 
+def test_no_model_is_out_of_reach_because_other_models_need_peers_too() -> None:
+    sites = [resource("Site", f"s{n:02}", {"country": "DE"}) for n in range(20)]
+    deployments = [
+        resource("Deployment", f"m{n}", {"model": f"m{n}", "version": "1", "placement": {"sites": [f"s{n:02}"]}})
+        for n in range(20)
+    ]
+    facts = FleetFacts(releases={(f"m{n}", "1"): "sha256:1" for n in range(20)})
+    plan = site_plans(DesiredState.of([*sites, *deployments]), facts, "f", 1)["s00"]
+    reached = {served.model for peer in plan.peers for served in peer.models}
+    assert reached == {f"m{n}" for n in range(1, 20)}
+
+
 def test_a_change_elsewhere_is_no_new_revision_here() -> None:
     before = site_plans(DesiredState.of([*SITES, deployment(sites=["ashburn"])]), FACTS, "f", 1)
     labelled = resource("Site", "singapore", {"country": "SG", "tier": "cloud"})

@@ -70,8 +70,8 @@ class Depot:
         described = describe(
             adder(self.scratch / f"{model}-{version}", constant), model=model, version=version, now=now()
         )
-        for path in described.files.values():
-            self._blobs.put_file(path)
+        for file in described.manifest.files:
+            self._blobs.put(file.digest, [described.files[file.path].read_bytes()])
         targets, expected = self._releases.targets()
         manifest = described.manifest
         proposal = propose(self.releases_root, targets, manifest, self._releaser, now=now())

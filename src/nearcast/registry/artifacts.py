@@ -121,21 +121,11 @@ class ArtifactStore:
                 raise IntegrityError(f"{path}: changed on disk: expected {file.digest}, found {contents}")
         return place
 
-    def installed(self) -> tuple[str, ...]:
-        """Digests of the releases that are here: complete, and :meth:`verify` says whether unchanged."""
-        names = (path.name for path in self._directory.iterdir() if not path.name.startswith("."))
-        return tuple(sorted(f"sha256:{name}" for name in names))
-
-    def discard(self, digest: str) -> None:
-        """Remove one release and what only it uses. A process that has its files open keeps them."""
-        with self._lock:
-            self._remove(self.path_of(digest))
-            self._drop_unlinked()
-
     def collect(self, wanted: Iterable[str]) -> int:
         """Remove every release that is not in ``wanted`` (release digests), and leftovers; bytes freed.
 
-        While a release is being fetched, its partial files and leftovers stay.
+        A process that has files of one open keeps them. While a release is being fetched, partial files and leftovers
+        stay.
         """
         with self._lock:
             before = self.used_bytes()

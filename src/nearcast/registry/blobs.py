@@ -9,7 +9,7 @@ import hashlib
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import TracebackType
 
@@ -110,13 +110,9 @@ class BlobStore:
         self._objects = objects
 
     def size(self, digest: str) -> int | None:
-        """Bytes of the blob, or None where it is missing."""
+        """Bytes of the blob, or None where it is missing. It was verified when it came; whoever reads it does again."""
         stored = self._objects.stat(blob_path(digest))
         return None if stored is None else stored.size_bytes
-
-    def has(self, digest: str) -> bool:
-        """Whether the blob is there. It was verified when it came; :meth:`verify` looks again."""
-        return self.size(digest) is not None
 
     def receive(self, digest: str) -> Incoming:
         """Begin to take a blob whose chunks arrive one by one (``with … as incoming``)."""
@@ -132,27 +128,6 @@ class BlobStore:
             for chunk in chunks:
                 incoming.write(chunk)
             return incoming.commit()
-
-    def put_file(self, path: Path, progress: Callable[[int], None] | None = None) -> str:
-        """Take a file; its digest. Nothing is written when the blob is there already."""
-        digest = digest_of_file(path, progress)
-        if self.size(digest) != path.stat().st_size:
-            with path.open("rb") as file:
-                self.put(digest, iter(lambda: file.read(CHUNK_BYTES), b""))
-        return digest
-
-    def open(self, digest: str, start: int = 0) -> Iterator[bytes]:
-        """The bytes from ``start`` on. Unverified: whoever reads checks the digest. Raises :class:`NotFound`."""
-        return self._objects.stream(blob_path(digest), start)
-
-    def verify(self, digest: str) -> None:
-        """Read the blob again. Raises :class:`NotFound` or :class:`IntegrityError`. Costs a read of all bytes."""
-        checksum = hashlib.sha256()
-        for chunk in self.open(digest):
-            checksum.update(chunk)
-        found = f"sha256:{checksum.hexdigest()}"
-        if found != digest:
-            raise IntegrityError(f"blob {digest} is damaged in the store: its bytes have digest {found}")
 
     def require(self, digest: str, size_bytes: int) -> None:
         """Make sure that the blob is there, with that size.

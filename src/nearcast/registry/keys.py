@@ -7,11 +7,10 @@ hardware token, a cloud KMS) can stand wherever these functions' signers stand.
 import os
 from pathlib import Path
 
-import msgspec
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
-from securesystemslib.signer import CryptoSigner, Key, SSlibKey
+from securesystemslib.signer import CryptoSigner
 
 from nearcast.durable import sync_directory, write_whole
 from nearcast.errors import InvalidInput, NotFound
@@ -60,17 +59,3 @@ def load_or_create_signer(path: Path) -> CryptoSigner:
         temporary.unlink()
     sync_directory(path.parent)
     return load_signer(path)
-
-
-def encode_public_key(key: Key) -> bytes:
-    """A public key as JSON, to be handed to whoever makes a root."""
-    return msgspec.json.encode({"keyid": key.keyid, **key.to_dict()})
-
-
-def decode_public_key(data: bytes) -> Key:
-    """The public key in ``data``. Raises :class:`InvalidInput`."""
-    try:
-        document = msgspec.json.decode(data, type=dict[str, object])
-        return SSlibKey.from_dict(str(document.pop("keyid")), document)
-    except (msgspec.MsgspecError, KeyError, TypeError, ValueError) as error:
-        raise InvalidInput(f"expected a public key as JSON: {error}") from error

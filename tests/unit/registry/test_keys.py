@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_pri
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from nearcast.errors import InvalidInput, NotFound
-from nearcast.registry.keys import decode_public_key, encode_public_key, load_or_create_signer, load_signer
+from nearcast.registry.keys import load_or_create_signer, load_signer
 
 
 def test_a_key_is_made_once_for_its_owner_alone(tmp_path: Path) -> None:
@@ -55,11 +55,3 @@ def test_what_is_no_key(tmp_path: Path) -> None:
     path.write_bytes(other.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     with pytest.raises(InvalidInput, match="Ed25519"):
         load_signer(path)
-
-
-def test_public_keys_travel_as_json(tmp_path: Path) -> None:
-    key = load_or_create_signer(tmp_path / "k.pem").public_key
-    assert decode_public_key(encode_public_key(key)) == key
-    for wrong in (b"", b"[]", b"{}", b'{"keyid": "a"}'):
-        with pytest.raises(InvalidInput):
-            decode_public_key(wrong)

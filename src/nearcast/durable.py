@@ -40,6 +40,15 @@ def write_whole(path: Path, data: bytes, *, mode: int = 0o644) -> None:
 
 def sync_directory(path: Path) -> None:
     """Make renames and removals inside ``path`` durable."""
+    _sync(path)
+
+
+def sync_file(path: Path) -> None:
+    """Make what was written into ``path`` durable."""
+    _sync(path)
+
+
+def _sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from nearcast.durable import sync_directory
+from nearcast.durable import sync_directory, sync_file
 from nearcast.errors import IntegrityError, NotFound, Unavailable
 from nearcast.registry.blobs import Progress, blob_path, digest_of_file, hex_of
 from nearcast.registry.fetch import Fetch, refusal
@@ -175,7 +175,7 @@ class ArtifactStore:
                 if found != file.digest:
                     part.unlink()
                     raise IntegrityError(f"{file.path}: tampered: expected blob {file.digest}, got {found}")
-                _sync_file(part)
+                sync_file(part)
                 part.chmod(0o444)
                 part.replace(path)
                 sync_directory(self._blobs)
@@ -331,15 +331,7 @@ def _link_or_copy(source: Path, target: Path) -> None:
             raise
         shutil.copyfile(source, target)
         target.chmod(0o444)
-        _sync_file(target)
-
-
-def _sync_file(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        sync_file(target)
 
 
 @contextmanager

@@ -21,7 +21,7 @@ import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError
 from obstore.store import LocalStore, MemoryStore, ObjectStore, from_url
 
-from nearcast.durable import sync_directory, write_whole
+from nearcast.durable import sync_directory, sync_file, write_whole
 from nearcast.errors import InvalidInput, NotFound, Unavailable
 
 CHUNK_BYTES = 1 << 20
@@ -215,11 +215,7 @@ class FolderObjects(StoreObjects):
         """See :class:`Objects`."""
         with _room(path):
             target = self._target(path)
-            descriptor = os.open(file, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            sync_file(file)
             file.chmod(0o644)
             file.replace(target)
             sync_directory(target.parent)

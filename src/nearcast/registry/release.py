@@ -27,7 +27,7 @@ TOKENIZER = "tokenizer.json"
 MOST_TOKENS = 1_000_000
 """Tokenizer files say 1e30 for "no limit"; beyond this, a number is not one."""
 
-LOAD_ERRORS = (
+LOAD_ERRORS: tuple[type[Exception], ...] = (
     native.Fail,
     native.InvalidArgument,
     native.InvalidGraph,
@@ -39,8 +39,9 @@ LOAD_ERRORS = (
     native.RuntimeException,
     RuntimeError,
     ValueError,
+    MemoryError,
 )
-"""The runtime's errors; they have no type in common."""
+"""What a load may raise: the runtime's own errors have no type in common."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +128,7 @@ def read_signature(model: Path) -> Signature:
     options.log_severity_level = 4
     try:
         session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
-    except Exception as error:
+    except LOAD_ERRORS as error:
         raise InvalidInput(f"expected an ONNX model that loads, {model.name} does not: {_one_line(error)}") from error
     return Signature(
         inputs=tuple(_tensor(node, "input") for node in session.get_inputs()),

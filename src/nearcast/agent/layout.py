@@ -23,7 +23,7 @@ from typing import Final
 from nearcast.errors import InvalidInput
 
 LONGEST_RUN_DIR: Final = 80
-"""Longest run directory in bytes: a slash and a socket name of 26 bytes still fit into ``sun_path`` (108 with NUL)."""
+"""Longest run directory in bytes: a slash and a socket name of 22 bytes still fit, see `wire.SUN_PATH_MAX`."""
 
 PRIVATE: Final = 0o700
 

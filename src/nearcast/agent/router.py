@@ -141,7 +141,6 @@ class Router:
         self.addresses: Addresses = addresses(settings, layout.ports)
         self.in_force: InForce | None = None
         self.load: LoadReport | None = None
-        self.restarts = 0
 
     def offer(self, generation: int, serving: Serving) -> None:
         """Make the gateway know ``serving``; a later offer replaces one that waits."""
@@ -270,7 +269,6 @@ class Router:
                     silent = 0
         finally:
             ending.cancel()
-        self.restarts += 1
         if self._clock() - self._started_s > STABLE_S:
             self._failures = 0
         # The first restart waits for nothing: clients are knocking.

@@ -35,7 +35,7 @@ class Goal:
     status: str = "True"
 
     def is_met_by(self, document: Document) -> bool:
-        """Whether the resource has it, judged on its present generation."""
+        """Whether the resource has it, as it stands in ``document``."""
         found = condition_of(document, self.condition)
         return found is not None and found.status == self.status
 

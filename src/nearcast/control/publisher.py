@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 class Publisher:
-    """The published plans of one fleet. One thread publishes; any may read :attr:`published`."""
+    """The published plans of one fleet. One thread publishes; any may ask :meth:`of` and :meth:`published`."""
 
     def __init__(self, repository: PlansRepository) -> None:
         self._repository = repository

@@ -1,7 +1,7 @@
 """Secrets that open the control plane: made from 256 random bits, kept only as SHA-256, compared in constant time.
 
 A plain hash is enough here, and a slow one would only cost: nobody guesses 256 bits. Who may do what with a secret is
-decided in `api.security` and `members`.
+decided in `api.services` and `members`.
 """
 
 import hashlib

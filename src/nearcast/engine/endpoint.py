@@ -168,10 +168,10 @@ class ModelEndpoint:
         self.lane.check_room()
         request = parse_embeddings(exchange.body, self.codec.model)
         embedder.check_dimensions(request.dimensions)
-        if len(exchange.body) <= TEXT_INLINE_MAX:
-            _Embedding(self, exchange, request, embedder).begin(embedder.rows(request))
-            return
         task = _Embedding(self, exchange, request, embedder)
+        if len(exchange.body) <= TEXT_INLINE_MAX:
+            task.begin(embedder.rows(request))
+            return
         exchange.on_lost = task.lost
         future = self._loop.run_in_executor(self._tokenizing, embedder.rows, request)
         future.add_done_callback(task.tokenized)

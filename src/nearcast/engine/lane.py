@@ -63,7 +63,6 @@ class Lane:
         self.gauges = Gauges(profile.service_s, profile.item_s)
         self.inline = profile.inline
         self._model: Runs | None = model
-        self._profile = profile
         self._max_batch = profile.max_batch
         self._queue = queue
         self._loop = loop

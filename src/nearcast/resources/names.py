@@ -2,11 +2,7 @@
 
 import ipaddress
 import re
-from typing import Final, NewType
-
-SiteName = NewType("SiteName", str)
-ModelName = NewType("ModelName", str)
-Version = NewType("Version", str)
+from typing import Final
 
 NAME_PATTERN: Final = r"^[a-z0-9](?:[a-z0-9.-]{0,61}[a-z0-9])?$"
 SITE_PATTERN: Final = r"^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$"

@@ -4,7 +4,7 @@ What each of them means is told in ``docs/reference/wire.md``. This module decid
 where the run directory is: it names files inside it.
 
 Invariant: a Unix socket's path must fit ``sun_path`` (108 bytes with its closing zero on Linux, 104 on macOS), so
-every socket name here is at most :data:`SOCKET_NAME_MAX` bytes, whatever the model is called.
+every socket name here is at most 14 bytes, whatever the model is called.
 """
 
 import hashlib
@@ -21,7 +21,6 @@ ENVOY_ADMIN: Final = "envoy.admin"
 ENVOY_PROBE: Final = "envoy.probe"
 """The agent's way through Envoy to the load reports of peers."""
 
-SOCKET_NAME_MAX: Final = 14
 SUN_PATH_MAX: Final = 103
 """Longest socket path, in bytes, that every platform of ours accepts."""
 

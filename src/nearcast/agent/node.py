@@ -39,7 +39,7 @@ from nearcast.agent.states import (
     Unloaded,
     UnloadFailed,
 )
-from nearcast.agent.supervise import gone
+from nearcast.agent.supervise import until_gone
 from nearcast.agent.tell import told
 from nearcast.errors import InvalidInput, NearcastError
 from nearcast.logs import line
@@ -49,8 +49,6 @@ PROGRESS_S: Final = 0.5
 """Between two reports of the progress of one download."""
 STABLE_S: Final = 30.0
 """An engine that ran this long was sound: the next failure is a first one."""
-
-LOOK_S: Final = 5.0
 SILENT_LOOKS: Final = 3
 """An engine that gives no answer so often in a row (each look waits some seconds) is hung."""
 
@@ -146,7 +144,7 @@ class Node:
             incarnation += 1
             pid = await self._engine_up(process, incarnation)
             if pid is not None:
-                await self._until_gone(pid, process)
+                await until_gone("engine", pid, self._engine.is_live, process.kill, silent_looks=SILENT_LOOKS)
                 log.error(line("engine lost", pid=pid))
             self.post(EngineLost())
             self.engine_restarts += 1
@@ -154,20 +152,6 @@ class Node:
             if failures:  # the first restart waits for nothing
                 await asyncio.sleep(PROCESS.delay_s(failures, f"{self.state.who}/engine"))
             failures += 1
-
-    async def _until_gone(self, pid: int, process: Process) -> None:
-        """Wait until the engine has ended; one that lives and answers nobody is ended."""
-        ending = asyncio.create_task(gone(pid))
-        silent = 0
-        try:
-            while not (await asyncio.wait([ending], timeout=LOOK_S))[0]:
-                silent = 0 if await asyncio.to_thread(self._engine.is_live) else silent + 1
-                if silent >= SILENT_LOOKS:
-                    log.error(line("engine answers nobody", pid=pid))
-                    await asyncio.to_thread(process.kill)
-                    silent = 0
-        finally:
-            ending.cancel()
 
     async def _engine_up(self, process: Process, incarnation: int) -> int | None:
         """Adopt or start an engine and tell what it serves; its pid, or None where that failed."""

@@ -23,7 +23,7 @@ from nearcast.agent.memory import Memory
 from nearcast.agent.ports import Addresses, addresses, prove, reconsider
 from nearcast.agent.settings import Settings
 from nearcast.agent.states import Event, GatewayAccepted, GatewayLost, GatewayRefused, GatewayUp, Serving
-from nearcast.agent.supervise import GATEWAY, ProcessBook, gone
+from nearcast.agent.supervise import GATEWAY, ProcessBook, until_gone
 from nearcast.errors import Bug, InvalidInput, NearcastError
 from nearcast.gateway.render import GatewayFiles, GatewayInputs, Identity, Listen, LocalModel, render
 from nearcast.logs import line
@@ -37,7 +37,6 @@ RETIRE_S: Final = 5.0
 """How long clusters stay after the last file that needed them: requests on their way may still use them."""
 REMEMBER_S: Final = 5.0
 STABLE_S: Final = 30.0
-LOOK_S: Final = 5.0
 SILENT_LOOKS: Final = 4
 """An Envoy that gives no answer so often in a row (each look waits two seconds) is hung."""
 
@@ -45,13 +44,10 @@ log = logging.getLogger(__name__)
 
 
 class GatewayPort(Protocol):
-    """An Envoy; `gateway.apply.Gateway` is one. Methods block, except `is_alive` and `pid`."""
+    """An Envoy; `gateway.apply.Gateway` is one. Methods block, except `pid`."""
 
     def start_or_adopt(self, files: GatewayFiles) -> str:
         """Have an Envoy run with ``files``: "adopted" or "started"."""
-
-    def is_alive(self) -> bool:
-        """Whether it runs."""
 
     def pid(self) -> int | None:
         """Its process id."""
@@ -258,17 +254,7 @@ class Router:
             self._post(GatewayAccepted(generation, serving))
 
     async def _until_lost(self, pid: int) -> None:
-        ending = asyncio.create_task(gone(pid))
-        silent = 0
-        try:
-            while not (await asyncio.wait([ending], timeout=LOOK_S))[0]:
-                silent = 0 if await self._answers() else silent + 1
-                if silent >= SILENT_LOOKS:
-                    log.error(line("gateway answers nobody", pid=pid))
-                    await asyncio.to_thread(self._gateway.kill)
-                    silent = 0
-        finally:
-            ending.cancel()
+        await until_gone("gateway", pid, self._answers, self._gateway.kill, silent_looks=SILENT_LOOKS)
         if self._clock() - self._started_s > STABLE_S:
             self._failures = 0
         # The first restart waits for nothing: clients are knocking.
@@ -280,9 +266,9 @@ class Router:
         self._post(GatewayLost())
         self._woken.set()
 
-    async def _answers(self) -> bool:
+    def _answers(self) -> bool:
         try:
-            await asyncio.to_thread(self._gateway.stats, "^server.live$")
+            self._gateway.stats("^server.live$")
         except NearcastError:
             return False
         return True

@@ -8,11 +8,13 @@ The engine outlives its agent: nothing here ties its life to ours. Envoy has the
 import asyncio
 import contextlib
 import importlib.metadata
+import logging
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -24,6 +26,7 @@ from nearcast.agent.engine_client import EngineClient
 from nearcast.durable import read_if_exists, write_whole
 from nearcast.errors import Unavailable
 from nearcast.gateway.process import started_at
+from nearcast.logs import line
 from nearcast.resources.revision import revision_of
 
 ENGINE: Final = "engine"
@@ -31,7 +34,11 @@ GATEWAY: Final = "gateway"
 START_S: Final = 30.0
 """How long an engine may take until its sockets answer."""
 LOG_LIMIT_BYTES: Final = 8 * 1024 * 1024
+LOOK_S: Final = 5.0
+"""Between two looks whether a process that lives still answers."""
 _POLL_S: Final = 0.05
+
+log = logging.getLogger(__name__)
 
 
 class ProcessRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -165,12 +172,12 @@ class EngineProcess:
         """
         self._launch.log_file.parent.mkdir(parents=True, exist_ok=True)
         _bound(self._launch.log_file)
-        with self._launch.log_file.open("ab") as log:
+        with self._launch.log_file.open("ab") as output:
             child = subprocess.Popen(
                 self._launch.command(),
                 stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
+                stdout=output,
+                stderr=output,
                 cwd=self._launch.run_dir,
                 start_new_session=True,
             )
@@ -235,6 +242,31 @@ async def gone(pid: int) -> None:
     finally:
         loop.remove_reader(descriptor)
         os.close(descriptor)
+
+
+async def until_gone(
+    what: str, pid: int, answers: Callable[[], bool], kill: Callable[[], None], *, silent_looks: int
+) -> None:
+    """Return when the process ``pid`` has ended; one that lives and answers nobody is ended.
+
+    Args:
+        what: the process, for the log.
+        pid: see :func:`gone`.
+        answers: whether it answers, within some seconds; blocks.
+        kill: ends it at once; blocks.
+        silent_looks: so many looks in a row without an answer mean that it is hung.
+    """
+    ending = asyncio.create_task(gone(pid))
+    silent = 0
+    try:
+        while not (await asyncio.wait([ending], timeout=LOOK_S))[0]:
+            silent = 0 if await asyncio.to_thread(answers) else silent + 1
+            if silent >= silent_looks:
+                log.error(line(f"{what} answers nobody", pid=pid))
+                await asyncio.to_thread(kill)
+                silent = 0
+    finally:
+        ending.cancel()
 
 
 def _bound(log_file: Path) -> None:

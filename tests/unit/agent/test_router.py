@@ -59,9 +59,6 @@ class FakeGateway:
         self.files.append(files)
         return "started"
 
-    def is_alive(self) -> bool:
-        return self.alive
-
     def pid(self) -> int | None:
         return os.getpid() if self.alive else None
 

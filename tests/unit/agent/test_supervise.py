@@ -1,5 +1,6 @@
 """Which process is ours: records that mean one process, and a log that does not grow for ever."""
 
+import asyncio
 import os
 import sys
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from nearcast.agent import supervise
 from nearcast.agent.supervise import (
     ENGINE,
     GATEWAY,
@@ -16,6 +18,7 @@ from nearcast.agent.supervise import (
     ProcessRecord,
     _bound,
     is_alive,
+    until_gone,
 )
 
 
@@ -82,3 +85,26 @@ def test_a_long_log_is_put_aside(tmp_path: Path) -> None:
     _bound(log)
     assert not log.exists()
     assert (tmp_path / "engine.log.1").stat().st_size == LOG_LIMIT_BYTES + 1
+
+
+def test_a_process_that_lives_and_answers_nobody_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = iter([True, False, False, True, False, False, False])
+    killed: list[int] = []
+
+    async def story() -> None:
+        ended, loop = asyncio.Event(), asyncio.get_running_loop()
+
+        async def gone(pid: int) -> None:
+            await ended.wait()
+
+        def kill() -> None:
+            killed.append(1)
+            loop.call_soon_threadsafe(ended.set)
+
+        monkeypatch.setattr(supervise, "gone", gone)
+        monkeypatch.setattr(supervise, "LOOK_S", 0.0)
+        await until_gone("engine", 1, lambda: next(answers, True), kill, silent_looks=3)
+
+    asyncio.run(story())
+    assert killed == [1]
+    assert next(answers, None) is None

@@ -54,7 +54,7 @@ class Gateway:
         answer = self._send("GET", f"/v2/models/{model}")
         try:
             found = msgspec.json.decode(answer.content, type=_Metadata)
-        except msgspec.ValidationError as error:
+        except msgspec.DecodeError as error:
             raise NearcastError(f"{self.url} did not describe {model}: {error}") from error
         return Signature(inputs=found.inputs, outputs=found.outputs)
 

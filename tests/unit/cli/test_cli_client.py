@@ -8,7 +8,15 @@ import httpx
 import pytest
 
 from nearcast.client import ControlClient, Target, Unreachable
-from nearcast.errors import Conflict, IntegrityError, InvalidInput, NotFound, Unauthenticated, Unavailable
+from nearcast.errors import (
+    Conflict,
+    IntegrityError,
+    InvalidInput,
+    NearcastError,
+    NotFound,
+    Unauthenticated,
+    Unavailable,
+)
 
 STATUS = {"fleet": "f.test", "control": {"url": "https://c.test", "version": "1", "new": 1}, "sites": []}
 
@@ -137,9 +145,10 @@ def test_an_upload_that_breaks_is_begun_again_and_its_progress_counts_each_byte_
     assert sum(sent) == 3_000_000
 
 
-def test_an_answer_of_another_form_is_said_to_be_one() -> None:
-    handle, _ = answering(httpx.Response(200, json={"fleet": 7}))
-    with client_of(handle) as client, pytest.raises(Exception, match="did not answer with a FleetStatus"):
+@pytest.mark.parametrize("body", [b'{"fleet": 7}', b"<html>Log in to the network</html>", b""])
+def test_an_answer_of_another_form_is_said_to_be_one(body: bytes) -> None:
+    handle, _ = answering(httpx.Response(200, content=body))
+    with client_of(handle) as client, pytest.raises(NearcastError, match="did not answer with a FleetStatus"):
         client.status()
 
 

@@ -9,7 +9,7 @@ import socket
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import httpx
 import msgspec
@@ -84,7 +84,7 @@ class EngineClient:
             BrokenOff: the engine died meanwhile.
             Unavailable: it was not there, or took longer than :data:`LOAD_TIMEOUT_S`.
         """
-        order: dict[str, Any] = {
+        order = {
             "directory": str(directory),
             "manifest": manifest,
             "socket": str(self.model_socket(Key(manifest.model, manifest.version))),

@@ -38,7 +38,7 @@ from nearcast.agent.renew import Renewer
 from nearcast.agent.report import Reporter, Troubles
 from nearcast.agent.router import Router
 from nearcast.agent.settings import LOOPBACK, Settings, address
-from nearcast.agent.states import State
+from nearcast.agent.states import Serving, State
 from nearcast.agent.status import Vitals, node_status
 from nearcast.agent.supervise import EngineLaunch, EngineProcess, ProcessBook
 from nearcast.agent.uplink import ControlUplink
@@ -247,7 +247,7 @@ class Agent:
             await asyncio.wait_for(self._stop(), STOP_S)
         return False
 
-    def _offer(self, generation: int, serving: Any) -> None:
+    def _offer(self, generation: int, serving: Serving) -> None:
         self._router.offer(generation, serving)
 
     async def _stop(self) -> None:

@@ -6,7 +6,7 @@ when to try again in `reconcile`.
 """
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
@@ -24,14 +24,13 @@ from nearcast.agent.states import (
     PlanUnchanged,
 )
 from nearcast.errors import Forbidden, IntegrityError, NearcastError, NotFound, Unauthenticated
-from nearcast.registry.artifacts import ArtifactStore
+from nearcast.registry.artifacts import ArtifactStore, NoRoom
+from nearcast.registry.blobs import Progress
 from nearcast.registry.client import TrustedRepository
 from nearcast.registry.fetch import Fetch, FolderFetch, HttpFetch
 from nearcast.registry.trust import Clock
 from nearcast.resources.plan import SitePlan
 from nearcast.resources.release import ReleaseManifest
-
-Progress = Callable[[int, int], None]
 
 UNREACHABLE: Final = "Unreachable"
 NOT_ADMITTED: Final = "NotAdmitted"
@@ -234,6 +233,7 @@ def _fetch_reason(error: NearcastError) -> str:
             return DIGEST_MISMATCH if changed else UNSIGNED_RELEASE
         case Unauthenticated() | Forbidden():
             return NOT_ADMITTED
+        case NoRoom():
+            return NO_ROOM
         case _:
-            full = error.message.startswith(("no room", "the disk is full"))
-            return NO_ROOM if full else UNREACHABLE
+            return UNREACHABLE

@@ -131,16 +131,17 @@ def _adjust_units(state: State) -> tuple[State, tuple[Command, ...]]:
 def _judge_release(unit: Unit, release: str | None) -> Unit:
     """A release is immutable: a plan that names another one under a loaded version is told so, and changes nothing."""
     if release is None or release == unit.release:
-        return replace(unit, failure=None) if _is_renamed(unit) else unit
+        return replace(unit, failure=None) if is_renamed(unit) else unit
     if not unit.release:
         return replace(unit, release=release)
-    if _is_renamed(unit):
+    if is_renamed(unit):
         return unit
     message = f"the plan names release {release} for {unit.key}, which runs as {unit.release}; a release is immutable"
     return replace(unit, failure=Failure(Blame.REFUSED, "ReleaseChanged", message, 1, math.inf))
 
 
-def _is_renamed(unit: Unit) -> bool:
+def is_renamed(unit: Unit) -> bool:
+    """Whether the plan names another release under this version than the one that was loaded."""
     return unit.failure is not None and unit.failure.reason == "ReleaseChanged"
 
 
@@ -247,7 +248,7 @@ def _unload(state: State, now_s: float) -> tuple[State, tuple[Command, ...]]:
         and unit.key not in shown
         and unit.idle_since_s is not None
         and now_s - unit.idle_since_s >= state.limits.drain_s
-        and (_is_due(unit, now_s) or _is_renamed(unit))
+        and (_is_due(unit, now_s) or is_renamed(unit))
     ]
     state = put(state, *(replace(unit, phase=Phase.UNLOADING) for unit in gone))
     commands = tuple(Unload(state.engine or 0, unit.key, state.limits.engine_drain_s) for unit in gone)

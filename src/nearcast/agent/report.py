@@ -11,7 +11,7 @@ import random
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -95,7 +95,7 @@ class Reporter:
         self._due_s = 0.0
         self._retry_s = 0.0
         self._failures = 0
-        self._written: tuple[Any, ...] | None = None
+        self._written: tuple[object, ...] | None = None
         self._written_s = 0.0
 
     async def run(self) -> None:

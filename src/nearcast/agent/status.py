@@ -7,10 +7,10 @@ Versions that only drain are told as ``draining``; the last good version of a mo
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from nearcast.agent.estimate import Estimate
-from nearcast.agent.reconcile import is_active, wanted
+from nearcast.agent.reconcile import is_active, is_renamed, wanted
 from nearcast.agent.states import Failure, Key, Phase, State, Unit
 from nearcast.planning.routes import RouteTable
 from nearcast.resources.load import LoadReport
@@ -81,7 +81,7 @@ def node_status(site: str, node: str, software: str, started_at: str, state: Sta
     )
 
 
-def urgent(status: NodeStatus) -> tuple[Any, ...]:
+def urgent(status: NodeStatus) -> tuple[object, ...]:
     """What of a status is told at once when it changes: standing, not figures."""
     return (
         status.plan_version,
@@ -142,7 +142,7 @@ def _model(state: State, unit: Unit) -> ModelStatus:
 
 
 def _standing(state: State, unit: Unit) -> ModelState:
-    if unit.failure is not None and unit.failure.reason == "ReleaseChanged":
+    if is_renamed(unit):
         return "failed"
     if is_active(state, unit.key):
         return "ready"

@@ -38,6 +38,10 @@ NO_LINKS = frozenset({errno.EPERM, errno.EXDEV, errno.ENOTSUP, errno.EOPNOTSUPP,
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
+class NoRoom(Unavailable):
+    """The disk, or the node's budget of it, is full: somebody must make room."""
+
+
 class ArtifactStore:
     """The files of releases below one directory. Thread-safe; one process per directory.
 
@@ -75,7 +79,8 @@ class ArtifactStore:
             A directory with the files of the manifest by their paths, and nothing else. Costs a read of all bytes.
 
         Raises:
-            Unavailable: no connection, or no room on the disk or in the budget. What has arrived is kept.
+            Unavailable: no connection. What has arrived is kept.
+            NoRoom: on the disk, or in the budget. Likewise.
             IntegrityError: what came under the name of a blob has another digest, or is longer than it may be.
         """
         _check_paths(manifest)
@@ -267,14 +272,14 @@ class ArtifactStore:
         name = f"{manifest.model}@{manifest.version}"
         used = self.used_bytes()
         if self._byte_budget is not None and used + needed > self._byte_budget:
-            raise Unavailable(
+            raise NoRoom(
                 f"no room for {name}: it needs {needed} more bytes, {used} of {self._byte_budget} are taken",
                 retry_after_s=60.0,
                 hint="raise the node's budget for models, or remove deployments from this site",
             )
         free = shutil.disk_usage(self._directory).free
         if needed > free:
-            raise Unavailable(
+            raise NoRoom(
                 f"no room for {name}: it needs {needed} more bytes, the disk has {free} left",
                 retry_after_s=60.0,
                 hint=f"free some space below {self._directory}",
@@ -341,7 +346,7 @@ def _room_for(manifest: ReleaseManifest, directory: Path) -> Iterator[None]:
     except OSError as error:
         name = f"{manifest.model}@{manifest.version}"
         if error.errno in NO_ROOM:
-            raise Unavailable(
+            raise NoRoom(
                 f"the disk is full: {name} needs {manifest.size_bytes} bytes below {directory}",
                 retry_after_s=60.0,
                 hint="free some space; what has arrived is kept",

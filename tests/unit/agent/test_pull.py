@@ -8,6 +8,7 @@ import pytest
 from nearcast.agent.pull import Abandoned, Puller
 from nearcast.agent.states import Blame, Fetched, FetchFailed, Key, PlanReceived, PlanRefused, PlanUnchanged
 from nearcast.errors import Forbidden, IntegrityError, NearcastError, NotFound, Unauthenticated, Unavailable
+from nearcast.registry.artifacts import NoRoom
 from nearcast.registry.fetch import Fetch, FolderFetch
 from nearcast.resources.plan import SiteFacts, SitePlan
 from nearcast.resources.release import File, ReleaseManifest, Signature
@@ -146,7 +147,7 @@ def test_what_is_not_whole_on_disk_is_fetched_by_fresh_metadata(
         (IntegrityError("releases: wrong release: other digest"), None, Blame.REFUSED, "DigestMismatch"),
         (MANIFEST, IntegrityError("tampered"), Blame.REFUSED, "DigestMismatch"),
         (Unavailable("down"), None, Blame.TRANSIENT, "Unreachable"),
-        (MANIFEST, Unavailable("no room for m@1"), Blame.TRANSIENT, "NoRoom"),
+        (MANIFEST, NoRoom("no room for m@1"), Blame.TRANSIENT, "NoRoom"),
         (MANIFEST, Forbidden("no"), Blame.REFUSED, "NotAdmitted"),
         (MANIFEST, OSError("read-only"), Blame.TRANSIENT, "DiskTrouble"),
     ],

@@ -10,7 +10,7 @@ import pytest
 
 from nearcast.errors import Forbidden, IntegrityError, NotFound, Unavailable
 from nearcast.registry import artifacts
-from nearcast.registry.artifacts import ArtifactStore
+from nearcast.registry.artifacts import ArtifactStore, NoRoom
 from nearcast.registry.blobs import BlobStore, blob_path
 from nearcast.registry.fetch import FolderFetch, Response
 from nearcast.registry.objects import open_objects
@@ -248,7 +248,7 @@ def test_the_budget_is_kept(tmp_path: Path) -> None:
     store = ArtifactStore(tmp_path, byte_budget=len(WEIGHTS) + len(TOKENIZER))
     store.ensure(release("1"), Origin(WEIGHTS, TOKENIZER))
     origin = Origin(b"more")
-    with pytest.raises(Unavailable, match="no room for m@2") as raised:
+    with pytest.raises(NoRoom, match="no room for m@2") as raised:
         store.ensure(release("2", {"model.onnx": b"more"}), origin)
     assert raised.value.retry_after_s > 1
     assert origin.asked == []
@@ -270,7 +270,7 @@ def test_a_disk_that_fills_up_meanwhile(store: ArtifactStore, monkeypatch: pytes
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(artifacts.os, "fsync", full)
-    with pytest.raises(Unavailable, match="the disk is full: m@1"):
+    with pytest.raises(NoRoom, match="the disk is full: m@1"):
         store.ensure(release(), Origin(WEIGHTS, TOKENIZER))
     monkeypatch.undo()
     origin = Origin(TOKENIZER)  # the weights have arrived before

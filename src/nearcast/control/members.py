@@ -63,11 +63,6 @@ class Members:
         with self._guard:
             return tuple(self._members[key] for key in sorted(self._members))
 
-    def get(self, site: str, node: str) -> Member | None:
-        """That node, or None."""
-        with self._guard:
-            return self._members.get((site, node))
-
     def of_credential(self, credential: str) -> tuple[str, str] | None:
         """(site, node) that ``credential`` belongs to, or None. Looked up by hash, so its time tells nothing."""
         digest = hashed(credential)

@@ -69,7 +69,7 @@ def explain(state: DesiredState, plan: SitePlan, status: NodeStatus | None, mode
     route = route_table(plan, ready, observations, None, 0.0).models[model]
     shares = _shares_in_force(status, route, model)
     candidates = [_candidate(place, shares.get(place.site, 0)) for place in _by_cost(route)]
-    refused = {place.site: f"policy/{', policy/'.join(place.policies)}" for place in route.refused}
+    refused = {place.site: _rule(place.policies) for place in route.refused}
     refused |= _refused(state, plan, model)
     named = {place.site for place in candidates}
     closed = [
@@ -137,7 +137,11 @@ def _refused(state: DesiredState, plan: SitePlan, model: str) -> dict[str, str]:
             where = placed(deployment, known, state.policies)
             found |= {name: refusals(plan.residency, model, plan.site, known[name]) for name in where.sites}
             found |= where.refused
-    return {name: f"policy/{', policy/'.join(policies)}" for name, policies in found.items() if policies}
+    return {name: _rule(policies) for name, policies in found.items() if policies}
+
+
+def _rule(policies: tuple[str, ...]) -> str:
+    return ", ".join(f"policy/{name}" for name in policies)
 
 
 def _absence(plan: SitePlan, model: str, site: str) -> str:

@@ -160,6 +160,8 @@ class Fleet(RuleBasedStateMachine):
             now=lambda: self.now,
             plans_root=self.root,
             plans_root_sha256=digest_of(self.root),
+            releases_root=self.root,
+            releases_root_sha256=digest_of(self.root),
         )
 
     @rule(site=st.sampled_from(["fra", "sin"]))

@@ -571,21 +571,9 @@ def test_a_foreign_root_at_the_join(world: World) -> None:
             now=world.clock,
             plans_root=root,
             plans_root_sha256=digest_of(world.plans_root),
+            releases_root=world.releases_root,
+            releases_root_sha256=digest_of(world.releases_root),
         )
-
-
-def test_without_a_pinned_root_of_releases_nothing_is_installed(world: World) -> None:
-    node = TrustedRepository(
-        world.folder / "other",
-        fleet="acme",
-        site="fra",
-        fetch=world.mirror,
-        now=world.clock,
-        plans_root=world.plans_root,
-        plans_root_sha256=digest_of(world.plans_root),
-    )
-    with pytest.raises(IntegrityError, match="no root of releases"):
-        node.release("m", "1", release_digest(world.push("1")))
 
 
 def test_a_new_online_key_replaces_a_stolen_one(settled: Settled) -> None:

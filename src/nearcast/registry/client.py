@@ -40,7 +40,7 @@ class TrustedRepository:
         fetch: how to get at the repository.
         now: the time.
         plans_root, plans_root_sha256: version 1 of the root of plans, and its hash out of the join token.
-        releases_root, releases_root_sha256: the same for releases; None where the fleet had none at the join.
+        releases_root, releases_root_sha256: the same for releases.
 
     Raises:
         IntegrityError: a root is not the one that the join token pinned.
@@ -56,8 +56,8 @@ class TrustedRepository:
         now: Clock,
         plans_root: bytes,
         plans_root_sha256: str,
-        releases_root: bytes | None = None,
-        releases_root_sha256: str | None = None,
+        releases_root: bytes,
+        releases_root_sha256: str,
     ) -> None:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._manifests = directory / "manifests"
@@ -67,10 +67,7 @@ class TrustedRepository:
         self._now = now
         self._lock = threading.RLock()
         self._plans = Mirror(f"plans/{site}", directory / "plan.json", plans_root, plans_root_sha256, fetch)
-        self._releases: Mirror | None = None
-        if releases_root is not None:
-            file = directory / "releases.json"
-            self._releases = Mirror("releases", file, releases_root, releases_root_sha256 or "none", fetch)
+        self._releases = Mirror("releases", directory / "releases.json", releases_root, releases_root_sha256, fetch)
 
     # --- installing: fresh metadata, network ---
 
@@ -108,7 +105,7 @@ class TrustedRepository:
             IntegrityError: no releaser signed such a release, or one with another digest.
         """
         with self._lock:
-            mirror = self._trusted_releases()
+            mirror = self._releases
             held = mirror.sound()
             at = self._trusted_now()
             if held is None or not self._vouches(mirror, held, at, model, version, digest):
@@ -127,7 +124,7 @@ class TrustedRepository:
             Unavailable, IntegrityError: as :meth:`release`.
         """
         with self._lock:
-            mirror = self._trusted_releases()
+            mirror = self._releases
             held = mirror.sound()
             fresh = mirror.refresh(held, self._trusted_now()).kept
             mirror.keep(fresh)
@@ -157,7 +154,7 @@ class TrustedRepository:
             IntegrityError: the copies on disk were changed, or vouch for another digest.
         """
         with self._lock:
-            mirror = self._trusted_releases()
+            mirror = self._releases
             kept = mirror.kept()
             data = read_if_exists(self._manifest_file(digest))
             if kept is None or data is None:
@@ -170,7 +167,7 @@ class TrustedRepository:
     # --- parts ---
 
     def _trusted_now(self) -> datetime:
-        kept = (mirror.sound() for mirror in (self._plans, self._releases) if mirror is not None)
+        kept = (mirror.sound() for mirror in (self._plans, self._releases))
         return max([self._now(), *(copy.verified_at for copy in kept if copy is not None)])
 
     def _checked_plan(self, data: bytes, held: Kept | None) -> SitePlan:
@@ -192,14 +189,6 @@ class TrustedRepository:
                 f"got version {plan.version}"
             )
         return plan
-
-    def _trusted_releases(self) -> Mirror:
-        if self._releases is None:
-            raise IntegrityError(
-                "no root of releases is pinned: the fleet had none when this node joined",
-                hint="make the first release with `nearcast model push`, then join this node again",
-            )
-        return self._releases
 
     def _vouches(self, mirror: Mirror, held: Kept, at: datetime, model: str, version: str, digest: str) -> bool:
         """Whether the metadata that we hold is fresh, and names the release already: no need to ask."""

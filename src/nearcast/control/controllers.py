@@ -10,7 +10,7 @@ import asyncio
 import functools
 import logging
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from nearcast.control.changes import ensure_models
@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 TICK_S: Final = 5.0
 RENEWAL_EVERY_S: Final = 3600.0
 PAUSE_S: Final = 5.0
+LAST_CALL: Final = timedelta(days=30)
+"""How long before its end the list of releases is warned of: only a releaser can sign it, nobody here."""
 
 
 class Controllers:
@@ -104,3 +106,8 @@ class Controllers:
         self._plane.plans.prune()
         self._plane.publisher.forget(self._plane.plans.take_damaged())
         self._plane.releases.renew(now)
+        ends = self._plane.releases.expires_at()
+        if ends is not None and ends - now < LAST_CALL:
+            log.warning(
+                "the list of releases ends on %s, and nothing is installed then: push a release before", ends.date()
+            )

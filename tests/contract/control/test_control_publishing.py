@@ -356,3 +356,14 @@ def test_signatures_are_renewed_before_they_end(released: Fleet) -> None:
     assert after["version"] > before["version"]
     releases = released.call("GET", "/repository/releases/metadata/timestamp.json").json()["signed"]
     assert releases["expires"] == after["expires"]
+
+
+def test_the_end_of_the_list_of_releases_is_warned_of_in_time(
+    released: Fleet, caplog: pytest.LogCaptureFixture
+) -> None:
+    released.pass_time(334 * 24 * 3600)
+    released.controllers.renew()
+    assert "the list of releases ends" not in caplog.text
+    released.pass_time(2 * 24 * 3600)
+    released.controllers.renew()
+    assert "the list of releases ends" in caplog.text

@@ -27,10 +27,9 @@ from nearcast.registry.releases import (
     new_targets,
     online_key_of,
     propose,
-    version_of,
 )
 from nearcast.registry.repository import SignedFolder
-from nearcast.registry.trust import Lifetimes, next_root, signed_bytes
+from nearcast.registry.trust import Lifetimes, next_root, signed_bytes, version_of
 from nearcast.resources.plan import PlannedModel, SiteFacts, SitePlan, encode_plan
 from nearcast.resources.release import File, ReleaseManifest, Signature, encode_release, release_digest
 from nearcast.resources.revision import digest_of

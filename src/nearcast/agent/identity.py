@@ -27,7 +27,7 @@ from cryptography.x509.oid import NameOID
 from nearcast.agent.layout import Layout
 from nearcast.durable import read_if_exists, write_whole
 from nearcast.errors import IntegrityError, InvalidInput
-from nearcast.gateway.render.identity import Identity
+from nearcast.gateway.render import Identity
 from nearcast.resources.plan import node_id, server_name
 
 SECRET: Final = 0o600

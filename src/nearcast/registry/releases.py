@@ -39,17 +39,6 @@ from nearcast.registry.trust import (
 from nearcast.resources.names import is_name, is_version
 from nearcast.resources.release import ReleaseManifest, decode_release, encode_release, target_path
 
-__all__ = [
-    "ReleaseEntry",
-    "ReleasesRepository",
-    "countersign",
-    "new_releases_root",
-    "new_targets",
-    "online_key_of",
-    "propose",
-    "version_of",
-]
-
 log = logging.getLogger(__name__)
 
 PREFIX = "releases"
@@ -128,7 +117,7 @@ def propose(
 ) -> bytes:
     """The list of releases with ``manifest`` added: version + 1, signed.
 
-    It is sent with ``expected_version=version_of(targets)``.
+    It is sent with ``expected_version``, the version of ``targets`` (:func:`trust.version_of`).
 
     Args:
         root: the newest root that the releaser trusts (from the releaser's own disk, not from the control plane).

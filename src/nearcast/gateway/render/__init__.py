@@ -5,20 +5,17 @@ Applies residency again, so that a plan or a route table that names a forbidden 
 Does not decide shares and orders (`planning.routes`), and starts nothing (`gateway.apply`).
 """
 
-from nearcast.gateway.render.document import Document, GatewayFiles, Json, Message
+from nearcast.gateway.render.document import GatewayFiles
 from nearcast.gateway.render.identity import Identity, authority_secret, identity_secret
 from nearcast.gateway.render.inputs import GatewayInputs, Listen, LocalModel
 from nearcast.gateway.render.whole import render
 
 __all__ = [
-    "Document",
     "GatewayFiles",
     "GatewayInputs",
     "Identity",
-    "Json",
     "Listen",
     "LocalModel",
-    "Message",
     "authority_secret",
     "identity_secret",
     "render",

@@ -1,4 +1,4 @@
-"""Run the benchmarks and keep everything: `python -m bench [gateway] [engine] [fleet]`.
+"""Run the benchmarks and keep everything: `python -m bench [gateway] [engine] [fleet]`, or `--page` to draw again.
 
 Writes bench/results/{machine,gateway,engine,fleet}.json, and from them docs/explanation/benchmarks.md with its plots.
 A part that is not named keeps the results of its last run.
@@ -24,11 +24,14 @@ def main() -> None:
     """Measure what is named, or everything; then write the page."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"one or more of {', '.join(PARTS)}; all by default")
-    parts = parser.parse_args().parts or PARTS
+    parser.add_argument("--page", action="store_true", help="measure nothing; write the page from kept results")
+    given = parser.parse_args()
+    parts = () if given.page else given.parts or PARTS
     if unknown := set(parts) - set(PARTS):
         parser.error(f"expected parts of {', '.join(PARTS)}; got {', '.join(sorted(unknown))}")
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    _keep("machine", machine.record())
+    if parts:
+        RESULTS.mkdir(parents=True, exist_ok=True)
+        _keep("machine", machine.record())
     runs = {"gateway": gateway.run, "engine": engine.run, "fleet": fleet.run}
     for part in parts:
         print(f"measuring {part}", file=sys.stderr)

@@ -56,6 +56,7 @@ def fleet_plot(result: dict[str, Any], path: Path) -> None:
         bars = axes.bar(list(memory), values, bottom=floor, label=name, color=COLOURS[index + 1])
         axes.bar_label(bars, fmt="%.0f", label_type="center", fontsize=8, color="white")
         floor = [low + value for low, value in zip(floor, values, strict=True)]
+    axes.set_ylim(0, max(floor) * 1.25)  # room for the legend
     _finish(figure, axes, "Memory per site (proportional set size)", "MiB", path)
 
 

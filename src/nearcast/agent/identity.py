@@ -7,7 +7,7 @@ and certificate are two files, and one that does not fit the other would cut the
 
 import hashlib
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Final
 
 import msgspec
@@ -72,10 +72,6 @@ class Validity:
     def is_due(self, now: datetime) -> bool:
         """Whether that time has come."""
         return now >= self.renew_at()
-
-    def left(self, now: datetime) -> timedelta:
-        """What remains; negative once it is over."""
-        return self.ends - now
 
 
 def read_membership(layout: Layout) -> Membership | None:

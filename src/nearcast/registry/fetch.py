@@ -41,7 +41,6 @@ class Response:
         body: the bytes; iterating raises :class:`Unavailable` when they stop coming.
         etag: of the object, or None.
         start: offset of the first byte of ``body``: 0 unless the status is 206.
-        size_bytes: of the whole object, where the server says so.
         close: ends the exchange.
     """
 
@@ -49,7 +48,6 @@ class Response:
     body: Iterator[bytes] = field(default_factory=lambda: iter(()))
     etag: str | None = None
     start: int = 0
-    size_bytes: int | None = None
     close: Callable[[], None] = _nothing
 
     def __enter__(self) -> "Response":
@@ -188,7 +186,6 @@ class FolderFetch:
                 body=iter(lambda: file.read(CHUNK_BYTES), b""),
                 etag=found,
                 start=start,
-                size_bytes=size_bytes,
                 close=file.close,
             )
 
@@ -203,23 +200,21 @@ def _tls(ca_file: Path | None) -> ssl.SSLContext:
 
 
 def _response(answer: httpx.Response, path: str) -> Response:
-    if answer.status_code not in {200, 206} and answer.status_code != 304 and answer.status_code < 400:
+    if answer.status_code not in {200, 206, 304} and answer.status_code < 400:
         answer.close()
         raise Unavailable(f"expected {path}, got status {answer.status_code}: a redirect or proxy page?")
-    start, size_bytes = 0, _number(answer.headers.get("content-length"))
+    start = 0
     if answer.status_code == 206:
-        first, _, whole = answer.headers.get("content-range", "").removeprefix("bytes ").partition("/")
-        known = _number(first.partition("-")[0])
+        known = _number(answer.headers.get("content-range", "").removeprefix("bytes ").partition("-")[0])
         if known is None:
             answer.close()
             raise Unavailable(f"the answer for {path} is a part of a file, and does not say which")
-        start, size_bytes = known, _number(whole)
+        start = known
     return Response(
         status=answer.status_code,
         body=_timely(answer, path),
         etag=answer.headers.get("etag"),
         start=start,
-        size_bytes=size_bytes,
         close=answer.close,
     )
 
@@ -237,5 +232,5 @@ def _timely(answer: httpx.Response, path: str) -> Iterator[bytes]:
         raise Unavailable(f"{path} broke off after {done} bytes: {str(error) or type(error).__name__}") from error
 
 
-def _number(text: str | None) -> int | None:
-    return int(text) if text is not None and text.isascii() and text.isdigit() else None
+def _number(text: str) -> int | None:
+    return int(text) if text.isascii() and text.isdigit() else None

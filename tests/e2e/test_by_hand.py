@@ -1,5 +1,6 @@
 """A fleet without `nearcast up`: a control plane, a releaser and one site, each started by its own command."""
 
+import json
 import signal
 import socket
 import subprocess
@@ -82,3 +83,6 @@ def test_a_control_plane_a_releaser_and_a_site_by_hand(tmp_path: Path) -> None:
         answer = httpx.post(f"http://{public}/v2/models/adder/infer", json=body, trust_env=False)
         assert answer.json()["outputs"][0]["data"] == [2, 3, 4, 5]
         assert answer.headers["x-nearcast-site"] == "lisbon"
+        joined = json.loads(nearcast("status", "-o", "json", *here))["sites"][0]["nodes"][0]["name"]
+        nearcast("revoke", f"lisbon/{joined}", *here)
+        assert json.loads(nearcast("status", "-o", "json", *here))["sites"][0]["nodes"] == []

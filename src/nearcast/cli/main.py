@@ -49,6 +49,7 @@ COMMANDS: Final[dict[str, Entry]] = {
     "agent": Entry("processes", "Run the agent of a node in the foreground.", PROCESSES),
     "releaser": Entry("releaser", "Begin the releases of a fleet.", PROCESSES),
     "join-token": Entry("processes", "Make a token that lets one node join a site.", PROCESSES),
+    "revoke": Entry("processes", "No longer honour a node's identity.", PROCESSES),
     "version": Entry("version", "Print the versions of this command and of the control plane.", PROCESSES),
 }
 

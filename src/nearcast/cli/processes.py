@@ -1,4 +1,4 @@
-"""``control``, ``agent``, ``join-token``: the processes of a fleet whose machines are many."""
+"""``control``, ``agent``, ``join-token``, ``revoke``: the processes of a fleet whose machines are many."""
 
 import importlib
 from pathlib import Path
@@ -16,7 +16,7 @@ from nearcast.control.settings import Settings as ControlSettings
 from nearcast.errors import InvalidInput
 
 DEFAULTS: Final = ControlSettings(Path())
-COMMANDS: Final = {name: application() for name in ("control", "agent", "join-token")}
+COMMANDS: Final = {name: application() for name in ("control", "agent", "join-token", "revoke")}
 
 
 @command(
@@ -42,6 +42,23 @@ def join_token(
         return
     show_lines(token)
     note(f"on the node: nearcast agent --data-dir DIR --control {url} --join TOKEN")
+
+
+@command(COMMANDS["revoke"], "revoke", examples=("revoke frankfurt/frankfurt-1",))
+def revoke(
+    session: Session,
+    node: Annotated[str, typer.Argument(metavar="SITE/NODE", help="The node; `describe site SITE` lists them.")],
+) -> None:
+    """No longer honour a node's identity: other sites refuse it once their next plan has arrived.
+
+    Its name stays closed until its last certificate has ended. A machine that shall come back joins under another name.
+    """
+    site, slash, name = node.partition("/")
+    if not (site and slash and name):
+        raise InvalidInput(f"expected SITE/NODE, got {node!r}", hint="nearcast describe site SITE lists its nodes")
+    with connected(session) as client:
+        client.revoke(site, name)
+    note(f"{node} is revoked: every other site refuses it with its next plan")
 
 
 @command(

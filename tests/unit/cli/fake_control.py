@@ -83,6 +83,12 @@ class FakeControl:
                 return httpx.Response(200, json={"items": self.history.get((plural, name), [])})
             case ["v1", "nodes"]:
                 return httpx.Response(200, json={"items": self.nodes})
+            case ["v1", "nodes", site, node] if request.method == "DELETE":
+                left = [each for each in self.nodes if (each["site"], each["name"]) != (site, node)]
+                if left == self.nodes:
+                    return error(404, "not_found", f"there is no node {site}/{node}")
+                self.nodes = left
+                return httpx.Response(204)
             case ["v1", "sites", site, "join-tokens"]:
                 if ("sites", site) not in self.resources:
                     return error(404, "not_found", "no such site")

@@ -261,6 +261,16 @@ def test_join_token_prints_the_token_alone_on_standard_output(control: "FakeCont
     assert "nearcast agent" in done.err
 
 
+def test_revoke_takes_a_node_of_a_site(control: "FakeControl", run: "Run") -> None:
+    control.nodes = [{"site": "lisbon", "name": "n1"}, {"site": "lisbon", "name": "n2"}]
+    assert run("revoke", "lisbon/n1").code == 0
+    assert control.nodes == [{"site": "lisbon", "name": "n2"}]
+    assert run("revoke", "lisbon/n1").code == 4
+    wrong = run("revoke", "lisbon")
+    assert wrong.code == 2
+    assert "expected SITE/NODE" in wrong.err
+
+
 def test_options_of_the_session_are_taken_before_and_after_the_command(run: "Run", tmp_path: Path) -> None:
     here = tmp_path / "elsewhere"
     here.mkdir()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -128,6 +129,17 @@ def test_ports_survive_a_restart_and_down_leaves_nothing(fleet: LocalFleet) -> N
     assert gateways(fleet) == before
     fleet.run("wait", "deployment/adder", "--for", "ready", "--timeout", "60s")
     assert fleet.run("infer", "adder", "--site", "singapore", "--input", "[1, 2, 3, 4]").returncode == 0
+
+
+def test_a_site_whose_folder_is_gone_comes_back_as_a_new_node(fleet: LocalFleet) -> None:
+    before = gateways(fleet)
+    fleet.run("down")
+    shutil.rmtree(fleet.data_dir / "sites" / "frankfurt")
+    fleet.run("up", "--detach")
+    frankfurt = next(site for site in fleet.status()["sites"] if site["name"] == "frankfurt")
+    assert [node["name"] for node in frankfurt["nodes"]] == ["frankfurt-2"]
+    assert gateways(fleet) == before
+    fleet.run("wait", "deployment/adder", "--for", "ready")
 
 
 def test_down_removes_data_only_when_told(fleet: LocalFleet) -> None:

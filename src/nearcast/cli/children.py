@@ -10,7 +10,7 @@ from typing import Final
 
 from nearcast.agent.backoff import PROCESS
 from nearcast.agent.layout import layout_of
-from nearcast.cli.fleet import FleetFile, LocalPaths
+from nearcast.cli.fleet import FleetFile, LocalPaths, node_name
 
 CONTROL: Final = "control"
 STEADY_S: Final = 30.0
@@ -89,7 +89,7 @@ def agent_child(paths: LocalPaths, fleet: FleetFile, site: str) -> Child:
             *("--data-dir", str(layout.data_dir)),
             *("--control", fleet.control_url),
             *join,
-            *("--node", f"{site}-1"),
+            *("--node", node_name(fleet, site)),
             *("--public", f"{fleet.host}:{own.public_port}"),
             *("--peer", f"{fleet.host}:{own.peer_port}"),
             *("--poll-s", str(fleet.poll_s)),

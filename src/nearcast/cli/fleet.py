@@ -18,12 +18,16 @@ HOST: Final = "127.0.0.1"
 
 
 class LocalSite(msgspec.Struct, frozen=True, kw_only=True):
-    """One site of the fleet: where its node listens, and the facts that are shown while nobody can be asked."""
+    """One site of the fleet: where its node listens, and the facts that are shown while nobody can be asked.
+
+    ``node`` counts the machines that this site has had here: a node whose key is lost never comes back by its name.
+    """
 
     public_port: int
     peer_port: int
     country: str
     tier: str = "edge"
+    node: int = 1
 
 
 class FleetFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,6 +52,11 @@ class FleetFile(msgspec.Struct, frozen=True, kw_only=True):
     def gateway_url(self, site: str) -> str:
         """Where the gateway of ``site`` listens for clients."""
         return f"http://{self.host}:{self.sites[site].public_port}"
+
+
+def node_name(fleet: FleetFile, site: str) -> str:
+    """The name of the node of ``site`` on this machine."""
+    return f"{site}-{fleet.sites[site].node}"
 
 
 class ProcessRecord(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import msgspec
 
+from nearcast.agent.layout import layout_of
 from nearcast.cli.children import has_joined
 from nearcast.cli.connect import local_target, transport_of
-from nearcast.cli.fleet import FleetFile, LocalPaths
+from nearcast.cli.fleet import FleetFile, LocalPaths, node_name
 from nearcast.cli.gateway import gateway_answers
 from nearcast.cli.progress import Ticker
 from nearcast.cli.releaser import begin_releases
@@ -80,6 +81,7 @@ class Starter:
 
     def _tokens(self, client: ControlClient, ticker: Ticker) -> None:
         """Leave a join token for the node of each site that is no member yet."""
+        self._replace_lost(client, ticker)
         for site in self.fleet.sites:
             if has_joined(self.paths, site):
                 self.paths.join_token(site).unlink(missing_ok=True)
@@ -88,6 +90,25 @@ class Starter:
             self.paths.site(site).mkdir(parents=True, exist_ok=True, mode=0o700)
             write_whole(self.paths.join_token(site), token.encode("ascii"), mode=0o600)
             ticker.step(f"the node of {site} may join")
+
+    def _replace_lost(self, client: ControlClient, ticker: Ticker) -> None:
+        """Where the key of a member is not here any more, count a new node, and shut the old one out."""
+        members = {(str(node["site"]), str(node["name"])) for node in client.nodes()}
+        lost = {
+            site: node_name(self.fleet, site)
+            for site in self.fleet.sites
+            if (site, node_name(self.fleet, site)) in members and not layout_of(self.paths.site(site)).key.exists()
+        }
+        if not lost:
+            return
+        sites = {
+            site: msgspec.structs.replace(own, node=own.node + 1) if site in lost else own
+            for site, own in self.fleet.sites.items()
+        }
+        self.paths.write_fleet(msgspec.structs.replace(self.fleet, pending=(), sites=sites))
+        for site, node in lost.items():
+            client.revoke(site, node)
+            ticker.step(f"{site}: the key of {node} is gone; a new node takes its place")
 
     def _await_gateways(self, client: ControlClient, ticker: Ticker) -> None:
         while lacking := self._lacking(client):

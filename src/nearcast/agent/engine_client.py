@@ -16,6 +16,7 @@ import msgspec
 
 from nearcast.agent.states import Key
 from nearcast.errors import InvalidInput, NearcastError, Unavailable
+from nearcast.gateway.pipe import PipeConnection
 from nearcast.resources import wire
 from nearcast.resources.load import LoadReport
 from nearcast.resources.release import ReleaseManifest
@@ -135,7 +136,7 @@ class EngineClient:
     def _call(
         self, socket_name: str, method: str, path: str, body: bytes | None = None, *, timeout_s: float
     ) -> tuple[int, bytes]:
-        connection = _PipeConnection(self._run_dir / socket_name, timeout_s)
+        connection = PipeConnection(self._run_dir / socket_name, timeout_s, connect_timeout_s=ANSWER_TIMEOUT_S)
         try:
             connection.connect()
         except OSError as error:
@@ -181,15 +182,3 @@ def _refusal(status: int, body: bytes) -> NearcastError:
     if 400 <= status < 500:
         return InvalidInput(f"the engine refuses it: {message}")
     return Unavailable(f"the engine answered {status}: {message}")
-
-
-class _PipeConnection(http.client.HTTPConnection):
-    def __init__(self, pipe: Path, timeout_s: float) -> None:
-        super().__init__("engine", timeout=timeout_s)
-        self._pipe = pipe
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(min(self.timeout or ANSWER_TIMEOUT_S, ANSWER_TIMEOUT_S))
-        self.sock.connect(str(self._pipe))
-        self.sock.settimeout(self.timeout)

@@ -1,11 +1,11 @@
 """Envoy's admin interface on its Unix socket: statistics, readiness, draining. Blocking, a connection per call."""
 
 import http.client
-import socket
 from pathlib import Path
 from urllib.parse import quote
 
 from nearcast.errors import Unavailable
+from nearcast.gateway.pipe import PipeConnection
 
 
 class Admin:
@@ -46,7 +46,7 @@ class Admin:
         self._call("POST", "/drain_listeners?graceful")
 
     def _call(self, method: str, path: str) -> str:
-        connection = _PipeConnection(self._pipe, self._timeout_s)
+        connection = PipeConnection(self._pipe, self._timeout_s)
         try:
             connection.request(method, path)
             return connection.getresponse().read().decode()
@@ -54,14 +54,3 @@ class Admin:
             raise Unavailable(f"Envoy's admin interface does not answer at {self._pipe}: {error}") from error
         finally:
             connection.close()
-
-
-class _PipeConnection(http.client.HTTPConnection):
-    def __init__(self, pipe: Path, timeout_s: float) -> None:
-        super().__init__("localhost", timeout=timeout_s)
-        self._pipe = pipe
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(str(self._pipe))

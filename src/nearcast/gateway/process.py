@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 _DEAD_STATES: Final = frozenset("ZXx")
+_PS_TIMEOUT_S: Final = 10.0
 
 
 def started_at(pid: int) -> str | None:
@@ -37,6 +38,6 @@ def _from_proc(pid: int) -> str | None:
 
 def _from_ps(pid: int) -> str | None:
     command = ["/bin/ps", "-o", "stat=,lstart=", "-p", str(pid)]
-    text = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    text = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_PS_TIMEOUT_S).stdout.strip()
     state, _, start = text.partition(" ")
     return None if not start or state[0] in _DEAD_STATES else start.strip()

@@ -1,10 +1,12 @@
-"""Run the benchmarks and keep everything: `python -m bench [gateway] [engine] [fleet]`, or `--page` to draw again.
+"""Run the benchmarks and keep everything: `python -m bench [PART ...]`, or `--page` to draw again.
 
-Writes bench/results/{machine,gateway,engine,fleet}.json, and from them docs/explanation/benchmarks.md with its plots.
-A part that is not named keeps the results of its last run.
+Writes bench/results/{machine,PART}.json, and from them docs/explanation/benchmarks.md with its plots.
+A part is a module of this package with `run(folder)`, and one of bench.report that draws it. A part that is not named
+keeps the results of its last run.
 """
 
 import argparse
+import importlib
 import json
 import sys
 import tempfile
@@ -14,10 +16,11 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "bench" / "results"
 PAGE = ROOT / "docs" / "explanation" / "benchmarks.md"
 PARTS = ("gateway", "engine", "fleet")
+"""In the order of the page."""
 
 sys.path.insert(0, str(ROOT / "tests"))  # the fleet's benchmark drives a fleet as the end-to-end tests do
 
-from bench import engine, fleet, gateway, machine, report  # noqa: E402
+from bench import machine, report  # noqa: E402
 
 
 def main() -> None:
@@ -32,11 +35,10 @@ def main() -> None:
     if parts:
         RESULTS.mkdir(parents=True, exist_ok=True)
         _keep("machine", machine.record())
-    runs = {"gateway": gateway.run, "engine": engine.run, "fleet": fleet.run}
     for part in parts:
         print(f"measuring {part}", file=sys.stderr)
         with tempfile.TemporaryDirectory(prefix="nb-") as folder:
-            _keep(part, runs[part](Path(folder)))
+            _keep(part, importlib.import_module(f"bench.{part}").run(Path(folder)))
     _write_page()
 
 
@@ -47,15 +49,7 @@ def _keep(name: str, result: object) -> None:
 def _write_page() -> None:
     paths = {name: RESULTS / f"{name}.json" for name in PARTS}
     results = {name: json.loads(path.read_text()) for name, path in paths.items() if path.exists()}
-    plots = {
-        "gateway": (report.gateway_plot, "gateway.png"),
-        "engine": (report.engine_plot, "engine.png"),
-        "fleet": (report.fleet_plot, "memory.png"),
-    }
-    for name, result in results.items():
-        plot, file = plots[name]
-        plot(result, PAGE.parent / file)
-    PAGE.write_text(report.page(json.loads((RESULTS / "machine.json").read_text()), results))
+    report.write(json.loads((RESULTS / "machine.json").read_text()), results, PAGE)
     print(f"wrote {PAGE.relative_to(ROOT)}")
 
 

@@ -1,6 +1,7 @@
 """Write the reference pages out of the code, so that they cannot differ from it.
 
-    python docs/generate.py             rewrite docs/reference/{cli,resources,errors,http-api}.md
+    python docs/generate.py             rewrite docs/reference/{cli,resources,errors,http-api}.md, and the table in
+                                        docs/explanation/failure-modes.md from docs/explanation/failures/*.yaml
     python docs/generate.py --check     change nothing; fail where a committed page differs, and check that
                                         docs/dependencies.md lists exactly the direct dependencies
     python docs/generate.py --sizes     measure the installed sizes in docs/dependencies.md anew
@@ -20,9 +21,13 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any, Final
 
+import yaml
+
 ROOT: Final = Path(__file__).resolve().parents[1]
 REFERENCE: Final = ROOT / "docs" / "reference"
 DEPENDENCIES: Final = ROOT / "docs" / "dependencies.md"
+FAILURE_MODES: Final = ROOT / "docs" / "explanation" / "failure-modes.md"
+FAILURES: Final = ROOT / "docs" / "explanation" / "failures"
 NOTE: Final = "<!-- written by docs/generate.py: change the code, then run `make docs` -->\n\n"
 
 
@@ -238,6 +243,59 @@ PAGES: Final[dict[str, Callable[[], str]]] = {
 }
 
 
+# --- the table of failures ------------------------------------------------------------------------------------------
+
+FAILURE: Final = {
+    "failure": "Failure",
+    "detected_by": "Detected by, within",
+    "client_sees": "What a client sees",
+    "lasts": "How long",
+    "repaired_by": "Repaired by",
+    "test": "Shown by",
+}
+SECTIONS: Final = {
+    "grey": "Processes, disks, clocks, files",
+    "machines": "Machines and links",
+    "state": "Databases and stores",
+    "fuzz": "Attacks and malformed requests",
+    "ops": "Operations",
+    "soak": "All at once, for long",
+}
+TABLE: Final = re.compile(r"(<!-- failures: .*? -->\n).*?(<!-- end of failures -->)", re.DOTALL)
+
+
+def failure_modes(text: str, folder: Path) -> str:
+    """The page with the tables of all lists in `folder`, one section per file, in the order of their names.
+
+    Raises:
+        ValueError: a row lacks a column or has another one, or names a test that is not there.
+    """
+    parts = []
+    for path in sorted(folder.glob("*.yaml")):
+        parts.append(f"### {SECTIONS.get(path.stem, path.stem.capitalize())}\n")
+        rows = yaml.safe_load(path.read_text())
+        parts.append(table(tuple(FAILURE.values()), [failure_row(path.name, row) for row in rows]))
+    return TABLE.sub(lambda match: match[1] + "\n" + "\n".join(parts) + "\n" + match[2], text)
+
+
+def failure_row(file: str, row: dict[str, Any]) -> tuple[object, ...]:
+    """One row, with every test that it names looked up."""
+    if set(row) != set(FAILURE):
+        raise ValueError(f"{file}: expected the keys {', '.join(FAILURE)}, got {', '.join(row)}")
+    tests = row["test"] if isinstance(row["test"], list) else [row["test"]]
+    for test in tests:
+        path, _, name = str(test).partition("::")
+        source = ROOT / path
+        if (
+            not name
+            or not source.is_file()
+            or not re.search(rf"^\s*(async )?def {re.escape(name)}\(", source.read_text(), re.MULTILINE)
+        ):
+            raise ValueError(f"{file}: {row['failure']!r} names a test that is not there: {test}")
+    shown = ", ".join(f"`{str(test).rpartition('/')[2]}`" for test in tests)
+    return (*(row[key] for key in FAILURE if key != "test"), shown)
+
+
 # --- dependencies ---------------------------------------------------------------------------------------------------
 
 ROW: Final = re.compile(r"^\| `(?P<name>[\w.-]+)` \| (?P<size>[^|]*) \|", re.MULTILINE)
@@ -281,12 +339,13 @@ def measured(text: str) -> str:
 
 def differences() -> list[str]:
     """What is wrong with the committed pages, as lines to print."""
+    pages = {REFERENCE / name: make() for name, make in PAGES.items()}
+    pages[FAILURE_MODES] = failure_modes(FAILURE_MODES.read_text(), FAILURES)
     found = [f"docs/dependencies.md: {line}" for line in unlisted_dependencies(DEPENDENCIES.read_text())]
-    for name, make in PAGES.items():
-        path = REFERENCE / name
+    for path, made in pages.items():
         committed = path.read_text() if path.exists() else ""
         lines = difflib.unified_diff(
-            committed.splitlines(), make().splitlines(), f"docs/reference/{name}", "the code", "", "", 0, ""
+            committed.splitlines(), made.splitlines(), f"docs/{path.parent.name}/{path.name}", "the code", "", "", 0, ""
         )
         found += list(lines)[:20]
     return found
@@ -308,6 +367,7 @@ def main() -> None:
     REFERENCE.mkdir(exist_ok=True)
     for name, make in PAGES.items():
         (REFERENCE / name).write_text(make())
+    FAILURE_MODES.write_text(failure_modes(FAILURE_MODES.read_text(), FAILURES))
 
 
 if __name__ == "__main__":

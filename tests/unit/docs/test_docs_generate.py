@@ -62,3 +62,20 @@ def test_a_committed_page_that_differs_is_noticed(
     assert generate.differences() == []
     (tmp_path / "errors.md").write_text(generate.errors_page().replace("| 409 |", "| 408 |"))
     assert any("408" in line for line in generate.differences())
+
+
+def test_the_table_of_failures_names_tests_that_are_there(generate: ModuleType, tmp_path: Path) -> None:
+    page = "before\n<!-- failures: written -->\nold\n<!-- end of failures -->\nafter\n"
+    row = dict.fromkeys(generate.FAILURE, "word") | {
+        "test": "tests/unit/docs/test_docs_generate.py::test_the_table_of_failures_names_tests_that_are_there"
+    }
+    source = tmp_path / "some.yaml"
+    source.write_text(generate.yaml.safe_dump([row]))
+    made = generate.failure_modes(page, tmp_path)
+    assert "### Some" in made
+    assert "| word | word | word | word | word | `test_docs_generate.py::test_the_table" in made
+    assert "old" not in made
+    assert generate.failure_modes(made, tmp_path) == made
+    source.write_text(generate.yaml.safe_dump([row | {"test": "tests/x.py::gone"}]))
+    with pytest.raises(ValueError, match="not there"):
+        generate.failure_modes(page, tmp_path)

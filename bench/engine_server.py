@@ -13,7 +13,8 @@ from pathlib import Path
 
 import uvloop
 
-from nearcast.engine.connection import Connection, Limits
+from nearcast.engine.connection import Connection
+from nearcast.engine.exchange import Limits
 from nearcast.engine.serving import Order, Serving
 from nearcast.registry.release import describe
 

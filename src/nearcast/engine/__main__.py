@@ -19,8 +19,9 @@ import uvloop
 
 from nearcast import logs
 from nearcast.engine import sockets
-from nearcast.engine.connection import Connection, Endpoint, Limits
+from nearcast.engine.connection import Connection
 from nearcast.engine.desk import DRAIN_S, AdminDesk, StatusDesk
+from nearcast.engine.exchange import Endpoint, Limits
 from nearcast.engine.serving import Serving, sweep
 from nearcast.errors import NearcastError, meaning_of
 from nearcast.resources import wire

@@ -9,13 +9,13 @@ Invariant: exactly one answer per request that was complete when its connection 
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Final, Protocol, cast
+from typing import Final, cast
 
 import httptools
 
-from nearcast.engine.refusal import Family, Refusal, error_body, error_head, invalid_request
+from nearcast.engine.exchange import Endpoint, Exchange
+from nearcast.engine.headers import Headers, Names
+from nearcast.engine.refusal import Refusal, error_body, error_head, invalid_request
 from nearcast.resources import wire
 
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -24,106 +24,6 @@ COPY_MAX: Final = 65536
 
 PARTS_MAX: Final = 1024
 """Pieces of a body that are kept apart; a body in very small chunks would else cost many times its size."""
-
-_CONTENT_LENGTH: Final = b"content-length"
-_EXPECT: Final = b"expect"
-_ENCODING: Final = b"content-encoding"
-MODEL: Final = wire.MODEL.encode()
-REQUEST_ID: Final = wire.REQUEST_ID.encode()
-JSON_LENGTH: Final = wire.INFERENCE_HEADER_LENGTH.encode()
-
-Headers = dict[bytes, bytes]
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Bounds of one connection. Times are whole seconds, kept by a sweep once per second.
-
-    Attributes:
-        body_bytes: largest body.
-        head_bytes: largest request line and headers together.
-        stall_s: longest pause inside a request, and longest wait for a client to read its answer.
-        request_s: longest time from the first to the last byte of a request.
-        linger_s: how long what still comes is discarded after a request was refused midway.
-        pipelined: most complete requests that wait behind the one being handled, before reading stops.
-    """
-
-    body_bytes: int = 64 * 1024 * 1024
-    head_bytes: int = 64 * 1024
-    stall_s: int = 30
-    request_s: int = 300
-    linger_s: int = 2
-    pipelined: int = 16
-
-
-class Endpoint(Protocol):
-    """What answers requests. It must answer every exchange once, now or later, on the loop's thread.
-
-    ``identity`` are the headers, each with its line end, that its errors carry too.
-    """
-
-    identity: bytes
-    limits: Limits
-    draining: bool
-    connections: "set[Connection]"
-
-    def handle(self, exchange: "Exchange") -> None:
-        """Answer ``exchange``, now or later."""
-        ...
-
-    def family(self, target: bytes) -> Family:
-        """The shape of error bodies for ``target``."""
-        ...
-
-
-class Exchange:
-    """One request and the way to its answer.
-
-    Attributes:
-        method: the method, upper case.
-        target: the request target as it came.
-        model: value of ``x-nearcast-model``, or None.
-        request_id: value of ``x-request-id``, or None.
-        json_length: value of ``inference-header-content-length``, or None.
-        body: all of the body.
-        keep_alive: whether the connection outlives the answer.
-        on_lost: called when the client went away before its answer; whoever handles the request may set it.
-    """
-
-    __slots__ = (
-        "_connection", "body", "json_length", "keep_alive", "method", "model", "on_lost", "refusal", "request_id",
-        "target",
-    )  # fmt: skip
-
-    def __init__(self, connection: "Connection", method: bytes, target: bytes, headers: Headers, body: bytes) -> None:
-        self._connection = connection
-        self.method = method
-        self.target = target
-        self.model = headers.get(MODEL)
-        self.request_id = headers.get(REQUEST_ID)
-        self.json_length = headers.get(JSON_LENGTH)
-        self.body = body
-        self.keep_alive = True
-        self.on_lost: Callable[[], None] | None = None
-        self.refusal: Refusal | None = None
-
-    @property
-    def path(self) -> bytes:
-        """The target without query."""
-        return self.target.partition(b"?")[0]
-
-    def reply(self, head: bytes, body: bytes) -> None:
-        """Answer.
-
-        Args:
-            head: status line and headers, each with its line end, without ``content-length``.
-            body: the body; left out by itself for HEAD.
-        """
-        self._connection.answer(self, head, body)
-
-    def refuse(self, refusal: Refusal) -> None:
-        """Answer with an error, in the shape that the path's callers parse."""
-        self._connection.refuse(self, refusal)
 
 
 class Connection(asyncio.Protocol):
@@ -139,6 +39,7 @@ class Connection(asyncio.Protocol):
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
         self._limits = endpoint.limits
+        self._spellings = endpoint.spellings
         self._transport: asyncio.Transport | None = None
         self._target: list[bytes] = []
         self._headers: dict[bytes, bytes] = {}
@@ -226,7 +127,8 @@ class Connection(asyncio.Protocol):
         """The head is complete; the body, if any, follows."""
         self._in_body = True
         headers = self._headers
-        self._head = headers if _CONTENT_LENGTH in headers else headers.copy()  # else trailers may follow
+        framed = b"content-length" in headers or b"Content-Length" in headers
+        self._head = headers if framed else headers.copy()  # else trailers may follow
 
     def on_message_complete(self) -> None:
         """The request is complete."""
@@ -234,10 +136,9 @@ class Connection(asyncio.Protocol):
             return
         self._in_body = False
         headers = self._head
-        if not b"".join(headers).islower():
-            headers = self._lowered()
-        if not self._judged and (_ENCODING in headers or self._received + self._read > self._limits.head_bytes):
-            refusal = self._refusal_of_head(headers)
+        names = self._spellings.known(tuple(headers)) or self._spellings.learn(headers)
+        if not self._judged and (names.encoding or self._received + self._read > self._limits.head_bytes):
+            refusal = self._refusal_of_head(headers, names)
             if refusal is not None:
                 self._reject(refusal)
                 return
@@ -249,7 +150,8 @@ class Connection(asyncio.Protocol):
             self._reject(self._too_large(len(body)))
             return
         parser = self._parser
-        exchange = Exchange(self, parser.get_method(), b"".join(target), headers, body)
+        url = target[0] if len(target) == 1 else b"".join(target)
+        exchange = Exchange(self, parser.get_method(), url, headers, names, body)
         exchange.keep_alive = parser.should_keep_alive()
         target.clear()
         parts.clear()
@@ -262,9 +164,6 @@ class Connection(asyncio.Protocol):
         if len(self._waiting) > self._limits.pipelined:
             self._pause_reading()
 
-    def _lowered(self) -> Headers:
-        return {name.lower(): value for name, value in self._head.items()}
-
     # --- limits --------------------------------------------------------------------------------------------------
 
     def _judge(self) -> None:
@@ -275,11 +174,11 @@ class Connection(asyncio.Protocol):
             return
         if not self._judged:
             self._judged = True
-            headers = self._lowered()
-            refusal = self._refusal_of_head(headers)
+            names = self._spellings.learn(self._head)
+            refusal = self._refusal_of_head(self._head, names)
             if refusal is not None:
                 self._reject(refusal)
-            elif _EXPECT in headers and not self._waiting and self._handling is None and self._transport is not None:
+            elif names.expect and not self._waiting and self._handling is None and self._transport is not None:
                 self._transport.write(CONTINUE)
         if len(self._parts) > PARTS_MAX or self._received > self._limits.body_bytes:
             self._gathered += b"".join(self._parts)
@@ -287,11 +186,11 @@ class Connection(asyncio.Protocol):
             if len(self._gathered) > self._limits.body_bytes:
                 self._reject(self._too_large(len(self._gathered)))
 
-    def _refusal_of_head(self, headers: Headers) -> Refusal | None:
-        length = headers.get(_CONTENT_LENGTH)
+    def _refusal_of_head(self, headers: Headers, names: Names) -> Refusal | None:
+        length = headers.get(names.content_length)
         if length is not None and int(length) > self._limits.body_bytes:
             return self._too_large(int(length))
-        encoding = headers.get(_ENCODING)
+        encoding = headers.get(names.encoding)
         if encoding is not None and encoding != b"identity":
             return invalid_request("expected no content-encoding, got " + encoding.decode("latin-1"))
         if sum(map(len, headers.values())) + sum(map(len, self._target)) > self._limits.head_bytes:
@@ -311,7 +210,8 @@ class Connection(asyncio.Protocol):
         if self._deaf:
             return
         if exchange is None:
-            exchange = Exchange(self, b"", b"".join(self._target), self._lowered() if self._in_body else {}, b"")
+            head = self._head if self._in_body else {}
+            exchange = Exchange(self, b"", b"".join(self._target), head, self._spellings.learn(head), b"")
         exchange.refusal = refusal
         exchange.keep_alive = False
         self._target.clear()

@@ -12,7 +12,9 @@ from urllib.parse import parse_qs, unquote
 
 import msgspec
 
-from nearcast.engine.connection import Connection, Exchange, Limits
+from nearcast.engine.connection import Connection
+from nearcast.engine.exchange import Exchange, Limits
+from nearcast.engine.headers import Spellings
 from nearcast.engine.metrics import CONTENT_TYPE, exposition
 from nearcast.engine.refusal import Family, Refusal, engine_failure, invalid_request, method_not_allowed, not_found
 from nearcast.engine.serving import Order, Served, Serving
@@ -39,6 +41,7 @@ class _Desk:
     def __init__(self) -> None:
         self.identity = b""
         self.limits = Limits(body_bytes=DOCUMENT_MAX)
+        self.spellings = Spellings()
         self.draining = False
         self.connections: set[Connection] = set()
 

@@ -15,8 +15,10 @@ from urllib.parse import unquote, urlsplit
 import msgspec
 
 from nearcast import __version__
-from nearcast.engine.connection import Connection, Exchange, Limits
+from nearcast.engine.connection import Connection
 from nearcast.engine.datatypes import Array
+from nearcast.engine.exchange import Exchange, Limits
+from nearcast.engine.headers import Spellings
 from nearcast.engine.lane import Lane
 from nearcast.engine.oip import EXTENSIONS, InferCodec, InferRequest
 from nearcast.engine.openai import EmbeddingRequest, encode_embeddings, parse_embeddings, shortened
@@ -66,6 +68,7 @@ class ModelEndpoint:
         limits: Limits,
     ) -> None:
         self.limits = limits
+        self.spellings = Spellings()
         self.draining = False
         self.connections: set[Connection] = set()
         self.codec = codec

@@ -18,8 +18,9 @@ from time import perf_counter
 from typing import Final, Literal
 
 from nearcast.engine import sockets
-from nearcast.engine.connection import Connection, Limits
+from nearcast.engine.connection import Connection
 from nearcast.engine.endpoint import ModelEndpoint
+from nearcast.engine.exchange import Limits
 from nearcast.engine.lane import Lane
 from nearcast.engine.oip import InferCodec
 from nearcast.engine.profile import Profile, profile

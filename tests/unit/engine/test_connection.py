@@ -4,7 +4,9 @@ import asyncio
 
 import pytest
 
-from nearcast.engine.connection import Connection, Exchange, Limits
+from nearcast.engine.connection import Connection
+from nearcast.engine.exchange import Exchange, Limits
+from nearcast.engine.headers import Spellings
 from nearcast.engine.refusal import Family
 
 GET = b"GET /a HTTP/1.1\r\nhost: e\r\n\r\n"
@@ -53,6 +55,7 @@ class Later:
     def __init__(self) -> None:
         self.identity = b""
         self.limits = Limits(stall_s=3, request_s=6, linger_s=1, pipelined=2)
+        self.spellings = Spellings()
         self.draining = False
         self.connections: set[Connection] = set()
         self.asked: list[Exchange] = []

@@ -1,0 +1,110 @@
+"""One request and the way to its answer, the bounds of its connection, and what answers it.
+
+Decides what a request looks like to those who answer it. How it came from bytes, and how the answer becomes bytes, is
+the connection's.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from nearcast.engine.headers import Headers, Names, Spellings
+from nearcast.engine.refusal import Family, Refusal
+
+if TYPE_CHECKING:
+    from nearcast.engine.connection import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of one connection. Times are whole seconds, kept by a sweep once per second.
+
+    Attributes:
+        body_bytes: largest body.
+        head_bytes: largest request line and headers together.
+        stall_s: longest pause inside a request, and longest wait for a client to read its answer.
+        request_s: longest time from the first to the last byte of a request.
+        linger_s: how long what still comes is discarded after a request was refused midway.
+        pipelined: most complete requests that wait behind the one being handled, before reading stops.
+    """
+
+    body_bytes: int = 64 * 1024 * 1024
+    head_bytes: int = 64 * 1024
+    stall_s: int = 30
+    request_s: int = 300
+    linger_s: int = 2
+    pipelined: int = 16
+
+
+class Endpoint(Protocol):
+    """What answers requests. It must answer every exchange once, now or later, on the loop's thread.
+
+    ``identity`` are the headers, each with its line end, that its errors carry too; ``spellings`` are shared by its
+    connections.
+    """
+
+    identity: bytes
+    limits: Limits
+    spellings: Spellings
+    draining: bool
+    connections: "set[Connection]"
+
+    def handle(self, exchange: "Exchange") -> None:
+        """Answer ``exchange``, now or later."""
+        ...
+
+    def family(self, target: bytes) -> Family:
+        """The shape of error bodies for ``target``."""
+        ...
+
+
+class Exchange:
+    """One request and the way to its answer.
+
+    Attributes:
+        method: the method, upper case.
+        target: the request target as it came.
+        model: value of ``x-nearcast-model``, or None.
+        request_id: value of ``x-request-id``, or None.
+        json_length: value of ``inference-header-content-length``, or None.
+        body: all of the body.
+        keep_alive: whether the connection outlives the answer.
+        on_lost: called when the client went away before its answer; whoever handles the request may set it.
+    """
+
+    __slots__ = (
+        "_connection", "body", "json_length", "keep_alive", "method", "model", "on_lost", "refusal", "request_id",
+        "target",
+    )  # fmt: skip
+
+    def __init__(
+        self, connection: "Connection", method: bytes, target: bytes, headers: Headers, names: Names, body: bytes
+    ) -> None:
+        self._connection = connection
+        self.method = method
+        self.target = target
+        self.model = headers.get(names.model)
+        self.request_id = headers.get(names.request_id)
+        self.json_length = headers.get(names.json_length)
+        self.body = body
+        self.keep_alive = True
+        self.on_lost: Callable[[], None] | None = None
+        self.refusal: Refusal | None = None
+
+    @property
+    def path(self) -> bytes:
+        """The target without query."""
+        return self.target.partition(b"?")[0]
+
+    def reply(self, head: bytes, body: bytes) -> None:
+        """Answer.
+
+        Args:
+            head: status line and headers, each with its line end, without ``content-length``.
+            body: the body; left out by itself for HEAD.
+        """
+        self._connection.answer(self, head, body)
+
+    def refuse(self, refusal: Refusal) -> None:
+        """Answer with an error, in the shape that the path's callers parse."""
+        self._connection.refuse(self, refusal)

@@ -5,7 +5,7 @@ is well-formed is the codecs'. Every answer of a model's socket names the model 
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Executor
 from functools import partial
 from time import perf_counter
@@ -20,6 +20,7 @@ from nearcast.engine.datatypes import Array
 from nearcast.engine.exchange import Exchange, Limits
 from nearcast.engine.headers import Spellings
 from nearcast.engine.lane import Lane
+from nearcast.engine.layout import Part
 from nearcast.engine.oip import EXTENSIONS, InferCodec, InferRequest
 from nearcast.engine.openai import EmbeddingRequest, encode_embeddings, parse_embeddings, shortened
 from nearcast.engine.refusal import (
@@ -28,7 +29,6 @@ from nearcast.engine.refusal import (
     engine_failure,
     family_of,
     invalid_request,
-    invalid_tensor,
     method_not_allowed,
     model_mismatch,
     not_found,
@@ -50,8 +50,6 @@ class ModelEndpoint:
         codec: reads and writes inference.
         lane: queue and computation.
         embedder: for models that serve embeddings, else None.
-        batched: whether dimension 0 of every input is the batch.
-        pad: whether rows of different widths may share a batch.
         tokenizing: threads for long texts.
         limits: bounds of each connection.
     """
@@ -62,8 +60,6 @@ class ModelEndpoint:
         lane: Lane,
         embedder: Embedder | None,
         *,
-        batched: bool,
-        pad: bool,
         tokenizing: Executor,
         limits: Limits,
     ) -> None:
@@ -74,8 +70,6 @@ class ModelEndpoint:
         self.codec = codec
         self.lane = lane
         self.embedder = embedder
-        self._batched = batched
-        self._pad = pad
         self._tokenizing = tokenizing
         self._loop = asyncio.get_running_loop()
         self._model = codec.model.encode()
@@ -150,20 +144,9 @@ class ModelEndpoint:
     def _infer(self, exchange: Exchange) -> None:
         self.lane.check_room()
         request = self.codec.parse(exchange.body, _json_length(exchange.json_length))
-        rows = self._rows(request.feeds) if self._batched else 1
-        work = _Inference(self, exchange, request, rows, perf_counter())
+        work = _Inference(self, exchange, request, perf_counter())
         exchange.on_lost = work.lost
         self.lane.submit(work)
-
-    def _rows(self, feeds: list[Array]) -> int:
-        first = feeds[0].shape
-        for feed in feeds[1:]:
-            if feed.shape[0] != first[0] or (self._pad and feed.shape != first):
-                shapes = ", ".join(str(list(each.shape)) for each in feeds)
-                raise invalid_tensor(
-                    f"expected inputs of the same {'shape' if self._pad else 'batch size'}, got {shapes}"
-                )
-        return int(first[0])
 
     # --- embeddings ----------------------------------------------------------------------------------------------
 
@@ -185,10 +168,8 @@ class _Inference(Work):
 
     __slots__ = ("_endpoint", "_exchange", "_request")
 
-    def __init__(
-        self, endpoint: ModelEndpoint, exchange: Exchange, request: InferRequest, rows: int, arrived_s: float
-    ) -> None:
-        super().__init__(request.feeds, rows, arrived_s)
+    def __init__(self, endpoint: ModelEndpoint, exchange: Exchange, request: InferRequest, arrived_s: float) -> None:
+        super().__init__(request.feeds, request.rows, arrived_s)
         self._endpoint = endpoint
         self._exchange = exchange
         self._request = request
@@ -196,7 +177,7 @@ class _Inference(Work):
     def lost(self) -> None:
         self._endpoint.lane.cancel([self])
 
-    def finished(self, results: Sequence[Array], timing: Timing) -> None:
+    def finished(self, results: Part, timing: Timing) -> None:
         endpoint = self._endpoint
         endpoint.lane.gauges.answered += 1
         body, json_length = endpoint.codec.encode(self._request, results)
@@ -258,7 +239,7 @@ class _Embedding:
         self._over = True
         self._endpoint.lane.cancel(self._works)
 
-    def row_finished(self, index: int, results: Sequence[Array], timing: Timing) -> None:
+    def row_finished(self, index: int, results: Part, timing: Timing) -> None:
         self._rows[index] = results[self._embedder.output][0]
         first = self._timing
         self._timing = timing if first is None else Timing(first.started_s, timing.finished_s)
@@ -294,7 +275,7 @@ class _Row(Work):
         self._whole = whole
         self._index = index
 
-    def finished(self, results: Sequence[Array], timing: Timing) -> None:
+    def finished(self, results: Part, timing: Timing) -> None:
         self._whole.row_finished(self._index, results, timing)
 
     def failed(self, refusal: Refusal) -> None:

@@ -19,8 +19,8 @@ from typing import Final
 
 import msgspec
 
-from nearcast.engine.datatypes import Array
 from nearcast.engine.gauges import WEIGHT, Gauges, Recent
+from nearcast.engine.layout import Part, whole
 from nearcast.engine.profile import INLINE_MAX_S, Profile, Runs
 from nearcast.engine.refusal import Refusal, engine_failure, queue_full, unloaded
 from nearcast.engine.runtime import ORT_ERRORS
@@ -33,7 +33,7 @@ RETRY_MAX_S: Final = 30
 
 log = logging.getLogger("nearcast.engine")
 
-Result = Sequence[Array] | Refusal
+Result = Part | Refusal
 
 
 class _Ran(msgspec.Struct):
@@ -214,7 +214,7 @@ class Lane:
 
     def _alone(self, model: Runs, work: Work) -> Result:
         try:
-            return model.run(work.feeds)
+            return whole(model.run(work.feeds))
         except ORT_ERRORS as error:
             return self._refused(error)
 

@@ -6,7 +6,6 @@ expected and what came. Not supported, and refused with a message: shared memory
 """
 
 import math
-from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, Final, Generic, TypeVar
 
@@ -14,11 +13,15 @@ import msgspec
 
 from nearcast.engine import datatypes
 from nearcast.engine.datatypes import DTYPES, ELEMENTS, Array, NotElements
+from nearcast.engine.layout import Field, Layout, Part, Raw
 from nearcast.engine.refusal import Refusal, invalid_request, invalid_tensor, model_mismatch
 from nearcast.resources import wire
 from nearcast.resources.release import Signature, Tensor
 
 EXTENSIONS: Final = ("binary_tensor_data",)
+LAYOUTS_MAX: Final = 256
+"""Heads of binary bodies, and of answers, that are remembered; a new one when all are taken begins anew."""
+LAYOUT_HEAD_MAX: Final = 4096
 ROWS_MAX: Final = 2**40
 """Sizes from here on are refused as not fitting: no body holds them, and numpy has limits of its own."""
 
@@ -48,18 +51,23 @@ class _Body(msgspec.Struct, Generic[Data]):
     outputs: list[_Output] | None = None
 
 
+Outputs = tuple[tuple[int, bool], ...]
+
+
 class InferRequest(msgspec.Struct, frozen=True):
     """A request that fits the signature.
 
     Attributes:
-        feeds: one array per input of the signature, in its order.
+        feeds: one array per input of the signature, in its order, or the bytes that hold them.
         id: the caller's id, to be echoed, or None.
         outputs: (index in the signature, wanted as raw bytes) in the order wanted.
+        rows: size of dimension 0, where that is the batch; else 1.
     """
 
-    feeds: list[Array]
+    feeds: list[Array] | Raw
     id: str | None
-    outputs: tuple[tuple[int, bool], ...]
+    outputs: Outputs
+    rows: int
 
 
 class _Expected:
@@ -102,9 +110,17 @@ class InferCodec:
         model: name of the model.
         version: its version.
         signature: what goes in and what comes out.
+        batched: whether dimension 0 of every input is the batch.
+        pad: whether rows of different widths may share a batch.
     """
 
-    def __init__(self, model: str, version: str, signature: Signature) -> None:
+    def __init__(
+        self, model: str, version: str, signature: Signature, *, batched: bool = False, pad: bool = False
+    ) -> None:
+        self._batched = batched
+        self._pad = pad
+        self._layouts: dict[bytes, Layout] = {}
+        self._documents: dict[tuple[object, ...], bytes] = {}
         self.model = model
         self.version = version
         self.signature = signature
@@ -136,6 +152,13 @@ class InferCodec:
         Raises:
             Refusal: status 400, with what was expected and what came.
         """
+        if json_length is not None:
+            layout = self._layouts.get(body[:json_length])
+            if layout is not None and layout.body_bytes == len(body):
+                return InferRequest(Raw(layout, body), None, layout.outputs, layout.rows)
+        return self._parse(body, json_length)
+
+    def _parse(self, body: bytes, json_length: int | None) -> InferRequest:
         document = body
         position = len(body)
         if json_length is not None:
@@ -166,10 +189,58 @@ class InferCodec:
             raise self._wrong_inputs(parsed.inputs)
         if position != len(body):
             raise invalid_tensor(f"{len(body) - position} bytes at the end of the body belong to no input")
-        if parsed.parameters is None and parsed.outputs is None and parsed.model_name is parsed.model_version is None:
-            return InferRequest(feeds, parsed.id, self._all_json)
-        self._check_names(parsed)
-        return InferRequest(feeds, parsed.id, self._wanted(parsed))
+        rows = self.rows(feeds) if self._batched else 1
+        outputs = self._all_json
+        if (
+            parsed.parameters is not None
+            or parsed.outputs is not None
+            or parsed.model_name is not None
+            or parsed.model_version is not None
+        ):
+            self._check_names(parsed)
+            outputs = self._wanted(parsed)
+        request = InferRequest(feeds, parsed.id, outputs, rows)
+        if json_length is not None and parsed.id is None and json_length <= LAYOUT_HEAD_MAX:
+            self._learn(document, parsed.inputs, len(body), request)
+        return request
+
+    def rows(self, feeds: list[Array]) -> int:
+        """Size of the batch dimension of ``feeds``.
+
+        Raises:
+            Refusal: status 400: they disagree.
+        """
+        first = feeds[0].shape
+        for feed in feeds[1:]:
+            if feed.shape[0] != first[0] or (self._pad and feed.shape != first):
+                shapes = ", ".join(str(list(each.shape)) for each in feeds)
+                raise invalid_tensor(
+                    f"expected inputs of the same {'shape' if self._pad else 'batch size'}, got {shapes}"
+                )
+        return int(first[0])
+
+    def _learn(self, document: bytes, given: list[_Input[Any]], body_bytes: int, request: InferRequest) -> None:
+        """Remember where the tensors of bodies that begin with ``document`` stand: their clients will send it again."""
+        position = len(document)
+        fields: list[Field | None] = [None] * len(given)
+        for one in given:
+            dtype = DTYPES[one.datatype]
+            size_bytes = math.prod(one.shape) * dtype.itemsize
+            if one.data is not None or one.datatype in {"BOOL", "BYTES"} or not size_bytes:
+                return
+            fields[self._inputs[one.name].index] = Field(dtype, one.shape, position, position + size_bytes)
+            position += size_bytes
+        shapes = tuple([one.shape[1:] for one in fields if one is not None])
+        if len(self._layouts) >= LAYOUTS_MAX:
+            self._layouts.clear()
+        self._layouts[document] = Layout(
+            fields=tuple([one for one in fields if one is not None]),
+            body_bytes=body_bytes,
+            rows=request.rows,
+            outputs=request.outputs,
+            trailing=shapes[0] if len(shapes) == 1 else shapes,
+            size_bytes=body_bytes - len(document),
+        )
 
     def _check_names(self, parsed: _Body[Any]) -> None:
         if parsed.model_name is not None and parsed.model_name != self.model:
@@ -215,13 +286,32 @@ class InferCodec:
 
     # --- writing -------------------------------------------------------------------------------------------------
 
-    def encode(self, request: InferRequest, results: Sequence[Array]) -> tuple[bytes, int | None]:
+    def encode(self, request: InferRequest, results: Part) -> tuple[bytes, int | None]:
         """The body that answers ``request``, and the bytes of its JSON part, or None where all of it is JSON.
 
         Args:
             request: what was asked.
             results: one array per output of the signature, in its order.
         """
+        if request.outputs is self._all_json or request.id is not None:
+            return self._encode(request, results)
+        key = request.outputs, results.end - results.start, results.results.shapes
+        document = self._documents.get(key)
+        if document is None:
+            body, length = self._encode(request, results)
+            if length is not None and all(binary and self._is_fixed(index) for index, binary in request.outputs):
+                if len(self._documents) >= LAYOUTS_MAX:
+                    self._documents.clear()
+                self._documents[key] = body[:length]
+            return body, length
+        if len(request.outputs) == 1:
+            return document + results.raw(request.outputs[0][0]), len(document)
+        return b"".join((document, *[results.raw(index) for index, _ in request.outputs])), len(document)
+
+    def _is_fixed(self, index: int) -> bool:
+        return self.signature.outputs[index].datatype != "BYTES"
+
+    def _encode(self, request: InferRequest, results: Part) -> tuple[bytes, int | None]:
         name = b"" if request.id is None else b'"id":%b,' % msgspec.json.encode(request.id)
         if request.outputs is self._all_json and len(results) == 1:  # the common case, in one piece
             result = results[0]

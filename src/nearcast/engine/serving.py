@@ -162,11 +162,15 @@ class Serving:
         lane = Lane(served.name, loaded.model, loaded.profile, pad=loaded.pad, queue=order.queue, loop=self._loop)
         lane.gauges.sample(perf_counter())
         endpoint = ModelEndpoint(
-            InferCodec(manifest.model, manifest.version, manifest.signature),
+            InferCodec(
+                manifest.model,
+                manifest.version,
+                manifest.signature,
+                batched=loaded.profile.max_batch > 1,
+                pad=loaded.pad,
+            ),
             lane,
             loaded.embedder,
-            batched=loaded.profile.max_batch > 1,
-            pad=loaded.pad,
             tokenizing=self._tokenizing,
             limits=self._limits,
         )

@@ -5,7 +5,6 @@ always goes first, so nothing starves); cancelled work never leaves; rows of a b
 single piece of work does by itself.
 """
 
-import itertools
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ import msgspec
 import numpy as np
 
 from nearcast.engine.datatypes import Array
+from nearcast.engine.layout import Part, Raw, Results, whole
 from nearcast.engine.refusal import Refusal
 
 LOOK_AHEAD: Final = 64
@@ -36,33 +36,48 @@ class Work(ABC):
     """One piece of work: inputs of one model, and somebody who waits for the outputs.
 
     Args:
-        feeds: one array per input, in the order of the signature.
+        feeds: one array per input, in the order of the signature, or the bytes that hold them.
         rows: size of dimension 0, where that is the batch; else 1.
         arrived_s: when it came.
     """
 
-    __slots__ = ("arrived_s", "cancelled", "feeds", "rows", "size_bytes", "trailing")
+    __slots__ = ("_feeds", "arrived_s", "cancelled", "raw", "rows", "size_bytes", "trailing")
 
-    def __init__(self, feeds: list[Array], rows: int, arrived_s: float) -> None:
-        self.feeds = feeds
+    def __init__(self, feeds: list[Array] | Raw, rows: int, arrived_s: float) -> None:
         self.rows = rows
         self.arrived_s = arrived_s
         self.cancelled = False
+        self._feeds: list[Array] = []
+        self.raw: Raw | None = None
+        if isinstance(feeds, Raw):
+            self.raw = feeds
+            layout = feeds.layout
+            self.trailing: tuple[object, ...] = layout.trailing
+            self.size_bytes = layout.size_bytes
+            return
+        self._feeds = feeds
         if len(feeds) == 1:
             feed = feeds[0]
-            self.trailing: tuple[object, ...] = feed.shape[1:]
+            self.trailing = feed.shape[1:]
             self.size_bytes = feed.nbytes
         else:
             self.trailing = tuple([feed.shape[1:] for feed in feeds])
             self.size_bytes = sum([feed.nbytes for feed in feeds])
 
     @property
+    def feeds(self) -> list[Array]:
+        """One array per input, in the order of the signature."""
+        if not self._feeds and self.raw is not None:
+            self._feeds = self.raw.layout.stacked((self.raw.body,))
+        return self._feeds
+
+    @property
     def width(self) -> int:
         """Tokens per row of a token model."""
-        return int(self.feeds[0].shape[1])
+        return int(self.raw.layout.fields[0].shape[1] if self.raw is not None else self._feeds[0].shape[1])
 
     @abstractmethod
-    def finished(self, results: Sequence[Array], timing: Timing) -> None:
+    def finished(self, results: Part, timing: Timing) -> None:
         """Take the outputs: one array per output of the signature, for these rows only. Called on the loop, once."""
 
     @abstractmethod
@@ -180,8 +195,14 @@ class _Fit:
 
 def joined(batch: Sequence[Work]) -> list[Array]:
     """The feeds of a whole batch: rows stacked along dimension 0, narrower ones padded with zeros at the end."""
+    first = batch[0]
     if len(batch) == 1:
-        return batch[0].feeds
+        return first.feeds
+    if first.raw is not None:
+        layout = first.raw.layout
+        bodies = [work.raw.body for work in batch if work.raw is not None and work.raw.layout is layout]
+        if len(bodies) == len(batch):
+            return layout.stacked(bodies)
     trailing = batch[0].trailing
     width = max([work.width for work in batch]) if any(work.trailing != trailing for work in batch) else 0
     stacked = []
@@ -197,18 +218,22 @@ class NotPerRow(ValueError):
     """The results of a batch do not have one row for each row that went in, so nobody knows whose they are."""
 
 
-def parted(batch: Sequence[Work], results: Sequence[Array]) -> list[Sequence[Array]]:
-    """The results of each piece of work, cut out of those of the batch (views, no copies).
+def parted(batch: Sequence[Work], arrays: list[Array]) -> list[Part]:
+    """The results of each piece of work, cut out of those of the batch.
 
     Raises:
         NotPerRow: they cannot be told apart.
     """
     if len(batch) == 1:
-        return [results]
-    ends = list(itertools.accumulate([work.rows for work in batch]))
-    for result in results:
-        if result.shape[:1] != (ends[-1],):
-            raise NotPerRow(f"{ends[-1]} rows went in, a result has the shape {list(result.shape)}")
-    starts = [0, *ends[:-1]]
-    cut = [[result[start:end] for start, end in zip(starts, ends, strict=True)] for result in results]
-    return list(zip(*cut, strict=True))
+        return [whole(arrays)]
+    results = Results(arrays, alone=False)
+    parts = []
+    end = 0
+    for work in batch:
+        start = end
+        end += work.rows
+        parts.append(Part(results, start, end))
+    for array in arrays:
+        if array.shape[:1] != (end,):
+            raise NotPerRow(f"{end} rows went in, a result has the shape {list(array.shape)}")
+    return parts

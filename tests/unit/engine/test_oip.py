@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nearcast.engine.oip import InferCodec
+from nearcast.engine.layout import Raw, whole
+from nearcast.engine.oip import LAYOUTS_MAX, InferCodec, InferRequest
 from nearcast.engine.refusal import Refusal
 from nearcast.resources.release import Signature, Tensor
 
@@ -142,9 +143,67 @@ def test_malformed_strings(tail: bytes) -> None:
     refusal(head + tail, len(head), one)
 
 
+def binary_body(count: int = 1, **more: Any) -> tuple[bytes, bytes]:
+    given = {"name": "x", "datatype": "FP32", "shape": [count, 2], "parameters": {"binary_data_size": 8 * count}}
+    return body(given, **more), np.arange(2 * count, dtype="<f4").tobytes()
+
+
+def arrays(request: InferRequest) -> list[Any]:
+    return request.feeds.layout.stacked((request.feeds.body,)) if isinstance(request.feeds, Raw) else request.feeds
+
+
+@pytest.mark.parametrize("spaces", range(5))
+def test_a_head_that_came_before_means_the_same_again(spaces: int) -> None:
+    made = codec()
+    head, tail = binary_body(2, parameters={"binary_data_output": True})
+    head += b" " * spaces  # so that the tensor stands at any alignment
+    first, again = made.parse(head + tail, len(head)), made.parse(head + tail, len(head))
+    assert isinstance(again.feeds, Raw), "it was remembered"
+    assert arrays(first)[0].tolist() == arrays(again)[0].tolist() == [[0, 1], [2, 3]]
+    assert arrays(again)[0].flags.aligned
+    assert first.outputs == again.outputs == ((0, True),)
+
+
+def test_a_head_that_came_before_does_not_excuse_its_body() -> None:
+    made = codec()
+    head, tail = binary_body()
+    made.parse(head + tail, len(head))
+    assert "bytes are left" in refusal(head + tail[:-1], len(head), made).message
+    assert "belong to no input" in refusal(head + tail + b"x", len(head), made).message
+    assert "not JSON" in refusal(head + tail, len(head) - 1, made).message
+
+
+def test_heads_with_ids_are_not_remembered_and_others_do_not_pile_up() -> None:
+    made = codec()
+    head, tail = binary_body(id="a")
+    for _ in range(2):
+        assert made.parse(head + tail, len(head)).id == "a"
+    for count in range(1, 2 * LAYOUTS_MAX):
+        head, tail = binary_body(count)
+        made.parse(head + tail, len(head))
+    remembered = [
+        isinstance(made.parse(head + tail, len(head)).feeds, Raw)
+        for head, tail in (binary_body(count) for count in range(2 * LAYOUTS_MAX - 5, 0, -1))
+    ]
+    assert 0 < sum(remembered) <= LAYOUTS_MAX
+
+
+def test_a_binary_answer_is_the_same_when_its_head_is_remembered() -> None:
+    made = codec(outputs=2)
+    head, tail = binary_body(parameters={"binary_data_output": True})
+    request = made.parse(head + tail, len(head))
+    results = whole([np.array([[1, 2]], np.float32), np.array([[3, 4]], np.float32)])
+    assert made.encode(request, results) == made.encode(request, results)
+    other = whole([np.zeros((3, 2), np.float32)] * 2)
+    answer, json_length = made.encode(request, other)
+    assert [output["shape"] for output in json.loads(answer[:json_length])["outputs"]] == [[3, 2], [3, 2]]
+
+
 def test_answers_in_json() -> None:
     made = codec()
-    answer, json_length = made.encode(made.parse(body(x(), id='a"b'), None), [np.array([[1.5, np.nan]], np.float32)])
+    answer, json_length = made.encode(
+        made.parse(body(x(), id='a"b'), None), whole([np.array([[1.5, np.nan]], np.float32)])
+    )
     assert json_length is None
     assert json.loads(answer) == {
         "model_name": "m",
@@ -158,7 +217,7 @@ def test_answers_partly_binary_in_the_order_that_was_asked_for() -> None:
     made = codec(outputs=2)
     wanted = [{"name": "y1", "parameters": {"binary_data": True}}, {"name": "y0"}]
     zero, one = np.zeros((1, 2), np.float32), np.ones((1, 2), np.float32)
-    answer, json_length = made.encode(made.parse(body(x(), outputs=wanted), None), [zero, one])
+    answer, json_length = made.encode(made.parse(body(x(), outputs=wanted), None), whole([zero, one]))
     assert json_length is not None
     outputs = json.loads(answer[:json_length])["outputs"]
     assert [output["name"] for output in outputs] == ["y1", "y0"]
@@ -171,6 +230,6 @@ def test_answers_partly_binary_in_the_order_that_was_asked_for() -> None:
 def test_binary_for_all_outputs_at_once() -> None:
     made = codec(outputs=2)
     request = made.parse(body(x(), parameters={"binary_data_output": True}), None)
-    _, json_length = made.encode(request, [np.zeros((1, 2), np.float32)] * 2)
+    _, json_length = made.encode(request, whole([np.zeros((1, 2), np.float32)] * 2))
     assert json_length is not None
     assert all(binary for _, binary in request.outputs)

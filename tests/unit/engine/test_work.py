@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from nearcast.engine.datatypes import Array
+from nearcast.engine.layout import Field, Layout, Raw
 from nearcast.engine.refusal import Refusal
 from nearcast.engine.work import LOOK_AHEAD, Backlog, Timing, Work, joined, parted
 
@@ -111,11 +112,34 @@ def test_padding_that_costs_more_than_it_gives_is_not_done() -> None:
     assert backlog.take(8) == [long]
 
 
-@pytest.mark.parametrize("rows", [[1, 1, 1], [2, 1], [1, 0, 2], [3]])
+def raw_piece(layout: Layout, *values: float) -> Piece:
+    return Piece(Raw(layout, b"head" + np.array(values, "<f4").tobytes()), layout.rows, 0.0)  # type: ignore[arg-type]
+
+
+def layout_of(rows: int) -> Layout:
+    end = 4 + rows * 8
+    field = Field(np.dtype("<f4"), (rows, 2), 4, end)
+    return Layout(fields=(field,), body_bytes=end, rows=rows, outputs=(), trailing=(2,), size_bytes=rows * 8)
+
+
+def test_raw_tensors_of_one_layout_are_stacked_as_bytes() -> None:
+    layout = layout_of(1)
+    (stacked,) = joined([raw_piece(layout, 1, 2), raw_piece(layout, 3, 4)])
+    assert stacked.tolist() == [[1, 2], [3, 4]]
+
+
+def test_raw_tensors_are_stacked_with_others_too() -> None:
+    batch = [raw_piece(layout_of(1), 1, 2), raw_piece(layout_of(2), 3, 4, 5, 6), piece(width=2)]
+    (stacked,) = joined(batch)
+    assert stacked.tolist() == [[1, 2], [3, 4], [5, 6], [2, 2]]
+
+
+@pytest.mark.parametrize("rows", [[1, 1, 1], [2, 1], [1, 0, 2], [3], [0, 0]])
 def test_results_come_back_to_their_owners(rows: list[int]) -> None:
     batch = [piece(rows=n) for n in rows]
     out = np.arange(sum(rows) * 2).reshape(-1, 2)
     parts = parted(batch, [out, out[:, 0]])
     assert [len(part[0]) for part in parts] == rows
+    assert [part.raw(0) for part in parts] == [part[0].tobytes() for part in parts]
     assert np.concatenate([part[0] for part in parts]).tolist() == out.tolist()
     assert np.concatenate([part[1] for part in parts]).tolist() == out[:, 0].tolist()

@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 export PIP_NO_INPUT := 1
 
-.PHONY: help up down examples test check bench docs clean
+.PHONY: help up down examples test check bench soak docs clean
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ bench: $(VENV)/.bench ## measure, and write bench/results/ (needs wrk; installed
 	  || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get update -qq && apt-get install -y -qq wrk >/dev/null; } \
 	  || { echo "make bench needs the load generator wrk: install it (Debian, Ubuntu: sudo apt-get install wrk)"; exit 1; }
 	$(BIN)/python -m bench
+
+soak: $(VENV)/.bench ## thirty minutes of load while processes die, links break and versions change
+	$(BIN)/python -m bench.soak
 
 docs: $(VENV)/.docs ## regenerate the reference, build the site into site/
 	$(BIN)/python docs/generate.py

@@ -1,0 +1,48 @@
+"""The soak's judgement can say no: each thing that it promises to notice is planted here."""
+
+from itertools import pairwise
+
+from soak.chaos import KILLS, KINDS, schedule
+from soak.story import Story, growth, verdict
+
+SITES = ("a", "b", "c")
+
+
+def life(name: str, kib: list[int], files: int = 20) -> list[dict[str, object]]:
+    return [{"at_s": n, "name": name, "pid": 7, "anon_kib": value, "files": files} for n, value in enumerate(kib)]
+
+
+def test_a_schedule_is_the_same_for_the_same_seed_and_disturbs_one_site_at_a_time() -> None:
+    once, again = schedule(3, 1800, SITES, "c"), schedule(3, 1800, SITES, "c")
+    assert once == again
+    assert once != schedule(4, 1800, SITES, "c")
+    assert {item.kind for item in once} == {kind.name for kind in KINDS}
+    assert all(a.end_s < b.at_s for a, b in pairwise(once))
+    assert once[-1].end_s < 1800
+
+
+def test_no_process_of_the_spared_site_is_killed() -> None:
+    for seed in range(20):
+        assert all(item.site != "c" for item in schedule(seed, 900, SITES, "c") if item.kind in KILLS)
+
+
+def test_a_leak_is_told_from_noise() -> None:
+    flat = [100_000 + (n * 37) % 500 for n in range(100)]
+    leak = [100_000 + n * 400 for n in range(100)]
+    assert verdict(Story(1, 10, census=life("flat", flat)), at_least=50) == []
+    assert verdict(Story(1, 10, census=life("leak", leak)), at_least=50) == ["leak grew from 111800 to 135800 KiB"]
+
+
+def test_a_process_that_was_started_again_begins_a_new_life() -> None:
+    first = life("engine", [50_000] * 40)
+    second = [sample | {"pid": 8, "anon_kib": 90_000} for sample in life("engine", [0] * 40)]
+    assert verdict(Story(1, 10, census=first + second), at_least=20) == []
+    assert len(growth(first + second, at_least=20)) == 2
+
+
+def test_lost_descriptors_failures_and_what_does_not_fit_are_said() -> None:
+    samples = [sample | {"files": 20 + 2 * n} for n, sample in enumerate(life("gateway", [1000] * 50))]
+    story = Story(1, 10, census=samples, failures=[{"text": "503"}], inconsistent=["two nodes"], not_sent=3, refused=5)
+    said = " ".join(verdict(story, at_least=20))
+    for words in ("descriptors", "503", "two nodes", "3 requests were not sent", "5 found every queue full"):
+        assert words in said

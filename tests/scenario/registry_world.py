@@ -106,6 +106,8 @@ class World:
         self.restart()
         self.releases.initialise(self.releases_root, self.targets)
         self.mirror = Mirror(self.store)
+        self.before: dict[str, bytes] = {}
+        """Files that a test kept because they are overwritten when something is published."""
 
     def clock(self) -> datetime:
         return self.now

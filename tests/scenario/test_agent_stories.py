@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from nearcast.errors import IntegrityError, Unavailable
+from nearcast.errors import Unavailable
+from nearcast.registry.refused import Attack, TrustRefused
 from scenario.agent_world import World, plan_of
 
 
@@ -61,7 +62,7 @@ def test_tampered_bytes_leave_the_old_version_serving(world: World) -> None:
     async def story(world: World) -> None:
         world.publish(1, "m@1")
         await asyncio.sleep(1)
-        world.trouble["m@2"] = IntegrityError("model.onnx: tampered")
+        world.trouble["m@2"] = TrustRefused(Attack.TAMPERED, "blob", "a.onnx", "bad")
         world.publish(2, "m@2")
         await asyncio.sleep(1)
         assert world.served is not None
@@ -71,7 +72,7 @@ def test_tampered_bytes_leave_the_old_version_serving(world: World) -> None:
         await asyncio.sleep(5)
 
     said = world.play(story)
-    assert '  1.0 fetch failed model=m@2 reason=DigestMismatch message="model.onnx: tampered"' in said
+    assert '  1.0 fetch failed model=m@2 reason=DigestMismatch message="a.onnx: tampered (blob): bad"' in said
     assert said[-4:] == [
         "  2.0 loaded model=m@2",
         "  2.0 routes plan=3 local=m@2",

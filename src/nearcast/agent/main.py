@@ -189,7 +189,7 @@ class Agent:
         )
         launch = EngineLaunch(layout.run_dir, layout.engine_log, settings.engine_threads, ENGINE_STOP_S - 1.0)
         self._engine = EngineProcess(launch, book, engine)
-        self._poller = Poller(self._puller, self._node.post, settings.poll_s, who)
+        self._poller = Poller(self._puller, self._node.post, settings.poll_s, who, self._troubles)
         self._uplink = _uplink(layout, membership)
         self._reporter = Reporter(
             self.status,

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import logging
 import random
 import time
 from collections.abc import Callable
@@ -10,15 +9,14 @@ from typing import Final
 
 from nearcast.agent.backoff import Backoff
 from nearcast.agent.pull import Puller
+from nearcast.agent.report import Troubles
 from nearcast.agent.states import Event, PlanRefused
 from nearcast.errors import NearcastError
-from nearcast.logs import line
 
 REFRESH_S: Final = 24 * 3600.0
 """Between two looks for newer metadata of releases when no plan asks for it: this is how a withdrawal gets here."""
 FIRST_RETRY_S: Final = 0.5
-
-log = logging.getLogger(__name__)
+RELEASES_TRUSTED: Final = "ReleasesTrusted"
 
 
 class Poller:
@@ -29,6 +27,7 @@ class Poller:
         post: hands the answer to the reconciler.
         poll_s: between two questions.
         who: names the node; spreads its retries.
+        troubles: where releases whose metadata is refused are noted; what is refused of plans is in the answer.
         clock: seconds that never go back.
     """
 
@@ -38,12 +37,14 @@ class Poller:
         post: Callable[[Event], None],
         poll_s: float,
         who: str,
+        troubles: Troubles,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._puller = puller
         self._post = post
         self._poll_s = poll_s
         self._who = who
+        self._troubles = troubles
         self._clock = clock
         self._hinted = asyncio.Event()
 
@@ -73,4 +74,6 @@ class Poller:
         try:
             await asyncio.to_thread(self._puller.refresh_releases)
         except NearcastError as error:
-            log.warning(line("releases could not be refreshed", message=error.message))
+            self._troubles.set(RELEASES_TRUSTED, error)
+        else:
+            self._troubles.clear(RELEASES_TRUSTED)

@@ -23,18 +23,20 @@ from nearcast.agent.states import (
     PlanRefused,
     PlanUnchanged,
 )
-from nearcast.errors import Forbidden, IntegrityError, NearcastError, NotFound, Unauthenticated
+from nearcast.errors import Forbidden, IntegrityError, NearcastError, NotFound, Unauthenticated, Unavailable
 from nearcast.registry.artifacts import ArtifactStore, NoRoom
 from nearcast.registry.blobs import Progress
 from nearcast.registry.client import TrustedRepository
 from nearcast.registry.fetch import Fetch, FolderFetch, HttpFetch
+from nearcast.registry.refused import BLOB, MANIFEST, Attack, TrustRefused
 from nearcast.registry.trust import Clock
 from nearcast.resources.plan import SitePlan
 from nearcast.resources.release import ReleaseManifest
 
 UNREACHABLE: Final = "Unreachable"
 NOT_ADMITTED: Final = "NotAdmitted"
-UNTRUSTED_PLAN: Final = "UntrustedPlan"
+TRUST_REFUSED: Final = "TrustRefused"
+"""Something on the way, or on our own disk, is not what was signed; the message names attack, role and file."""
 UNSIGNED_RELEASE: Final = "UnsignedRelease"
 DIGEST_MISMATCH: Final = "DigestMismatch"
 NO_ROOM: Final = "NoRoom"
@@ -102,12 +104,14 @@ class Puller:
         self._fetch = fetch
         self._guard = threading.Lock()
         self._held: dict[str, Held] = {}
+        self._damage: IntegrityError | None = None  # of our copy of the plan, until a fresh one replaces it
 
     def stored_plan(self) -> PlanReceived | PlanRefused | None:
         """The plan of before, verified again; None before the first. No network."""
         try:
             plan = self._repository.verified_plan()
         except NearcastError as error:
+            self._damage = error if isinstance(error, IntegrityError) else None
             return _plan_refused(error)
         return None if plan is None else PlanReceived(plan)
 
@@ -116,7 +120,8 @@ class Puller:
         try:
             plan = self._repository.poll_plan()
         except NearcastError as error:
-            return _plan_refused(error)
+            return _plan_refused(error, self._damage)
+        self._damage = None
         return PlanUnchanged() if plan is None else PlanReceived(plan)
 
     def refresh_releases(self) -> None:
@@ -131,12 +136,16 @@ class Puller:
             release: digest of the manifest, as the plan names it.
             progress: told (bytes done, bytes in all); raises :class:`Abandoned` to stop.
         """
+        damage: IntegrityError | None = None
         try:
-            held = self._from_disk(key, release, progress) or self._download(key, release, progress)
+            found = self._from_disk(key, release, progress)
+            damage = found if isinstance(found, IntegrityError) else None
+            held = found if isinstance(found, Held) else self._download(key, release, progress)
         except Abandoned:
             return None
         except NearcastError as error:
-            return FetchFailed(key, release, _blame(error), _fetch_reason(error), error.message)
+            told = _worse(damage, error)
+            return FetchFailed(key, release, _blame(error), _fetch_reason(told), _message(damage, error))
         except OSError as error:
             return FetchFailed(key, release, Blame.TRANSIENT, DISK_TROUBLE, str(error))
         with self._guard:
@@ -155,23 +164,19 @@ class Puller:
             self._held = {release: held for release, held in self._held.items() if release in keep}
         return self._artifacts.collect(keep)
 
-    def _from_disk(self, key: Key, release: str, progress: Progress) -> Held | None:
+    def _from_disk(self, key: Key, release: str, progress: Progress) -> Held | IntegrityError | None:
+        """The release as it lies here, or what is wrong with it; None where it is not here."""
         try:
             manifest = self._repository.verified_release(key.model, key.version, release)
             return Held(manifest, self._artifacts.verify(manifest, progress))
-        except (NotFound, IntegrityError):
-            return None  # not here, or not whole: fresh metadata and a download decide
+        except NotFound:
+            return None
+        except IntegrityError as error:
+            return error  # fresh metadata and a download decide
 
     def _download(self, key: Key, release: str, progress: Progress) -> Held:
         manifest = self._repository.release(key.model, key.version, release)
-        try:
-            return Held(manifest, self._artifacts.ensure(manifest, self._fetch, progress))
-        except IntegrityError as error:
-            raise _Tampered(error.message, hint=error.hint) from error
-
-
-class _Tampered(IntegrityError):
-    """The bytes of a release are not those that were signed."""
+        return Held(manifest, self._artifacts.ensure(manifest, self._fetch, progress))
 
 
 def open_puller(layout: Layout, membership: Membership, now: Clock, *, model_bytes: int | None = None) -> Puller:
@@ -210,27 +215,38 @@ def open_fetch(layout: Layout, url: str) -> Fetch:
     return HttpFetch(url, ca_file=layout.authority, credential=read_credential(layout) or None, attempts=2)
 
 
-def _plan_refused(error: NearcastError) -> PlanRefused:
+def _plan_refused(error: NearcastError, damage: IntegrityError | None = None) -> PlanRefused:
     reasons: tuple[tuple[type[NearcastError], str], ...] = (
-        (IntegrityError, UNTRUSTED_PLAN),
+        (IntegrityError, TRUST_REFUSED),
         (Unauthenticated, NOT_ADMITTED),
         (Forbidden, NOT_ADMITTED),
     )
-    reason = next((name for kind, name in reasons if isinstance(error, kind)), UNREACHABLE)
-    return PlanRefused(_blame(error), reason, error.message)
+    told = _worse(damage, error)
+    reason = next((name for kind, name in reasons if isinstance(told, kind)), UNREACHABLE)
+    return PlanRefused(_blame(error), reason, _message(damage, error))
 
 
 def _blame(error: NearcastError) -> Blame:
     return Blame.REFUSED if isinstance(error, IntegrityError | Unauthenticated | Forbidden) else Blame.TRANSIENT
 
 
+def _worse(damage: IntegrityError | None, error: NearcastError) -> NearcastError:
+    """What to call it: damage on our own disk, when ``error`` only says that there is no replacement now."""
+    return damage if damage is not None and type(error) is Unavailable else error
+
+
+def _message(damage: IntegrityError | None, error: NearcastError) -> str:
+    return error.message if damage is None else f"{damage.message}; and no replacement: {error.message}"
+
+
 def _fetch_reason(error: NearcastError) -> str:
     match error:
-        case _Tampered():
+        case TrustRefused(attack=Attack.UNSIGNED):
+            return UNSIGNED_RELEASE
+        case TrustRefused() if error.role in {BLOB, MANIFEST} or error.attack is Attack.WRONG_RELEASE:
             return DIGEST_MISMATCH
         case IntegrityError():
-            changed = "wrong release" in error.message or "changed bytes" in error.message
-            return DIGEST_MISMATCH if changed else UNSIGNED_RELEASE
+            return TRUST_REFUSED
         case Unauthenticated() | Forbidden():
             return NOT_ADMITTED
         case NoRoom():

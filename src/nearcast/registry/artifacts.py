@@ -28,7 +28,8 @@ from nearcast.durable import sync_directory, sync_file
 from nearcast.errors import IntegrityError, NotFound, Unavailable
 from nearcast.registry.blobs import Progress, blob_path, digest_of_file, hex_of
 from nearcast.registry.fetch import Fetch, refusal
-from nearcast.resources.release import File, ReleaseManifest, release_digest
+from nearcast.registry.refused import BLOB, MANIFEST, Attack, TrustRefused
+from nearcast.resources.release import File, ReleaseManifest, release_digest, target_path
 
 TIMEOUT_S = 30.0
 FRUITLESS_ATTEMPTS = 3
@@ -116,14 +117,15 @@ class ArtifactStore:
         found = {path.relative_to(place).as_posix() for path in place.rglob("*") if path.is_symlink() or path.is_file()}
         expected = {file.path for file in manifest.files}
         if found != expected:
-            raise IntegrityError(f"{place}: expected the files {sorted(expected)}, found {sorted(found)}")
+            details = f"expected the files {sorted(expected)}, found {sorted(found)}"
+            raise TrustRefused(Attack.ON_DISK, BLOB, str(place), details)
         for file in manifest.files:
             path = place / file.path
             if path.is_symlink() or path.stat().st_size != file.size_bytes:
-                raise IntegrityError(f"{path}: changed on disk: expected a file of {file.size_bytes} bytes")
+                raise TrustRefused(Attack.ON_DISK, BLOB, str(path), f"expected a file of {file.size_bytes} bytes")
             contents = digest_of_file(path, told.add)
             if contents != file.digest:
-                raise IntegrityError(f"{path}: changed on disk: expected {file.digest}, found {contents}")
+                raise TrustRefused(Attack.ON_DISK, BLOB, str(path), f"expected {file.digest}, found {contents}")
         return place
 
     def collect(self, wanted: Iterable[str]) -> int:
@@ -179,7 +181,7 @@ class ArtifactStore:
                     found = digest_of_file(part)
                 if found != file.digest:
                     part.unlink()
-                    raise IntegrityError(f"{file.path}: tampered: expected blob {file.digest}, got {found}")
+                    raise TrustRefused(Attack.TAMPERED, BLOB, file.path, f"expected blob {file.digest}, got {found}")
                 sync_file(part)
                 part.chmod(0o444)
                 part.replace(path)
@@ -217,7 +219,8 @@ class ArtifactStore:
             for chunk in answer.body:
                 if out.tell() + len(chunk) > file.size_bytes:
                     out.truncate(0)
-                    raise IntegrityError(f"{file.path}: endless data: expected {file.size_bytes} bytes, more came")
+                    details = f"expected {file.size_bytes} bytes, more came"
+                    raise TrustRefused(Attack.ENDLESS, BLOB, file.path, details)
                 out.write(chunk)
                 tell(out.tell())
             if out.tell() < file.size_bytes:
@@ -321,7 +324,8 @@ def _check_paths(manifest: ReleaseManifest) -> None:
     paths = [file.path for file in manifest.files]
     odd = [path for path in paths if path.startswith("/") or {"", ".", ".."} & set(path.split("/")) or "\\" in path]
     if odd or len(set(paths)) != len(paths):
-        raise IntegrityError(f"{manifest.model}@{manifest.version}: expected relative paths, each once; got {paths}")
+        name = target_path(manifest.model, manifest.version)
+        raise TrustRefused(Attack.ARBITRARY, MANIFEST, name, f"expected relative paths, each once; got {paths}")
 
 
 def _distinct(manifest: ReleaseManifest) -> list[File]:

@@ -17,13 +17,14 @@ from pathlib import Path
 
 import msgspec
 from tuf.api.exceptions import RepositoryError
-from tuf.api.metadata import TargetFile
+from tuf.api.metadata import TargetFile, Targets
 
 from nearcast.durable import read_if_exists, write_whole
 from nearcast.errors import IntegrityError, NotFound, Unavailable
 from nearcast.registry.fetch import Fetch, refusal
 from nearcast.registry.mirror import TIMEOUT_S, Kept, Mirror, limited
-from nearcast.registry.trust import Chain, Clock, integrity_error, stored_target, target_sha256, verify_target
+from nearcast.registry.refused import MANIFEST, PLAN, Attack, TrustRefused
+from nearcast.registry.trust import Chain, Clock, refused, stored_target, target_sha256, verify_target
 from nearcast.resources.plan import SitePlan, decode_plan, plan_target_path
 from nearcast.resources.release import ReleaseManifest, decode_release, target_path
 
@@ -90,9 +91,8 @@ class TrustedRepository:
             path = plan_target_path(self._site)
             fresh = mirror.refresh(held, at, path)
             if fresh.target is None:
-                raise IntegrityError(
-                    f"{mirror.prefix}: wrong site: the metadata is signed, but holds no {path}: it is another site's"
-                )
+                details = f"signed, but it holds no {path}: it is another site's"
+                raise TrustRefused(Attack.WRONG_SITE, Targets.type, mirror.prefix, details)
             plan = self._checked_plan(fresh.target, held)
             mirror.keep(msgspec.structs.replace(fresh.kept, plan=fresh.target))
             return None if held is not None and held.plan == fresh.target else plan
@@ -175,19 +175,17 @@ class TrustedRepository:
             plan = decode_plan(data)
             before = None if held is None or held.plan is None else decode_plan(held.plan)
         except msgspec.MsgspecError as error:
-            raise IntegrityError(f"{self._plans.prefix}: signed, but not a plan that we understand: {error}") from error
+            details = f"signed, but not a plan that we understand: {error}"
+            raise TrustRefused(Attack.ARBITRARY, PLAN, self._plans.prefix, details) from error
         if plan.site.name != self._site or plan.fleet != self._fleet:
-            raise IntegrityError(
-                f"{self._plans.prefix}: wrong site: expected a plan for {self._site} of fleet {self._fleet}, "
-                f"got one for {plan.site.name} of {plan.fleet}"
-            )
+            expected, got = f"{self._site} of fleet {self._fleet}", f"{plan.site.name} of {plan.fleet}"
+            details = f"expected a plan for {expected}, got one for {got}"
+            raise TrustRefused(Attack.WRONG_SITE, PLAN, self._plans.prefix, details)
         if before is not None and (
             plan.version < before.version or (plan.version == before.version and plan != before)
         ):
-            raise IntegrityError(
-                f"{self._plans.prefix}: rollback: expected a plan newer than version {before.version}, "
-                f"got version {plan.version}"
-            )
+            details = f"expected a plan newer than version {before.version}, got version {plan.version}"
+            raise TrustRefused(Attack.ROLLBACK, PLAN, self._plans.prefix, details)
         return plan
 
     def _vouches(self, mirror: Mirror, held: Kept, at: datetime, model: str, version: str, digest: str) -> bool:
@@ -202,13 +200,12 @@ class TrustedRepository:
     def _entry(mirror: Mirror, chain: Chain, model: str, version: str, digest: str) -> TargetFile:
         target = chain.targets.targets.get(target_path(model, version))
         if target is None:
-            raise IntegrityError(f"{mirror.prefix}: unsigned release: no releaser signed {model}@{version}")
+            details = f"no releaser signed {model}@{version}"
+            raise TrustRefused(Attack.UNSIGNED, Targets.type, mirror.prefix, details)
         found = f"sha256:{target_sha256(target, mirror.prefix)}"
         if found != digest:
-            raise IntegrityError(
-                f"{mirror.prefix}: wrong release: the plan names {model}@{version} with digest {digest}, "
-                f"the releasers signed {found}"
-            )
+            details = f"the plan names {model}@{version} with digest {digest}, the releasers signed {found}"
+            raise TrustRefused(Attack.WRONG_RELEASE, Targets.type, mirror.prefix, details)
         return target
 
     def _manifest_file(self, digest: str) -> Path:
@@ -225,7 +222,7 @@ class TrustedRepository:
         try:
             target.verify_length_and_hashes(data)
         except RepositoryError as error:
-            raise integrity_error(error, path) from error
+            raise refused(error, path) from error
         try:
             write_whole(self._manifest_file(digest), data)
         except OSError as error:
@@ -237,11 +234,9 @@ class TrustedRepository:
         try:
             manifest = decode_release(data)
         except msgspec.MsgspecError as error:
-            raise IntegrityError(
-                f"release {model}@{version} is signed, but not a manifest that we understand: {error}"
-            ) from error
+            details = f"signed, but not a manifest that we understand: {error}"
+            raise TrustRefused(Attack.ARBITRARY, MANIFEST, target_path(model, version), details) from error
         if (manifest.model, manifest.version) != (model, version):
-            raise IntegrityError(
-                f"expected the release of {model}@{version}, the signed manifest is {manifest.model}@{manifest.version}"
-            )
+            details = f"expected that of {model}@{version}, the signed one is {manifest.model}@{manifest.version}"
+            raise TrustRefused(Attack.WRONG_RELEASE, MANIFEST, target_path(model, version), details)
         return manifest

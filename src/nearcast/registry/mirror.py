@@ -18,13 +18,14 @@ from pathlib import Path
 
 import msgspec
 from tuf.api.exceptions import DownloadError, DownloadHTTPError, DownloadLengthMismatchError, RepositoryError
-from tuf.api.metadata import TargetFile
+from tuf.api.metadata import TargetFile, Timestamp
 from tuf.ngclient import FetcherInterface, Updater, UpdaterConfig
 
 from nearcast.durable import read_if_exists, write_whole
 from nearcast.errors import IntegrityError, NearcastError, Unavailable
 from nearcast.registry.fetch import Fetch, Response, refusal
-from nearcast.registry.trust import Chain, first_root, integrity_error, stored_target, target_sha256, verify_chain
+from nearcast.registry.refused import Attack, TrustRefused, role_of
+from nearcast.registry.trust import Chain, first_root, refused, stored_target, target_sha256, verify_chain
 
 log = logging.getLogger(__name__)
 
@@ -61,13 +62,18 @@ class _FetchFailed(DownloadError):
 
 
 class _Fetcher(FetcherInterface):
-    """python-tuf's view of our port. Remembers the etag of the last timestamp."""
+    """python-tuf's view of our port. Remembers the etag of the last timestamp, and which file was asked for last.
+
+    python-tuf judges each file before it asks for the next, so the last one is the one that a refusal is about.
+    """
 
     def __init__(self, fetch: Fetch) -> None:
         self._fetch_port = fetch
         self.etag: str | None = None
+        self.asked = ""
 
     def _fetch(self, url: str) -> Iterator[bytes]:
+        self.asked = url
         try:
             response = self._fetch_port.get(url, timeout_s=TIMEOUT_S)
         except NearcastError as error:
@@ -109,7 +115,8 @@ class Mirror:
         try:
             return _decoder.decode(data)
         except msgspec.MsgspecError as error:
-            raise IntegrityError(f"{self.prefix}: the copy in {self._file} was changed ({error})") from error
+            details = f"the copy that was verified is not readable any more ({error})"
+            raise TrustRefused(Attack.ON_DISK, Timestamp.type, str(self._file), details) from error
 
     def chain(self, kept: Kept, at: datetime | None = None) -> Chain:
         """The metadata of our copy, verified from the pinned root on."""
@@ -158,13 +165,14 @@ class Mirror:
 
     def refresh(self, kept: Kept | None, at: datetime, target: str | None = None) -> Fresh:
         """Newer metadata and, of it, the bytes of ``target``: all verified, nothing kept yet."""
+        fetcher = _Fetcher(self._fetch)
         try:
             with tempfile.TemporaryDirectory(prefix=".refresh-", dir=self._file.parent) as scratch:
-                return self._refresh_in(Path(scratch), kept, at, target)
+                return self._refresh_in(Path(scratch), fetcher, kept, at, target)
         except _FetchFailed as error:
             raise error.error from error
         except (RepositoryError, DownloadLengthMismatchError) as error:
-            raise integrity_error(error, self.prefix) from error
+            raise refused(error, fetcher.asked or self.prefix) from error
         except DownloadHTTPError as error:
             raise Unavailable(f"{self.prefix}: nothing published yet, or not all of it ({error})") from error
         except DownloadError as error:
@@ -172,7 +180,9 @@ class Mirror:
         except OSError as error:
             raise Unavailable(f"cannot write below {self._file.parent}: {error.strerror}") from error
 
-    def _refresh_in(self, scratch: Path, kept: Kept | None, at: datetime, target: str | None) -> Fresh:
+    def _refresh_in(
+        self, scratch: Path, fetcher: _Fetcher, kept: Kept | None, at: datetime, target: str | None
+    ) -> Fresh:
         history = scratch / "root_history"
         history.mkdir()
         if kept is not None:
@@ -180,7 +190,6 @@ class Mirror:
                 (history / f"{version}.root.json").write_bytes(data)
             for role, data in (("timestamp", kept.timestamp), ("snapshot", kept.snapshot), ("targets", kept.targets)):
                 (scratch / f"{role}.json").write_bytes(data)
-        fetcher = _Fetcher(self._fetch)
         updater = Updater(
             str(scratch),
             f"{self.prefix}/metadata/",
@@ -224,7 +233,7 @@ def limited(response: Response, limit_bytes: int, path: str) -> bytes:
     for chunk in response.body:
         data += chunk
         if len(data) > limit_bytes:
-            raise IntegrityError(f"{path}: endless data: expected at most {limit_bytes} bytes")
+            raise TrustRefused(Attack.ENDLESS, role_of(path), path, f"expected at most {limit_bytes} bytes")
     return bytes(data)
 
 

@@ -27,7 +27,8 @@ from tuf.api.exceptions import (
 from tuf.api.metadata import Metadata, MetaFile, Root, Snapshot, TargetFile, Targets, Timestamp
 from tuf.api.serialization import DeserializationError
 
-from nearcast.errors import Bug, IntegrityError, InvalidInput
+from nearcast.errors import Bug, InvalidInput
+from nearcast.registry.refused import Attack, TrustRefused, role_of
 
 Clock = Callable[[], datetime]
 """The time: aware, in UTC."""
@@ -55,20 +56,19 @@ class Chain:
     targets: Targets
 
 
-def integrity_error(error: Exception, name: str) -> IntegrityError:
-    """What a failed check of python-tuf means, in words that name the attack. ``name`` says which repository."""
-    meanings: tuple[tuple[type[Exception], str], ...] = (
-        (UnsignedMetadataError, "wrong signature: not signed by enough of the keys that the root names"),
-        (ExpiredMetadataError, "freeze: the metadata is out of date, somebody may be holding newer metadata back"),
-        (BadVersionNumberError, "rollback or mix-and-match: a version other than the one vouched for"),
-        (LengthOrHashMismatchError, "changed bytes: a file is not the one that was vouched for"),
-        (DownloadLengthMismatchError, "endless data: a file is longer than it may be"),
-        (DeserializationError, "arbitrary bytes: not metadata at all"),
+def refused(error: Exception, file: str, role: str = "") -> TrustRefused:
+    """What a failed check of python-tuf means. ``role`` where the name of ``file`` does not tell it."""
+    meanings: tuple[tuple[type[Exception], Attack, str], ...] = (
+        (UnsignedMetadataError, Attack.SIGNATURE, "not signed by enough of the keys that the root names"),
+        (ExpiredMetadataError, Attack.FREEZE, "out of date, somebody may be holding newer metadata back"),
+        (BadVersionNumberError, Attack.ROLLBACK, "or mix-and-match: a version other than the one vouched for"),
+        (LengthOrHashMismatchError, Attack.CHANGED, "not the file that was vouched for"),
+        (DownloadLengthMismatchError, Attack.ENDLESS, "longer than it may be"),
+        (DeserializationError, Attack.ARBITRARY, "not metadata at all"),
     )
-    meaning = next((words for kind, words in meanings if isinstance(error, kind)), "inconsistent metadata")
-    return IntegrityError(
-        f"{name}: {meaning} ({error})", hint="what runs keeps running; nothing from this repository is installed"
-    )
+    fallback = (Exception, Attack.INCONSISTENT, "the files do not fit together")
+    _, attack, words = next((each for each in meanings if isinstance(error, each[0])), fallback)
+    return TrustRefused(attack, role or role_of(file), file, f"{words} ({error})")
 
 
 def first_root(data: bytes, name: str, sha256: str | None = None) -> Root:
@@ -80,8 +80,11 @@ def first_root(data: bytes, name: str, sha256: str | None = None) -> Root:
     if sha256 is not None:
         found = hashlib.sha256(data).hexdigest()
         if found != sha256.removeprefix("sha256:"):
-            raise IntegrityError(
-                f"{name}: foreign root: expected the root with sha256 {sha256}, got {found}",
+            raise TrustRefused(
+                Attack.FOREIGN_ROOT,
+                Root.type,
+                name,
+                f"expected the root with sha256 {sha256}, got {found}",
                 hint="join again with a token of the fleet that this node shall belong to",
             )
     return _loaded(Root, data, None, name)
@@ -94,7 +97,12 @@ def latest_root(roots: Sequence[bytes], name: str, sha256: str | None = None) ->
         _loaded(Root, data, root, name)
         newer = first_root(data, name)
         if newer.version != root.version + 1:
-            raise IntegrityError(f"{name}: expected version {root.version + 1} of the root, got {newer.version}")
+            raise TrustRefused(
+                Attack.ROLLBACK,
+                Root.type,
+                name,
+                f"expected version {root.version + 1} of the root, got {newer.version}",
+            )
         root = newer
     return root
 
@@ -153,14 +161,13 @@ def verify_chain(
     bottom = verified(Targets, targets, root, name)
     meta = middle.meta.get("targets.json")
     if meta is None:
-        raise IntegrityError(f"{name}: the snapshot vouches for no targets")
+        raise TrustRefused(Attack.INCONSISTENT, Snapshot.type, name, "it vouches for no targets")
     _vouched(meta, targets, bottom.version, "targets", name)
     if at is not None:
         for signed in (root, top, middle, bottom):
             if signed.is_expired(at):
-                raise integrity_error(
-                    ExpiredMetadataError(f"{signed.type} expired on {signed.expires:%Y-%m-%d %H:%M} UTC"), name
-                )
+                expired = ExpiredMetadataError(f"{signed.type} expired on {signed.expires:%Y-%m-%d %H:%M} UTC")
+                raise refused(expired, name, signed.type)
     return Chain(root, top, middle, bottom)
 
 
@@ -168,11 +175,11 @@ def verify_target(targets: Targets, path: str, data: bytes, name: str) -> Target
     """The entry of ``path``, when ``data`` is what it vouches for. Raises :class:`IntegrityError`."""
     target = targets.targets.get(path)
     if target is None:
-        raise IntegrityError(f"{name}: unsigned: {path!r} is not among the signed targets")
+        raise TrustRefused(Attack.UNSIGNED, Targets.type, name, f"{path!r} is not among the signed targets")
     try:
         target.verify_length_and_hashes(data)
     except LengthOrHashMismatchError as error:
-        raise integrity_error(error, f"{name}: {path}") from error
+        raise refused(error, f"{name}: {path}", "target") from error
     return target
 
 
@@ -180,7 +187,7 @@ def target_sha256(target: TargetFile, name: str) -> str:
     """The sha256 (hexadecimal) of a target. Raises :class:`IntegrityError` where it has none."""
     digits = target.hashes.get("sha256")
     if digits is None:
-        raise IntegrityError(f"{name}: target {target.path!r} carries no sha256")
+        raise TrustRefused(Attack.INCONSISTENT, Targets.type, name, f"target {target.path!r} carries no sha256")
     return digits
 
 
@@ -275,7 +282,7 @@ def version_of(metadata: bytes) -> int:
     try:
         version: int = Metadata.from_bytes(metadata).signed.version
     except DeserializationError as error:
-        raise integrity_error(error, "metadata") from error
+        raise refused(error, "metadata", "targets") from error
     return version
 
 
@@ -290,7 +297,7 @@ def _loaded(kind: type[Role], data: bytes, root: Root | None, name: str) -> Role
             raise Bug(f"{name}: {kind.type} metadata needs a root to be judged by")
         judge.verify_delegate(kind.type, metadata.signed_bytes, metadata.signatures)
     except (RepositoryError, DeserializationError, UnverifiedSignatureError, VerificationError, ValueError) as error:
-        raise integrity_error(error, f"{name}: {kind.type}") from error
+        raise refused(error, name, kind.type) from error
     return signed
 
 
@@ -300,4 +307,4 @@ def _vouched(meta: MetaFile, data: bytes, version: int, role: str, name: str) ->
         if version != meta.version:
             raise BadVersionNumberError(f"expected {role} version {meta.version}, got {version}")
     except RepositoryError as error:
-        raise integrity_error(error, f"{name}: {role}") from error
+        raise refused(error, name, role) from error

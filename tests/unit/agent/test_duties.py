@@ -9,10 +9,11 @@ import pytest
 
 from nearcast.agent.estimate import Probe
 from nearcast.agent.measure import MAX_PEERS, Measurements
-from nearcast.agent.poll import Poller
+from nearcast.agent.poll import REFRESH_S, Poller
 from nearcast.agent.report import MOVED_S, Reporter, Troubles
 from nearcast.agent.states import Event, PlanUnchanged
 from nearcast.errors import Unauthenticated, Unavailable
+from nearcast.registry.refused import Attack, TrustRefused
 from nearcast.resources.status import EngineStatus, GatewayStatus, NodeStatus, Share
 
 STATUS = NodeStatus(
@@ -158,7 +159,7 @@ def test_a_poller_asks_again_at_once_after_a_hint() -> None:
             raise AssertionError
 
     async def story() -> None:
-        poller = Poller(Asked(), seen.append, 3600.0, "n")  # type: ignore[arg-type]
+        poller = Poller(Asked(), seen.append, 3600.0, "n", Troubles())  # type: ignore[arg-type]
         task = asyncio.create_task(poller.run())
         await until(lambda: len(seen) == 1)
         poller.hint()
@@ -193,5 +194,39 @@ def test_peers_are_followed_and_forgotten() -> None:
         assert asked.count("site-1") == 1, "one that is followed already is not asked anew"
         await measurements.stop()
         assert measurements.estimates == {}
+
+    asyncio.run(story())
+
+
+def test_releases_that_are_refused_are_a_condition_until_they_are_well_again() -> None:
+    """The daily look: nobody waits for it, so only a condition can tell."""
+
+    class Asked:
+        error: TrustRefused | None = TrustRefused(Attack.FREEZE, "timestamp", "releases/metadata/timestamp.json", "old")
+        looks = 0
+
+        def poll(self) -> PlanUnchanged:
+            return PlanUnchanged()
+
+        def refresh_releases(self) -> None:
+            self.looks += 1
+            if self.error is not None:
+                raise self.error
+
+    async def story() -> None:
+        asked, clock, troubles = Asked(), Clock(), Troubles()
+        poller = Poller(asked, lambda _event: None, 3600.0, "n", troubles, clock)  # type: ignore[arg-type]
+        task = asyncio.create_task(poller.run())
+        await asyncio.sleep(0)
+        for error in (asked.error, None):
+            asked.error, before = error, asked.looks
+            clock.now_s += REFRESH_S
+            poller.hint()
+            await until(lambda before=before: asked.looks > before)
+            await until(lambda error=error: bool(troubles.now()) == (error is not None))
+            told = [(item.type, item.status, item.reason) for item in troubles.now()]
+            assert told == ([("ReleasesTrusted", False, "TrustRefused")] if error else [])
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
     asyncio.run(story())

@@ -10,6 +10,7 @@ from nearcast.agent.states import Blame, Fetched, FetchFailed, Key, PlanReceived
 from nearcast.errors import Forbidden, IntegrityError, NearcastError, NotFound, Unauthenticated, Unavailable
 from nearcast.registry.artifacts import NoRoom
 from nearcast.registry.fetch import Fetch, FolderFetch
+from nearcast.registry.refused import Attack, TrustRefused
 from nearcast.resources.plan import SiteFacts, SitePlan
 from nearcast.resources.release import File, ReleaseManifest, Signature
 
@@ -99,6 +100,10 @@ def nothing(done: int, total: int) -> None:
     del done, total
 
 
+def refused(attack: Attack, role: str) -> TrustRefused:
+    return TrustRefused(attack, role, "some/file", "expected something, got something else")
+
+
 def test_a_plan_comes_as_an_event(fake: Fake, puller: Puller) -> None:
     assert puller.poll() == PlanReceived(PLAN) == puller.stored_plan()
     fake.plan = None
@@ -109,7 +114,7 @@ def test_a_plan_comes_as_an_event(fake: Fake, puller: Puller) -> None:
 @pytest.mark.parametrize(
     ("error", "blame", "reason"),
     [
-        (IntegrityError("x"), Blame.REFUSED, "UntrustedPlan"),
+        (IntegrityError("x"), Blame.REFUSED, "TrustRefused"),
         (Unauthenticated("x"), Blame.REFUSED, "NotAdmitted"),
         (Forbidden("x"), Blame.REFUSED, "NotAdmitted"),
         (Unavailable("x"), Blame.TRANSIENT, "Unreachable"),
@@ -140,12 +145,40 @@ def test_what_is_not_whole_on_disk_is_fetched_by_fresh_metadata(
     assert fake.calls == ["verified_release", "verify", "release", "ensure"]
 
 
+def test_damage_on_disk_that_cannot_be_mended_is_not_called_unreachable(fake: Fake, puller: Puller) -> None:
+    fake.kept, fake.files = MANIFEST, refused(Attack.ON_DISK, "blob")
+    fake.fresh = Unavailable("no route to host")
+    outcome = puller.obtain(KEY, RELEASE, nothing)
+    assert isinstance(outcome, FetchFailed)
+    assert (outcome.blame, outcome.reason) == (Blame.TRANSIENT, "DigestMismatch")
+    assert "some/file: changed on disk (blob)" in outcome.message
+    assert "no route to host" in outcome.message
+
+
+def test_a_damaged_plan_is_told_until_a_fresh_one_replaces_it(fake: Fake, puller: Puller) -> None:
+    fake.plan = refused(Attack.ON_DISK, "plan")
+    assert puller.stored_plan() == PlanRefused(Blame.REFUSED, "TrustRefused", fake.plan.message)
+    fake.plan = Unavailable("no route to host")
+    outcome = puller.poll()
+    assert isinstance(outcome, PlanRefused)
+    assert (outcome.blame, outcome.reason) == (Blame.TRANSIENT, "TrustRefused")
+    fake.plan = PLAN
+    assert puller.poll() == PlanReceived(PLAN)
+    fake.plan = Unavailable("no route to host")
+    assert puller.poll() == PlanRefused(Blame.TRANSIENT, "Unreachable", "no route to host")
+
+
 @pytest.mark.parametrize(
     ("fresh", "download", "blame", "reason"),
     [
-        (IntegrityError("releases: unsigned release: nobody"), None, Blame.REFUSED, "UnsignedRelease"),
-        (IntegrityError("releases: wrong release: other digest"), None, Blame.REFUSED, "DigestMismatch"),
-        (MANIFEST, IntegrityError("tampered"), Blame.REFUSED, "DigestMismatch"),
+        (refused(Attack.UNSIGNED, "targets"), None, Blame.REFUSED, "UnsignedRelease"),
+        (refused(Attack.WRONG_RELEASE, "targets"), None, Blame.REFUSED, "DigestMismatch"),
+        (refused(Attack.CHANGED, "manifest"), None, Blame.REFUSED, "DigestMismatch"),
+        (refused(Attack.CHANGED, "snapshot"), None, Blame.REFUSED, "TrustRefused"),
+        (refused(Attack.FREEZE, "timestamp"), None, Blame.REFUSED, "TrustRefused"),
+        (IntegrityError("wrong release, changed bytes, unsigned release"), None, Blame.REFUSED, "TrustRefused"),
+        (MANIFEST, refused(Attack.TAMPERED, "blob"), Blame.REFUSED, "DigestMismatch"),
+        (MANIFEST, refused(Attack.ENDLESS, "blob"), Blame.REFUSED, "DigestMismatch"),
         (Unavailable("down"), None, Blame.TRANSIENT, "Unreachable"),
         (MANIFEST, NoRoom("no room for m@1"), Blame.TRANSIENT, "NoRoom"),
         (MANIFEST, Forbidden("no"), Blame.REFUSED, "NotAdmitted"),

@@ -293,7 +293,7 @@ def test_downloads_are_limited_and_the_plan_comes_before_the_fallback() -> None:
 
 def test_trouble_with_the_plan_changes_nothing_that_runs() -> None:
     node = Node.serving(A1)
-    assert node.when(PlanRefused(Blame.REFUSED, "UntrustedPlan", "signature")) == []
+    assert node.when(PlanRefused(Blame.REFUSED, "TrustRefused", "signature")) == []
     assert node.state.plan_trouble is not None
     assert node.when(PlanUnchanged()) == []
     assert node.state.plan_trouble is None

@@ -129,10 +129,10 @@ def test_an_old_version_is_told_as_draining() -> None:
 
 def test_troubles_of_plan_and_gateway_are_conditions() -> None:
     status = status_of(
-        *UP, PlanRefused(Blame.REFUSED, "UntrustedPlan", "signature"), GatewayRefused(2, "Rejected", "no such field")
+        *UP, PlanRefused(Blame.REFUSED, "TrustRefused", "signature"), GatewayRefused(2, "Rejected", "no such field")
     )
     assert {(item.type, item.status, item.reason) for item in status.conditions} == {
-        ("PlanTrusted", False, "UntrustedPlan"),
+        ("PlanTrusted", False, "TrustRefused"),
         ("GatewayConfigured", False, "Rejected"),
     }
     assert status.gateway.message == "no such field"

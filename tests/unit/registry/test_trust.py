@@ -88,18 +88,18 @@ def test_expiry_of_the_lower_roles(role: str) -> None:
 def test_files_that_are_each_signed_and_do_not_belong_together() -> None:
     bottom = targets()
     middle = snapshot(bottom)
-    with pytest.raises(IntegrityError, match="snapshot: changed bytes"):
+    with pytest.raises(IntegrityError, match=r"changed bytes \(snapshot\)"):
         verify(bottom, snapshot(bottom, days=19), timestamp(middle))
-    with pytest.raises(IntegrityError, match="targets: changed bytes"):
+    with pytest.raises(IntegrityError, match=r"changed bytes \(targets\)"):
         verify(targets(days=29), middle, timestamp(middle))
 
 
 def test_a_version_other_than_the_one_vouched_for() -> None:
     bottom = targets(version=2)
     middle = snapshot(bottom, listed=1)
-    with pytest.raises(IntegrityError, match="rollback or mix-and-match"):
+    with pytest.raises(IntegrityError, match=r"rollback .* or mix-and-match"):
         verify(bottom, middle, timestamp(middle))
-    with pytest.raises(IntegrityError, match="rollback or mix-and-match"):
+    with pytest.raises(IntegrityError, match=r"rollback .* or mix-and-match"):
         verify(targets(), snapshot(targets()), timestamp(snapshot(targets()), version=2))
 
 
@@ -113,7 +113,7 @@ def test_a_role_may_not_stand_in_for_another() -> None:
 def test_the_keys_of_one_role_do_not_sign_another() -> None:
     bottom = signed_bytes(Targets(expires=NOW + timedelta(days=9)), [ONLINE])
     middle = snapshot(bottom)
-    with pytest.raises(IntegrityError, match="targets: wrong signature"):
+    with pytest.raises(IntegrityError, match=r"wrong signature \(targets\)"):
         verify(bottom, middle, timestamp(middle))
 
 

@@ -1,32 +1,54 @@
 """How every process of ours logs: one line per event to standard error or a file, time first, in UTC (RFC 3339).
 
-It decides the form of a line, not what is worth one. Callers never give it a secret.
+It decides the form of a line (text for people, or JSON), and how long a file of lines may get; not what is worth one.
+Callers never give it a secret. The environment chooses the level and the form for all processes of a fleet at once.
 """
 
 import json
 import logging
+import os
 import re
+import shutil
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
+
+LEVELS: Final = ("debug", "info", "warning", "error")
+LEVEL_VARIABLE: Final = "NEARCAST_LOG_LEVEL"
+FORMAT_VARIABLE: Final = "NEARCAST_LOG_FORMAT"
+"""``json`` for lines of JSON; anything else is text."""
+LIMIT_BYTES: Final = 8 * 1024 * 1024
+KEPT_BYTES: Final = 1024 * 1024
+"""Of a file over the limit, this much of its end stays, in ``<name>.1``."""
 
 CHATTY: Final = ("httpx", "httpcore", "tuf", "urllib3", "asyncio")
 """Libraries that tell of every step; of them only warnings are of interest."""
 
+_LINE: Final = "%(asctime)s.%(msecs)03dZ %(levelname)s %(message)s"
+_TIME: Final = "%Y-%m-%dT%H:%M:%S"
+
 _plain = re.compile(r"[A-Za-z0-9_.:/@+%-]+")
 
 
-def set_up(level: str = "INFO", *, file: Path | None = None) -> None:
+def level_in(environment: Mapping[str, str]) -> str:
+    """The level that ``environment`` asks for; ``info`` where it does not, or names none."""
+    asked = environment.get(LEVEL_VARIABLE, "").lower()
+    return asked if asked in LEVELS else "info"
+
+
+def set_up(level: str | None = None, *, file: Path | None = None) -> None:
     """Send everything from ``level`` up to ``file`` (appended), or to standard error.
 
     Args:
-        level: a name of the standard library's levels, in any case.
+        level: one of :data:`LEVELS`, in any case; None for what the environment says.
         file: where to; None for standard error.
     """
     handler = logging.FileHandler(file) if file is not None else logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Formatter("%(asctime)s.%(msecs)03dZ %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S"))
-    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    as_json = os.environ.get(FORMAT_VARIABLE, "").lower() == "json"
+    handler.setFormatter(_JsonFormatter() if as_json else _Formatter(_LINE, _TIME))
+    logging.basicConfig(level=(level or level_in(os.environ)).upper(), handlers=[handler], force=True)
     for chatty in CHATTY:
         logging.getLogger(chatty).setLevel(logging.WARNING)
 
@@ -41,6 +63,37 @@ def _shown(value: object) -> str:
     return text if _plain.fullmatch(text) else json.dumps(text, ensure_ascii=False)
 
 
+def bound(path: Path) -> None:
+    """Where the file has grown over :data:`LIMIT_BYTES`, keep its end in ``<name>.1`` and start it anew.
+
+    It is cut short in place, so that a process which appends to it goes on without being told; lines written in the
+    moment between copy and cut are lost. Nothing happens where there is no such file.
+    """
+    try:
+        with path.open("rb+") as log:
+            if log.seek(0, os.SEEK_END) <= LIMIT_BYTES:
+                return
+            log.seek(-KEPT_BYTES, os.SEEK_END)
+            with path.with_name(f"{path.name}.1").open("wb") as kept:
+                shutil.copyfileobj(log, kept)
+            log.truncate(0)
+    except FileNotFoundError:
+        return
+
+
+class _JsonFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        moment = time.strftime(_TIME, time.gmtime(record.created))
+        shown = {
+            "time": f"{moment}.{record.msecs:03.0f}Z",
+            "level": record.levelname.lower(),
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            shown["exception"] = self.formatException(record.exc_info)
+        return json.dumps(shown, ensure_ascii=False)
+
+
 class _Formatter(logging.Formatter):
     def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802 - theirs
-        return time.strftime(datefmt or "%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+        return time.strftime(datefmt or _TIME, time.gmtime(record.created))

@@ -102,7 +102,7 @@ class Layout:
 
     @property
     def logs(self) -> Path:
-        """``agent.log``, ``gateway.log``, ``engine.log``."""
+        """``agent.log``, ``gateway.log``, ``access.log``, ``engine.log``."""
         return self.data_dir / "logs"
 
     @property
@@ -119,6 +119,11 @@ class Layout:
     def engine_log(self) -> Path:
         """Log of this node's engine."""
         return self.logs / "engine.log"
+
+    @property
+    def access_log(self) -> Path:
+        """The gateway's lines about requests."""
+        return self.logs / "access.log"
 
     @property
     def processes(self) -> Path:

@@ -12,21 +12,26 @@ import contextlib
 import fcntl
 import logging
 import os
+import shutil
 import signal
 import sys
 import time
 from collections.abc import Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
 import msgspec
+from prometheus_client.core import Metric as Family
 
 import nearcast
+from nearcast import logs
+from nearcast.agent import metrics
 from nearcast.agent.backoff import Backoff
 from nearcast.agent.engine_client import EngineClient
-from nearcast.agent.identity import Membership, read_credential, read_identity
+from nearcast.agent.identity import Membership, read_credential, read_identity, validity_of
 from nearcast.agent.join import ensure_joined
 from nearcast.agent.layout import Layout, layout_of
 from nearcast.agent.measure import GatewayProber, Measurements
@@ -37,7 +42,8 @@ from nearcast.agent.pull import Puller, open_puller
 from nearcast.agent.renew import Renewer
 from nearcast.agent.report import Reporter, Troubles
 from nearcast.agent.router import Router
-from nearcast.agent.settings import LOOPBACK, Settings, address
+from nearcast.agent.scrape import Scrape, engine_families
+from nearcast.agent.settings import LOOPBACK, Settings, address, collector
 from nearcast.agent.states import Serving, State
 from nearcast.agent.status import Vitals, node_status
 from nearcast.agent.supervise import EngineLaunch, EngineProcess, ProcessBook
@@ -53,6 +59,8 @@ DRAIN_S: Final = 4.0
 """How long requests may take to finish when the node is stopped."""
 ENGINE_STOP_S: Final = 3.0
 STOP_S: Final = 15.0
+ENDPOINT_VARIABLE: Final = "OTEL_EXPORTER_OTLP_ENDPOINT"
+RATIO_VARIABLE: Final = "OTEL_TRACES_SAMPLER_ARG"
 JOIN_RETRY: Final = Backoff(base_s=0.5, factor=2.0, cap_s=30.0)
 
 log = logging.getLogger(__name__)
@@ -78,7 +86,13 @@ def parse(argv: Sequence[str]) -> Settings:
     parser.add_argument("--status-s", type=float, default=60.0, metavar="S", help="between two reports without news")
     parser.add_argument("--model-bytes", type=int, metavar="N", help="disk that models may take together")
     parser.add_argument("--engine-threads", type=int, default=0, metavar="N", help="threads per run; 0: one per core")
-    parser.add_argument("--log-level", default="info", choices=["debug", "info", "warning", "error"])
+    parser.add_argument("--log-level", default=logs.level_in(os.environ), choices=logs.LEVELS)
+    parser.add_argument("--metrics", metavar="IP:PORT", help="serve /metrics there (default: nowhere)")
+    parser.add_argument("--access-log", default="errors", choices=["off", "errors", "all"])
+    endpoint = os.environ.get(ENDPOINT_VARIABLE) or None
+    parser.add_argument("--otlp-endpoint", default=endpoint, metavar="URL", help="collector of traces (default: none)")
+    ratio = os.environ.get(RATIO_VARIABLE) or "1"
+    parser.add_argument("--trace-ratio", default=ratio, type=float, metavar="R", help="share of requests to trace")
     given = parser.parse_args(argv)
     join: str | None = given.join
     if given.join_file is not None:
@@ -99,6 +113,9 @@ def parse(argv: Sequence[str]) -> Settings:
         model_bytes=given.model_bytes,
         engine_threads=given.engine_threads,
         log_level=given.log_level,
+        metrics=address(given.metrics) if given.metrics else None,
+        access_log=given.access_log,
+        collector=collector(given.otlp_endpoint, given.trace_ratio) if given.otlp_endpoint else None,
     )
 
 
@@ -176,8 +193,11 @@ class Agent:
         self._puller: Puller = open_puller(layout, membership, _now, model_bytes=settings.model_bytes)
         who = f"{membership.site}/{membership.node}"
         self._node = Node(State(who=who, last_good=memory.last_good()), self._puller, engine, memory, self._offer)
+        self._gateway = Gateway(
+            layout.envoy, layout.run_dir, layout.gateway_log, also_bounded=(layout.access_log, layout.engine_log)
+        )
         self._router = Router(
-            Gateway(layout.envoy, layout.run_dir, layout.gateway_log),
+            self._gateway,
             settings,
             layout,
             membership.node,
@@ -218,6 +238,25 @@ class Agent:
         software = f"nearcast/{nearcast.__version__}"
         return node_status(self._member.site, self._member.node, software, self._started_at, self._node.state, vitals)
 
+    async def figures(self) -> list[Family]:
+        """Everything that a scrape of this node tells: agent, gateway and engine."""
+        engine, gateway, own = await asyncio.gather(
+            engine_families(self._layout.run_dir),
+            asyncio.to_thread(self._gateway.families, self._member.site),
+            asyncio.to_thread(self._own_figures, self.status()),
+        )
+        return [*metrics.families(own), *gateway, *engine]
+
+    def _own_figures(self, status: NodeStatus) -> metrics.Figures:
+        ends, disk = None, None
+        with contextlib.suppress(OSError, NearcastError):
+            ends = validity_of(self._layout.certificate.read_text()).ends.timestamp()
+        with contextlib.suppress(OSError):
+            usage = shutil.disk_usage(self._layout.data_dir)
+            disk = (usage.free, usage.total)
+        tally = replace(self._node.tally, share_moves=self._router.share_moves)
+        return metrics.Figures(status, tally, self._reporter.contact_age_s, ends, disk)
+
     async def run(self, ended: asyncio.Event) -> bool:
         """Run until ``ended``, then stop gateway and engine. True, with both still serving, if a part failed."""
         stored = await asyncio.to_thread(self._puller.stored_plan)
@@ -231,6 +270,8 @@ class Agent:
             self._poller.run(),
             self._reporter.run(),
         ]
+        if self._settings.metrics is not None:
+            duties.append(Scrape(self._settings.metrics, self.figures).run())
         if self._uplink is not None:
             renewer = Renewer(
                 self._uplink, self._layout, self._member, self._router.replace_identity, self._troubles, _now

@@ -40,6 +40,7 @@ from nearcast.agent.states import (
     UnloadFailed,
 )
 from nearcast.agent.supervise import until_gone
+from nearcast.agent.tally import Tally
 from nearcast.agent.tell import told
 from nearcast.errors import InvalidInput, NearcastError
 from nearcast.logs import line
@@ -96,6 +97,9 @@ class Node:
         puller, engine, memory: carry commands out.
         route: makes the gateway know something (`router.Router.offer`).
         clock: seconds that never go back.
+
+    Attributes:
+        tally: what has happened.
     """
 
     def __init__(
@@ -110,6 +114,7 @@ class Node:
         self.state = state
         self.changed = asyncio.Event()
         self.engine_restarts = 0
+        self.tally = Tally()
         self._puller = puller
         self._engine = engine
         self._memory = memory
@@ -181,6 +186,7 @@ class Node:
             event = await asyncio.wait_for(self._events.get(), timeout_s)
         except TimeoutError:
             event = Tick()
+        self.tally.observe(event)
         before = self.state
         self.state, commands = step(self.state, event, self._clock())
         for level, text in told(before, event):

@@ -98,6 +98,11 @@ class Reporter:
         self._written: tuple[object, ...] | None = None
         self._written_s = 0.0
 
+    @property
+    def contact_age_s(self) -> float | None:
+        """Seconds since a report arrived; None before the first."""
+        return None if self._sent is None else self._clock() - self._sent_s
+
     async def run(self) -> None:
         """Report until cancelled."""
         while True:

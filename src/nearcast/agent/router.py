@@ -25,10 +25,11 @@ from nearcast.agent.settings import Settings
 from nearcast.agent.states import Event, GatewayAccepted, GatewayLost, GatewayRefused, GatewayUp, Serving
 from nearcast.agent.supervise import GATEWAY, ProcessBook, until_gone
 from nearcast.errors import Bug, InvalidInput, NearcastError
-from nearcast.gateway.render import GatewayFiles, GatewayInputs, Identity, Listen, LocalModel, render
+from nearcast.gateway.render import GatewayFiles, GatewayInputs, Identity, Listen, LocalModel, Telemetry, render
 from nearcast.logs import line
 from nearcast.planning.routes import Observation, RouteTable, route_table
 from nearcast.resources.load import LoadReport
+from nearcast.resources.status import Share
 
 TICK_S: Final = 1.0
 SETTLE_S: Final = 3.0
@@ -36,6 +37,7 @@ SETTLE_S: Final = 3.0
 RETIRE_S: Final = 5.0
 """How long clusters stay after the last file that needed them: requests on their way may still use them."""
 REMEMBER_S: Final = 5.0
+TEND_S: Final = 5.0
 STABLE_S: Final = 30.0
 SILENT_LOOKS: Final = 4
 """An Envoy that gives no answer so often in a row (each look waits two seconds) is hung."""
@@ -129,6 +131,7 @@ class Router:
         self._clusters: tuple[str, float] = ("", 0.0)
         self._retired = ""
         self._remembered: tuple[object, float] = (None, 0.0)
+        self._tended_s = clock()
         self._failures = 0
         self._started_s = 0.0
         self._start_at_s = 0.0
@@ -137,6 +140,7 @@ class Router:
         self.addresses: Addresses = addresses(settings, layout.ports)
         self.in_force: InForce | None = None
         self.load: LoadReport | None = None
+        self.share_moves = 0
 
     def offer(self, generation: int, serving: Serving) -> None:
         """Make the gateway know ``serving``; a later offer replaces one that waits."""
@@ -199,6 +203,7 @@ class Router:
             await self._bring_in(generation, serving, table, files)
         await self._retire(files)
         await self._remember(table)
+        await self._tend()
 
     async def _bring_up(self, generation: int, serving: Serving, table: RouteTable, files: GatewayFiles) -> None:
         """Start or adopt Envoy, not more often than its failures allow."""
@@ -246,6 +251,7 @@ class Router:
 
     def _in_force(self, generation: int, serving: Serving, table: RouteTable, files: GatewayFiles) -> None:
         known = self.in_force.generation if self.in_force is not None else None
+        self.share_moves += self.in_force is not None and _shares(self.in_force.table) != _shares(table)
         self.in_force = InForce(files.version, generation, table)
         self._previous = table
         if self._clusters[0] != files.clusters.version:
@@ -274,7 +280,7 @@ class Router:
         return True
 
     async def _retire(self, files: GatewayFiles) -> None:
-        """Take out clusters that nothing has needed for a while; now and then look after the log."""
+        """Take out clusters that nothing has needed for a while."""
         version, since_s = self._clusters
         in_force = self.in_force
         if in_force is None or in_force.version != files.version or version == self._retired:
@@ -284,12 +290,17 @@ class Router:
         self._retired = version
         try:
             await asyncio.to_thread(self._gateway.retire, files)
-            await asyncio.to_thread(self._gateway.tend)
         except NearcastError as error:
             log.warning(line("gateway keeps old clusters", message=error.message))
 
+    async def _tend(self) -> None:
+        """Keep the logs within their bounds."""
+        if self._clock() - self._tended_s >= TEND_S:
+            self._tended_s = self._clock()
+            await asyncio.to_thread(self._gateway.tend)
+
     async def _remember(self, table: RouteTable) -> None:
-        shares = {model: route.shares for model, route in table.models.items()}
+        shares = _shares(table)
         known, at_s = self._remembered
         if self.in_force is not None and shares != known and self._clock() - at_s >= REMEMBER_S:
             self._remembered = (shares, self._clock())
@@ -318,7 +329,16 @@ class Router:
             local=tuple(local),
             active=dict(serving.active),
             routes=table,
+            telemetry=Telemetry(
+                access_log=self._settings.access_log,
+                access_log_file=str(self._layout.access_log),
+                collector=self._settings.collector,
+            ),
         )
+
+
+def _shares(table: RouteTable) -> dict[str, tuple[Share, ...]]:
+    return {model: route.shares for model, route in table.models.items()}
 
 
 def _reason(error: NearcastError) -> str:

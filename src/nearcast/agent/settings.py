@@ -5,8 +5,10 @@ import platform
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from nearcast.errors import InvalidInput
+from nearcast.gateway.render import AccessLog, Collector
 from nearcast.resources.names import SITE_RULE, is_site_name
 
 
@@ -46,6 +48,9 @@ class Settings:
         model_bytes: disk that releases may take together; None for as much as there is.
         engine_threads: threads for one run of a model; 0 for as many as there are cores.
         log_level: of the agent's own log.
+        metrics: where ``/metrics`` is served; None for nowhere.
+        access_log: which requests the gateway writes a line for.
+        collector: of traces, or None.
     """
 
     data_dir: Path
@@ -60,6 +65,9 @@ class Settings:
     model_bytes: int | None = None
     engine_threads: int = 0
     log_level: str = "info"
+    metrics: Address | None = None
+    access_log: AccessLog = "errors"
+    collector: Collector | None = None
 
     def __post_init__(self) -> None:
         if not 0.05 <= self.poll_s <= 3600 or not 0.05 <= self.status_s <= 3600:
@@ -92,6 +100,28 @@ def address(text: str, *, port_required: bool = True) -> Address:
             raise InvalidInput(f"expected an IP address, got {host!r}") from None
         host = "127.0.0.1"
     return Address(host, int(port or 0))
+
+
+def collector(endpoint: str, ratio: float) -> Collector:
+    """Parse the base URL of an OTLP/HTTP collector, as in ``OTEL_EXPORTER_OTLP_ENDPOINT``: ``/v1/traces`` is added.
+
+    Raises:
+        InvalidInput: it is no such URL, or ``ratio`` is not from 0 to 1.
+    """
+    parts = urlsplit(endpoint)
+    try:
+        port = parts.port
+    except ValueError:
+        port = -1
+    if parts.scheme not in {"http", "https"} or not parts.hostname or port == -1 or parts.query or parts.username:
+        raise InvalidInput(
+            f"expected the URL of an OTLP/HTTP collector, got {endpoint!r}", hint="such as http://127.0.0.1:4318"
+        )
+    if not 0 <= ratio <= 1:
+        raise InvalidInput(f"expected a share of requests to trace, from 0 to 1; got {ratio:g}")
+    tls = parts.scheme == "https"
+    path = f"{parts.path.rstrip('/')}/v1/traces"
+    return Collector(parts.hostname, port or (443 if tls else 80), path, tls, ratio)
 
 
 def default_node_name() -> str:

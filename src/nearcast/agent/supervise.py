@@ -26,14 +26,13 @@ from nearcast.agent.engine_client import EngineClient
 from nearcast.durable import read_if_exists, write_whole
 from nearcast.errors import Unavailable
 from nearcast.gateway.process import started_at
-from nearcast.logs import line
+from nearcast.logs import bound, line
 from nearcast.resources.revision import revision_of
 
 ENGINE: Final = "engine"
 GATEWAY: Final = "gateway"
 START_S: Final = 30.0
 """How long an engine may take until its sockets answer."""
-LOG_LIMIT_BYTES: Final = 8 * 1024 * 1024
 LOOK_S: Final = 5.0
 """Between two looks whether a process that lives still answers."""
 _POLL_S: Final = 0.05
@@ -171,7 +170,7 @@ class EngineProcess:
             Unavailable: it ended, or did not answer in time; then it is gone.
         """
         self._launch.log_file.parent.mkdir(parents=True, exist_ok=True)
-        _bound(self._launch.log_file)
+        bound(self._launch.log_file)
         with self._launch.log_file.open("ab") as output:
             child = subprocess.Popen(
                 self._launch.command(),
@@ -267,9 +266,3 @@ async def until_gone(
                 silent = 0
     finally:
         ending.cancel()
-
-
-def _bound(log_file: Path) -> None:
-    """Keep one older log, so that a log never grows without end over restarts."""
-    if log_file.exists() and log_file.stat().st_size > LOG_LIMIT_BYTES:
-        log_file.replace(log_file.with_name(f"{log_file.name}.1"))

@@ -8,6 +8,7 @@ Invariant: exactly one answer per request that was complete when its connection 
 """
 
 import asyncio
+import logging
 from collections import deque
 from typing import Final, cast
 
@@ -16,14 +17,20 @@ import httptools
 from nearcast.engine.exchange import Endpoint, Exchange
 from nearcast.engine.headers import Headers, Names
 from nearcast.engine.refusal import Refusal, error_body, error_head, invalid_request
+from nearcast.logs import line
 from nearcast.resources import wire
 
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 COPY_MAX: Final = 65536
 """Bodies up to this size are copied behind their head, larger ones are written separately."""
 
+FAULT: Final = 500
+"""The status of our own failures: they are logged, with the request's id."""
+
 PARTS_MAX: Final = 1024
 """Pieces of a body that are kept apart; a body in very small chunks would else cost many times its size."""
+
+log = logging.getLogger("nearcast.engine")
 
 
 class Connection(asyncio.Protocol):
@@ -283,7 +290,10 @@ class Connection(asyncio.Protocol):
     def refuse(self, exchange: Exchange, refusal: Refusal) -> None:
         """Answer ``exchange`` with an error."""
         family = self._endpoint.family(exchange.target)
-        self.answer(exchange, error_head(refusal) + self._endpoint.identity, error_body(refusal, family))
+        if refusal.status == FAULT:
+            log.error(line("request failed", request_id=_shown(exchange.request_id), message=refusal.message))
+        body = error_body(refusal, family, exchange.request_id)
+        self.answer(exchange, error_head(refusal) + self._endpoint.identity, body)
 
     def answer(self, exchange: Exchange, head: bytes, body: bytes) -> None:
         """Write an answer and go on with the next request. An answer that nobody waits for is dropped."""
@@ -324,3 +334,7 @@ class Connection(asyncio.Protocol):
         if not self._reading and self._transport is not None and not self._transport.is_closing():
             self._reading = True
             self._transport.resume_reading()
+
+
+def _shown(request_id: bytes | None) -> str | None:
+    return None if request_id is None else request_id[:128].decode("latin-1")

@@ -15,7 +15,7 @@ import msgspec
 from nearcast.engine.connection import Connection
 from nearcast.engine.exchange import Exchange, Limits
 from nearcast.engine.headers import Spellings
-from nearcast.engine.metrics import CONTENT_TYPE, exposition
+from nearcast.engine.metrics import exposition
 from nearcast.engine.refusal import Family, Refusal, engine_failure, invalid_request, method_not_allowed, not_found
 from nearcast.engine.serving import Order, Served, Serving
 from nearcast.resources import wire
@@ -62,10 +62,7 @@ class StatusDesk(_Desk):
         super().__init__()
         self._documents: dict[bytes, Callable[[], tuple[bytes, bytes]]] = {
             wire.LOAD_PATH.encode(): lambda: (_OK, msgspec.json.encode(serving.report())),
-            wire.METRICS_PATH.encode(): lambda: (
-                b"HTTP/1.1 200 OK\r\ncontent-type: %b\r\n" % CONTENT_TYPE,
-                exposition(serving.lanes()),
-            ),
+            wire.METRICS_PATH.encode(): lambda: _metrics(serving),
             wire.LIVE_PATH.encode(): lambda: (_OK, b'{"live":true}'),
             wire.READY_PATH.encode(): lambda: (_OK, b'{"ready":true}'),
         }
@@ -79,6 +76,11 @@ class StatusDesk(_Desk):
             exchange.refuse(method_not_allowed(exchange.method.decode("latin-1"), "GET, HEAD"))
         else:
             exchange.reply(*document())
+
+
+def _metrics(serving: Serving) -> tuple[bytes, bytes]:
+    content_type, body = exposition(serving.lanes())
+    return b"HTTP/1.1 200 OK\r\ncontent-type: %b\r\n" % content_type.encode(), body
 
 
 class AdminDesk(_Desk):

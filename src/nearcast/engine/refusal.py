@@ -96,16 +96,17 @@ def family_of(target: bytes) -> Family:
     return "openai" if target.startswith(b"/v1") else "oip"
 
 
-def error_body(refusal: Refusal, family: Family) -> bytes:
-    """The JSON body for ``refusal``, in the shape that callers of ``family`` parse."""
+def error_body(refusal: Refusal, family: Family, request_id: bytes | None = None) -> bytes:
+    """The JSON body for ``refusal``, in the shape that callers of ``family`` parse, with the request's id if it has
+    one."""
+    named = {} if request_id is None else {"request_id": request_id.decode("latin-1")}
     if family == "oip":
-        return msgspec.json.encode({"error": refusal.message})
+        return msgspec.json.encode({"error": refusal.message, **named})
     if family == "nearcast":
-        return msgspec.json.encode({"error": {"code": refusal.reason, "message": refusal.message}})
+        return msgspec.json.encode({"error": {"code": refusal.reason, "message": refusal.message, **named}})
     kind = "server_error" if refusal.status >= _SERVER_FAULT else "invalid_request_error"
-    return msgspec.json.encode(
-        {"error": {"message": refusal.message, "type": kind, "param": refusal.param, "code": refusal.reason}},
-    )
+    error = {"message": refusal.message, "type": kind, "param": refusal.param, "code": refusal.reason, **named}
+    return msgspec.json.encode({"error": error})
 
 
 def error_head(refusal: Refusal) -> bytes:

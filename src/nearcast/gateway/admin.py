@@ -30,6 +30,14 @@ class Admin:
         pairs = (line.partition(": ") for line in text.splitlines())
         return {name: value.strip('"') for name, _, value in pairs}
 
+    def prometheus(self, pattern: str) -> str:
+        """Statistics whose names match ``pattern``, in Prometheus' text format, labels apart.
+
+        Raises:
+            Unavailable: nobody answers.
+        """
+        return self._call("GET", f"/stats/prometheus?filter={quote(pattern, safe='')}")
+
     def is_live(self) -> bool:
         """Whether Envoy answers and has finished its initialisation."""
         try:

@@ -15,9 +15,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, Literal
 
+from prometheus_client.core import Metric as Family
+
 from nearcast.durable import read_if_exists, write_whole
 from nearcast.errors import Bug, NearcastError, Unavailable
-from nearcast.gateway import acceptance
+from nearcast.gateway import acceptance, metrics
 from nearcast.gateway.admin import Admin
 from nearcast.gateway.envoy import EnvoyProcess, Launch, binary, drain
 from nearcast.gateway.render.document import (
@@ -32,6 +34,7 @@ from nearcast.gateway.render.document import (
     routes_file,
 )
 from nearcast.gateway.render.identity import Identity, authority_secret, identity_secret
+from nearcast.logs import bound
 from nearcast.resources import wire
 from nearcast.resources.revision import canonical_json
 
@@ -52,9 +55,19 @@ class Gateway:
         run_dir: directory of the sockets; the ``run_dir`` of the rendered inputs.
         log_file: where Envoy's log goes; bounded by :meth:`tend`.
         concurrency: Envoy's worker threads.
+        also_bounded: further files that Envoy appends to.
     """
 
-    def __init__(self, envoy_dir: Path, run_dir: Path, log_file: Path, *, concurrency: int = 1) -> None:
+    def __init__(
+        self,
+        envoy_dir: Path,
+        run_dir: Path,
+        log_file: Path,
+        *,
+        concurrency: int = 1,
+        also_bounded: tuple[Path, ...] = (),
+    ) -> None:
+        self._bounded = (log_file, *also_bounded)
         self._dir = envoy_dir
         self._process = EnvoyProcess(
             Launch(
@@ -115,8 +128,9 @@ class Gateway:
             self._process.kill()
 
     def tend(self) -> None:
-        """Keep the log within its bound; to be called now and then."""
-        self._process.bound_log()
+        """Keep the logs within their bounds; to be called now and then."""
+        for path in self._bounded:
+            bound(path)
 
     # --- the configuration -------------------------------------------------------------------------------------------
 
@@ -180,6 +194,14 @@ class Gateway:
             Unavailable: Envoy does not answer.
         """
         return self._admin.stats(pattern)
+
+    def families(self, own_site: str) -> list[Family]:
+        """Its figures as metrics of ours; where it does not answer, that."""
+        try:
+            labelled = self._admin.prometheus(metrics.LABELLED)
+            return list(metrics.families(labelled, self._admin.stats(metrics.PLAIN), own_site))
+        except Unavailable:
+            return list(metrics.nothing())
 
     # --- inside the lock ---------------------------------------------------------------------------------------------
 

@@ -1,13 +1,12 @@
 """The Envoy process: found in its wheel, started in a session of its own, adopted again, drained, stopped.
 
-Decides which process is ours (pid and start time and how it was started), and bounds its log. Does not decide what it
-is configured with (`gateway.apply`). Envoy outlives its agent: nothing here ties its life to ours.
+Decides which process is ours (pid and start time and how it was started). Does not decide what it is configured with
+(`gateway.apply`). Envoy outlives its agent: nothing here ties its life to ours.
 """
 
 import importlib.metadata
 import os
 import resource
-import shutil
 import signal
 import subprocess
 import sys
@@ -23,8 +22,6 @@ from nearcast.gateway.admin import Admin
 from nearcast.gateway.process import started_at
 from nearcast.resources.revision import digest_of, revision_of
 
-LOG_LIMIT_BYTES: Final = 8 * 1024 * 1024
-LOG_KEPT_BYTES: Final = 1024 * 1024
 DRAIN_TIME_S: Final = 60
 """How long Envoy lets connections of a replaced filter chain live."""
 _LEAVING: Final = "leaving"
@@ -74,6 +71,9 @@ class Launch:
             str(DRAIN_TIME_S),
             "--log-level",
             "warning",
+            # Lines about requests are worth reading while they are news; the default is ten seconds.
+            "--file-flush-interval-msec",
+            "1000",
         ]
 
     def how(self, bootstrap: bytes) -> str:
@@ -189,17 +189,6 @@ class EnvoyProcess:
         data = read_if_exists(self._launch.log_file) or b""
         lines = data[offset:].decode(errors="replace").splitlines()
         return [line.split("] ", 2)[-1] for line in lines]
-
-    def bound_log(self) -> None:
-        """Keep the end of a log that has grown over the limit, in ``<name>.1``, and start it anew."""
-        if self.log_size() <= LOG_LIMIT_BYTES:
-            return
-        path = self._launch.log_file
-        with path.open("rb+") as log:
-            log.seek(-LOG_KEPT_BYTES, os.SEEK_END)
-            with path.with_name(f"{path.name}.1").open("wb") as kept:
-                shutil.copyfileobj(log, kept)
-            log.truncate(0)
 
 
 def _allow_open_files(pid: int) -> None:

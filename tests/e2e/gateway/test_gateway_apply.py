@@ -298,10 +298,10 @@ def test_an_envoy_that_was_told_to_drain_is_replaced_and_not_adopted(own_fleet, 
 
 
 def test_the_log_is_bounded(site, monkeypatch):
-    from nearcast.gateway import envoy
+    from nearcast import logs
 
-    monkeypatch.setattr(envoy, "LOG_LIMIT_BYTES", 1000)
-    monkeypatch.setattr(envoy, "LOG_KEPT_BYTES", 100)
+    monkeypatch.setattr(logs, "LIMIT_BYTES", 1000)
+    monkeypatch.setattr(logs, "KEPT_BYTES", 100)
     log = site.root / "gateway.log"
     log.write_bytes(b"a" * 2000 + b"end")
     site.gateway.tend()

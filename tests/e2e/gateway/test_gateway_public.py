@@ -43,8 +43,9 @@ def get(fleet, site):
 def test_an_unknown_model_in_an_oip_path_is_404_in_the_shape_of_oip(get, path, body):
     answer = get(path, body)
     assert (answer.status, answer.headers["x-nearcast-error"]) == (404, "model_not_found")
-    assert list(answer.json) == ["error"]
+    assert list(answer.json) == ["error", "request_id"]
     assert isinstance(answer.json["error"], str)
+    assert answer.json["request_id"] == answer.headers["x-request-id"]
 
 
 @pytest.mark.parametrize(
@@ -72,7 +73,7 @@ def test_the_unknown_model_is_named(get):
 def test_an_unknown_path_is_404_with_another_code(get):
     answer = get("/v3/anything?x=1")
     assert (answer.status, answer.headers["x-nearcast-error"]) == (404, "not_found")
-    assert answer.json == {"error": "no such path: /v3/anything"}
+    assert answer.json["error"] == "no such path: /v3/anything"
     assert get("/-/load").status == 404
 
 

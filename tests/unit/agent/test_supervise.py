@@ -12,11 +12,9 @@ from nearcast.agent import supervise
 from nearcast.agent.supervise import (
     ENGINE,
     GATEWAY,
-    LOG_LIMIT_BYTES,
     EngineLaunch,
     ProcessBook,
     ProcessRecord,
-    _bound,
     is_alive,
     until_gone,
 )
@@ -73,18 +71,6 @@ def test_another_way_of_starting_is_another_engine(tmp_path: Path) -> None:
     assert launch.command()[:3] == [sys.executable, "-m", "nearcast.engine"]
     assert launch.how() == EngineLaunch(tmp_path, tmp_path / "engine.log").how()
     assert launch.how() != EngineLaunch(tmp_path, tmp_path / "engine.log", threads=2).how()
-
-
-def test_a_long_log_is_put_aside(tmp_path: Path) -> None:
-    log = tmp_path / "engine.log"
-    log.write_text("short")
-    _bound(log)
-    assert log.exists()
-    with log.open("wb") as file:
-        file.truncate(LOG_LIMIT_BYTES + 1)
-    _bound(log)
-    assert not log.exists()
-    assert (tmp_path / "engine.log.1").stat().st_size == LOG_LIMIT_BYTES + 1
 
 
 def test_a_process_that_lives_and_answers_nobody_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:

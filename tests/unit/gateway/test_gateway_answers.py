@@ -14,7 +14,7 @@ REFERENCE = Path(__file__).resolve().parents[3] / "docs/reference/headers.md"
 def test_each_error_has_both_shapes_its_code_and_a_line_in_the_reference(error):
     openai, plain = answers.mappers([error])
     assert openai["body_format_override"]["json_format"]["error"]["code"] == error.code
-    assert plain["body_format_override"]["json_format"] == {"error": error.text}
+    assert plain["body_format_override"]["json_format"] == {"error": error.text, "request_id": "%REQ(x-request-id)%"}
     for mapper in (openai, plain):
         headers = {item["header"]["key"]: item["header"]["value"] for item in mapper["headers_to_add"]}
         assert headers["x-nearcast-error"] == error.code

@@ -7,15 +7,18 @@ Does not decide shares and orders (`planning.routes`), and starts nothing (`gate
 
 from nearcast.gateway.render.document import GatewayFiles
 from nearcast.gateway.render.identity import Identity, authority_secret, identity_secret
-from nearcast.gateway.render.inputs import GatewayInputs, Listen, LocalModel
+from nearcast.gateway.render.inputs import AccessLog, Collector, GatewayInputs, Listen, LocalModel, Telemetry
 from nearcast.gateway.render.whole import render
 
 __all__ = [
+    "AccessLog",
+    "Collector",
     "GatewayFiles",
     "GatewayInputs",
     "Identity",
     "Listen",
     "LocalModel",
+    "Telemetry",
     "authority_secret",
     "identity_secret",
     "render",

@@ -17,6 +17,7 @@ from nearcast.resources.revision import canonical_json
 
 ROUTE: Final = f"{TYPE_URL}envoy.config.route.v3.Route"
 RETRY_AFTER_S: Final = 1
+_REQUEST_ID: Final = f"%REQ({wire.REQUEST_ID})%"
 
 LIVE_PATHS: Final = ("/v2/health/live", "/livez", "/liveness", "/health/liveliness", "/health/liveness")
 READY_PATHS: Final = ("/v2/health/ready", "/readyz", "/readiness", "/health/readiness")
@@ -193,7 +194,15 @@ def mappers(errors: Iterable[GatewayError]) -> list[Json]:
 
 def _both_shapes(error: GatewayError) -> list[Message]:
     text = error.text
-    openai: Json = {"error": {"message": text, "type": error.kind, "param": None, "code": error.code}}
+    openai: Json = {
+        "error": {
+            "message": text,
+            "type": error.kind,
+            "param": None,
+            "code": error.code,
+            "request_id": _REQUEST_ID,
+        }
+    }
     headers: list[Json] = [header(wire.ERROR, error.code)]
     if error.status == 503:
         headers.append(header(wire.RETRY_AFTER, str(RETRY_AFTER_S)))
@@ -205,7 +214,7 @@ def _both_shapes(error: GatewayError) -> list[Message]:
     openai_path = _header_filter(":path", {"string_match": {"safe_regex": {"regex": "/v1/.*|/m/[^/]*/v1/.*"}}})
     return [
         _mapper([*filters, openai_path], openai, headers),
-        _mapper(filters, {"error": text}, headers),
+        _mapper(filters, {"error": text, "request_id": _REQUEST_ID}, headers),
     ]
 
 

@@ -16,6 +16,7 @@ from nearcast.gateway.render.places import (
     place_cluster,
     site_cluster,
 )
+from nearcast.gateway.render.tracing import collector_clusters
 from nearcast.resources import wire
 from nearcast.resources.plan import Peer
 
@@ -44,7 +45,7 @@ def clusters(inputs: GatewayInputs, decided: dict[str, Decision]) -> Document:
         if len(share.order) > 1
     }
     ordered = [composites[name] for name in sorted(composites)]
-    return Document(CLUSTER_TYPE, (*engines, *peers, _status(inputs), *ordered))
+    return Document(CLUSTER_TYPE, (*engines, *peers, _status(inputs), *collector_clusters(inputs), *ordered))
 
 
 def http2_options() -> Message:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from nearcast.planning.routes import RouteTable
 from nearcast.resources.plan import SitePlan
@@ -26,6 +27,35 @@ class LocalModel:
     socket_path: str
 
 
+AccessLog = Literal["off", "errors", "all"]
+
+
+@dataclass(frozen=True, slots=True)
+class Collector:
+    """An OTLP/HTTP collector of traces, and the share of requests (0 to 1) that is traced where no caller decided."""
+
+    host: str
+    port: int
+    path: str
+    tls: bool
+    ratio: float
+
+
+@dataclass(frozen=True, slots=True)
+class Telemetry:
+    """What the gateway tells of its requests beside its statistics.
+
+    Attributes:
+        access_log: which requests get a line: none, those with a status of 400 or more, all.
+        access_log_file: where to, absolute.
+        collector: of traces; None for no traces.
+    """
+
+    access_log: AccessLog = "off"
+    access_log_file: str = ""
+    collector: Collector | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class GatewayInputs:
     """Everything that the configuration of one gateway follows from.
@@ -40,6 +70,7 @@ class GatewayInputs:
         active: model -> the local version that new requests go to; a model that is missing here, or whose version is
             not in ``local``, is not served locally.
         routes: shares and orders per model; the own site's name means the local engine.
+        telemetry: access log and traces.
     """
 
     plan: SitePlan
@@ -50,6 +81,7 @@ class GatewayInputs:
     local: tuple[LocalModel, ...] = ()
     active: Mapping[str, str] = field(default_factory=dict)
     routes: RouteTable = field(default_factory=RouteTable)
+    telemetry: Telemetry = field(default_factory=Telemetry)
 
     def serving(self, model: str) -> LocalModel | None:
         """The local model version that new requests for ``model`` go to, or None."""

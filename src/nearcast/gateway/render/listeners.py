@@ -14,9 +14,17 @@ from nearcast.gateway.render.inputs import GatewayInputs
 from nearcast.gateway.render.lua import MODEL_OF_REQUEST
 from nearcast.gateway.render.peer import delay_slots, nobody
 from nearcast.gateway.render.public import MAX_BODY_BYTES, MODEL_STATE, model_headers_removed
+from nearcast.gateway.render.telemetry import access_logs
+from nearcast.gateway.render.tracing import tracing
 from nearcast.resources import wire
 
 _HCM: Final = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
+_REQUEST_IDS: Final[Message] = {
+    "@type": f"{TYPE_URL}envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig",
+    # An id that a caller chose stays as it is: by default Envoy writes its tracing decision into it.
+    "pack_trace_reason": False,
+    "use_request_id_for_trace_sampling": False,
+}
 _FILTERS: Final = f"{TYPE_URL}envoy.extensions.filters.http"
 
 
@@ -34,6 +42,7 @@ def _public(inputs: GatewayInputs) -> Message:
     ]
     manager: Message = {
         **_manager(inputs, "public", filters),
+        **_told(inputs, "public"),
         "local_reply_config": {"mappers": answers.mappers(answers.PUBLIC_ERRORS)},
         # Health checks of load balancers and proxies in front of us may still speak HTTP/1.0.
         "http_protocol_options": {"accept_http_10": True, "default_host_for_http_10": "nearcast"},
@@ -50,6 +59,7 @@ def _peer(inputs: GatewayInputs) -> Message:
     filters: list[Json] = [*delay_slots(inputs.plan), nobody(), _router()]
     manager: Message = {
         **_manager(inputs, "peer", filters),
+        **_told(inputs, "peer"),
         # Envoy itself writes who calls into x-forwarded-client-cert, and removes what the caller wrote there.
         "forward_client_cert_details": "SANITIZE_SET",
         "set_current_client_cert_details": {"uri": True},
@@ -101,8 +111,10 @@ def _manager(inputs: GatewayInputs, name: str, filters: list[Json]) -> Message:
             {"name": "envoy.http.early_header_mutation.header_mutation", "typed_config": removed}
         ],
         "use_remote_address": True,
-        "generate_request_id": False,
+        "generate_request_id": name == "public",
         "preserve_external_request_id": True,
+        "always_set_request_id_in_response": name == "public",
+        "request_id_extension": {"typed_config": _REQUEST_IDS},
         "server_name": "nearcast",
         "normalize_path": True,
         "merge_slashes": True,
@@ -110,6 +122,11 @@ def _manager(inputs: GatewayInputs, name: str, filters: list[Json]) -> Message:
         "stream_idle_timeout": "300s",
         "request_headers_timeout": "10s",
     }
+
+
+def _told(inputs: GatewayInputs, name: str) -> Message:
+    """What is told of the requests of a listener."""
+    return {"access_log": access_logs(inputs, name), **tracing(inputs)}
 
 
 def _mutations(name: str) -> list[Json]:

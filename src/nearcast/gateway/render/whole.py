@@ -12,6 +12,7 @@ from nearcast.gateway.render.listeners import listeners
 from nearcast.gateway.render.peer import peer_routes, probe_routes
 from nearcast.gateway.render.places import decisions
 from nearcast.gateway.render.public import public_routes
+from nearcast.gateway.render.telemetry import stats_config
 from nearcast.resources import wire
 from nearcast.resources.names import is_address
 
@@ -62,6 +63,7 @@ def _bootstrap(inputs: GatewayInputs) -> Message:
     limit: Message = {"@type": _LIMIT_TYPE, "max_active_downstream_connections": MAX_CONNECTIONS}
     return {
         "overload_manager": {"resource_monitors": [{"name": _LIMIT, "typed_config": limit}]},
+        "stats_config": stats_config(),
         "node": {"id": inputs.node, "cluster": inputs.plan.site.name},
         "admin": {"address": {"pipe": {"path": f"{inputs.run_dir}/{wire.ENVOY_ADMIN}", "mode": ADMIN_MODE}}},
         "dynamic_resources": {

@@ -1,0 +1,112 @@
+"""What the gateway counts and writes down about requests: statistics with names of ours, and the access log.
+
+The figures come from Envoy's stats access logger, once per request, into counters that carry labels: by model and by
+site, never by both, so that nothing grows with models x sites, and at most :data:`SERIES_MAX` of them, whatever comes.
+The label ``model`` is the name of the route, which is a model of the plan, never what a client wrote. What scrapers
+see is decided in `gateway.metrics`; traces in `render.tracing`.
+"""
+
+from typing import Final
+
+from nearcast.gateway.render.document import TYPE_URL, Json, Message
+from nearcast.gateway.render.inputs import GatewayInputs
+from nearcast.resources import wire
+
+PREFIX: Final = "nearcast"
+SERIES_MAX: Final = 4096
+"""Counters, and as many histograms, of one listener. Envoy drops what is over it, and counts that."""
+BUCKETS_MS: Final = (1, 2.5, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000, 30_000, 60_000)
+LOG_FROM_STATUS: Final = 400
+
+_MODEL: Final = ("model", "%ROUTE_NAME%")
+_CODE: Final = ("code", "%RESPONSE_CODE%")
+_REASON: Final = ("reason", f"%RESP({wire.REASON}):64%")
+_SITE: Final = ("site", "%UPSTREAM_METADATA(nearcast:site)%")
+_ORDERS: Final = r"^cluster\.order_"
+_STATS: Final = f"{TYPE_URL}envoy.extensions.access_loggers.stats.v3.Config"
+_FILE: Final = f"{TYPE_URL}envoy.extensions.access_loggers.file.v3.FileAccessLog"
+
+
+def stats_config() -> Message:
+    """What Envoy keeps of its own statistics: nothing of the orders of places, of which there are many."""
+    return {
+        "stats_matcher": {"exclusion_list": {"patterns": [{"safe_regex": {"regex": f"{_ORDERS}.*"}}]}},
+        "histogram_bucket_settings": [
+            {"match": {"safe_regex": {"regex": rf"{PREFIX}\..*"}}, "buckets": [*BUCKETS_MS]},
+        ],
+    }
+
+
+def access_logs(inputs: GatewayInputs, listener: str) -> list[Json]:
+    """The access loggers of a listener: the one that counts, and the one that writes lines, where it is wanted."""
+    loggers: list[Json] = [_counting(listener)]
+    if inputs.telemetry.access_log != "off":
+        loggers.append(_writing(inputs, listener))
+    return loggers
+
+
+def _counting(listener: str) -> Message:
+    config: Message = {
+        "@type": _STATS,
+        "stats_scope": {"prefix": PREFIX, "max_counters": SERIES_MAX, "max_histograms": SERIES_MAX},
+        "counters": _counters(listener),
+        "histograms": [
+            {
+                "stat": _stat(f"{listener}_duration", _MODEL),
+                "unit": "Milliseconds",
+                "value_format": "%DURATION%",
+            }
+        ],
+    }
+    return {"name": "envoy.access_loggers.stats", "typed_config": config}
+
+
+def _counters(listener: str) -> list[Json]:
+    if listener == "peer":
+        return [{"stat": _stat("peer_requests", _MODEL, _CODE), "value_fixed": 1}]
+    return [
+        {"stat": _stat("public_requests", _MODEL, _CODE, _REASON), "value_fixed": 1},
+        {"stat": _stat("public_answers", _SITE, _CODE, _REASON), "value_fixed": 1},
+    ]
+
+
+def _stat(name: str, *tags: tuple[str, str]) -> Message:
+    return {"name": name, "tags": [{"name": tag, "value_format": value} for tag, value in tags]}
+
+
+def _writing(inputs: GatewayInputs, listener: str) -> Message:
+    """Lines of JSON: who asked for what and what became of it. No bodies, no queries, no credentials."""
+    caller = "%DOWNSTREAM_PEER_URI_SAN%" if listener == "peer" else "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%"
+    fields: Message = {
+        "time": "%START_TIME(%Y-%m-%dT%H:%M:%S.%3fZ)%",
+        "listener": listener,
+        "request_id": f"%REQ({wire.REQUEST_ID}):128%",
+        "method": "%REQ(:METHOD):16%",
+        "path": "%PATH(NQ):256%",
+        "model": "%ROUTE_NAME%",
+        "status": "%RESPONSE_CODE%",
+        "error": f"%RESP({wire.ERROR}):64%",
+        "details": "%RESPONSE_CODE_DETAILS%",
+        "flags": "%RESPONSE_FLAGS%",
+        "site": "%UPSTREAM_METADATA(nearcast:site)%",
+        "reason": f"%RESP({wire.REASON}):64%",
+        "attempts": "%UPSTREAM_REQUEST_ATTEMPT_COUNT%",
+        "duration_ms": "%DURATION%",
+        "received_bytes": "%BYTES_RECEIVED%",
+        "sent_bytes": "%BYTES_SENT%",
+        "caller": caller,
+        "trace_id": "%TRACE_ID%",
+    }
+    logger: Message = {
+        "name": "envoy.access_loggers.file",
+        "typed_config": {
+            "@type": _FILE,
+            "path": inputs.telemetry.access_log_file,
+            "log_format": {"json_format": fields},
+        },
+    }
+    if inputs.telemetry.access_log == "errors":
+        # Access log filters want a runtime key; it is never set.
+        value: Message = {"default_value": LOG_FROM_STATUS, "runtime_key": "nearcast.unused"}
+        logger["filter"] = {"status_code_filter": {"comparison": {"op": "GE", "value": value}}}
+    return logger

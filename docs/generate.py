@@ -235,11 +235,44 @@ def http_page() -> str:
     return "\n".join(page)
 
 
+# --- metrics --------------------------------------------------------------------------------------------------------
+
+
+METRIC_ROOMS: Final = {
+    "agent": ("Agent", "The node: its plan, its processes, its peers."),
+    "gateway": ("Gateway", "Requests, as the node's Envoy sees them. Served with those of the agent."),
+    "engine": ("Engine", "Models at work. Served with those of the agent."),
+}
+
+
+def metrics_page() -> str:
+    """Every metric, from the declarations that the rooms serve them by."""
+    most = importlib.import_module("nearcast.metrics").MODELS_MAX
+    about_all = (
+        "A node serves all of its metrics at one address: `nearcast agent --metrics 127.0.0.1:9464`, then "
+        "`GET /metrics` (text format; `?format=openmetrics` for OpenMetrics). Names and labels are stable: they change "
+        "with a note in the changelog only. `code` is a class such as `2xx`. Figures of the gateway may be five "
+        "seconds old."
+    )
+    bounds = f"`model` and `site` have at most {most} values on a node, the rest is `other`; no metric has both."
+    page = [f"# Metrics\n\n{NOTE}{about_all} {bounds}\n"]
+    header = ("Metric", "Type", "Labels", "Unit", "Meaning")
+    for room, (title, about) in METRIC_ROOMS.items():
+        metrics = importlib.import_module(f"nearcast.{room}.metrics").METRICS
+        rows: list[tuple[object, ...]] = [
+            (f"`{each.name}`", each.kind, ", ".join(f"`{label}`" for label in each.labels), each.unit, each.meaning)
+            for each in metrics
+        ]
+        page += [f"## {title}\n\n{about}\n", table(header, rows)]
+    return "\n".join(page)
+
+
 PAGES: Final[dict[str, Callable[[], str]]] = {
     "cli.md": cli_page,
     "resources.md": resources_page,
     "errors.md": errors_page,
     "http-api.md": http_page,
+    "metrics.md": metrics_page,
 }
 
 

@@ -28,6 +28,8 @@ from nearcast.metrics import document
 from nearcast.resources import wire
 
 TIMEOUT_S: Final = 2.0
+OPENMETRICS: Final = "application/openmetrics-text; version=1.0.0"
+"""Asked for by ``/metrics?format=openmetrics``; the text format is what every scraper reads."""
 FRESH_S: Final = 1.0
 """Scrapes that come sooner after one another get the same document: nobody can keep the node busy by asking."""
 
@@ -103,7 +105,8 @@ class Scrape:
             held = self._held
             if held is None or self._clock() - held[0] >= FRESH_S:
                 held = self._held = (self._clock(), await self._gather())
-        content_type, body = await asyncio.to_thread(document, held[1])
+        accept = OPENMETRICS if exchange.target.endswith(b"?format=openmetrics") else ""
+        content_type, body = await asyncio.to_thread(document, held[1], accept)
         exchange.reply(b"HTTP/1.1 200 OK\r\ncontent-type: %b\r\n" % content_type.encode(), body)
 
 

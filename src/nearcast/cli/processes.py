@@ -114,6 +114,7 @@ def control(
         "agent --data-dir /var/lib/nearcast --control https://control.example:7643 --join-file token",
         "agent --data-dir /var/lib/nearcast",
         "agent --data-dir ./node --public 0.0.0.0:8080 --peer 0.0.0.0:8443 --advertise-peer 203.0.113.7:8443",
+        "agent --data-dir /var/lib/nearcast --metrics 127.0.0.1:9464 --otlp-endpoint http://127.0.0.1:4318",
     ),
 )
 def agent(
@@ -136,7 +137,26 @@ def agent(
     status: Annotated[str | None, typer.Option(help="Between two reports without news.")] = None,
     model_bytes: Annotated[int | None, typer.Option(min=1, help="Disk that models may take together.")] = None,
     engine_threads: Annotated[int | None, typer.Option(min=0, help="Threads per run; 0: one per core.")] = None,
-    log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
+    log_level: Annotated[
+        str | None, typer.Option(help="debug, info, warning or error. Env: NEARCAST_LOG_LEVEL, for every process.")
+    ] = None,
+    metrics: Annotated[
+        str | None,
+        typer.Option(metavar="IP:PORT", help="Serve /metrics of agent, gateway and engine there; default: nowhere."),
+    ] = None,
+    access_log: Annotated[
+        str | None, typer.Option(help="Requests that get a line: off, errors (from status 400), all. Default: errors.")
+    ] = None,
+    otlp_endpoint: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="OTLP/HTTP collector of traces. Env: OTEL_EXPORTER_OTLP_ENDPOINT."),
+    ] = None,
+    trace_ratio: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0, max=1.0, help="Share of requests to trace; a caller's decision counts first. Default: 1."
+        ),
+    ] = None,
 ) -> None:
     """Run the agent of a node in the foreground.
 
@@ -156,6 +176,10 @@ def agent(
         "--model-bytes": model_bytes,
         "--engine-threads": engine_threads,
         "--log-level": log_level,
+        "--metrics": metrics,
+        "--access-log": access_log,
+        "--otlp-endpoint": otlp_endpoint,
+        "--trace-ratio": trace_ratio,
     }
     arguments = [word for name, value in given.items() if value is not None for word in (name, str(value))]
     importlib.import_module("nearcast.agent.main").main(["--data-dir", str(own_directory(session)), *arguments])

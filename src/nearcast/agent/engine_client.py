@@ -24,6 +24,7 @@ from nearcast.resources.release import ReleaseManifest
 LOAD_TIMEOUT_S: Final = 300.0
 """A model that has not loaded by then will not."""
 ANSWER_TIMEOUT_S: Final = 5.0
+LIVE_TIMEOUT_S: Final = 2.0
 _WIRE_MAX: Final = 4 * 1024 * 1024
 
 
@@ -112,7 +113,7 @@ class EngineClient:
     def is_live(self) -> bool:
         """Whether the engine answers."""
         try:
-            return self._call(wire.ENGINE_STATUS, "GET", wire.LIVE_PATH, timeout_s=ANSWER_TIMEOUT_S)[0] == 200
+            return self._call(wire.ENGINE_STATUS, "GET", wire.LIVE_PATH, timeout_s=LIVE_TIMEOUT_S)[0] == 200
         except (Unavailable, BrokenOff):
             return False
 

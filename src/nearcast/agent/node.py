@@ -50,8 +50,6 @@ PROGRESS_S: Final = 0.5
 """Between two reports of the progress of one download."""
 STABLE_S: Final = 30.0
 """An engine that ran this long was sound: the next failure is a first one."""
-SILENT_LOOKS: Final = 3
-"""An engine that gives no answer so often in a row (each look waits some seconds) is hung."""
 
 log = logging.getLogger(__name__)
 
@@ -149,7 +147,7 @@ class Node:
             incarnation += 1
             pid = await self._engine_up(process, incarnation)
             if pid is not None:
-                await until_gone("engine", pid, self._engine.is_live, process.kill, silent_looks=SILENT_LOOKS)
+                await until_gone("engine", pid, self._engine.is_live, process.kill)
                 log.error(line("engine lost", pid=pid))
             self.post(EngineLost())
             self.engine_restarts += 1

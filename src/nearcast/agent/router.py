@@ -25,7 +25,17 @@ from nearcast.agent.settings import Settings
 from nearcast.agent.states import Event, GatewayAccepted, GatewayLost, GatewayRefused, GatewayUp, Serving
 from nearcast.agent.supervise import GATEWAY, ProcessBook, until_gone
 from nearcast.errors import Bug, InvalidInput, NearcastError
-from nearcast.gateway.render import GatewayFiles, GatewayInputs, Identity, Listen, LocalModel, Telemetry, render
+from nearcast.gateway.process import memory_bytes
+from nearcast.gateway.render import (
+    HEAP_BYTES,
+    GatewayFiles,
+    GatewayInputs,
+    Identity,
+    Listen,
+    LocalModel,
+    Telemetry,
+    render,
+)
 from nearcast.logs import line
 from nearcast.planning.routes import Observation, RouteTable, route_table
 from nearcast.resources.load import LoadReport
@@ -39,8 +49,6 @@ RETIRE_S: Final = 5.0
 REMEMBER_S: Final = 5.0
 TEND_S: Final = 5.0
 STABLE_S: Final = 30.0
-SILENT_LOOKS: Final = 4
-"""An Envoy that gives no answer so often in a row (each look waits two seconds) is hung."""
 
 log = logging.getLogger(__name__)
 
@@ -125,6 +133,7 @@ class Router:
         self._clock = clock
         self._engine = EngineClient(layout.run_dir)
         self._reports = EngineReports(layout.run_dir)
+        self._heap_bytes = min(HEAP_BYTES, memory_bytes() // 4)
         self._offer: tuple[int, Serving] | None = None
         self._woken = asyncio.Event()
         self._refused: int | None = None
@@ -260,7 +269,7 @@ class Router:
             self._post(GatewayAccepted(generation, serving))
 
     async def _until_lost(self, pid: int) -> None:
-        await until_gone("gateway", pid, self._answers, self._gateway.kill, silent_looks=SILENT_LOOKS)
+        await until_gone("gateway", pid, self._answers, self._gateway.kill)
         if self._clock() - self._started_s > STABLE_S:
             self._failures = 0
         # The first restart waits for nothing: clients are knocking.
@@ -334,6 +343,7 @@ class Router:
                 access_log_file=str(self._layout.access_log),
                 collector=self._settings.collector,
             ),
+            heap_bytes=self._heap_bytes,
         )
 
 

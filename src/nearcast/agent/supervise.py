@@ -25,7 +25,7 @@ import nearcast
 from nearcast.agent.engine_client import EngineClient
 from nearcast.durable import read_if_exists, write_whole
 from nearcast.errors import Unavailable
-from nearcast.gateway.process import started_at
+from nearcast.gateway.process import started_at, work_done
 from nearcast.logs import bound, line
 from nearcast.resources.revision import revision_of
 
@@ -33,8 +33,12 @@ ENGINE: Final = "engine"
 GATEWAY: Final = "gateway"
 START_S: Final = 30.0
 """How long an engine may take until its sockets answer."""
-LOOK_S: Final = 5.0
-"""Between two looks whether a process that lives still answers."""
+LOOK_S: Final = 1.0
+"""Between two looks whether a process that lives still answers; a look itself waits two seconds for the answer."""
+STUCK_LOOKS: Final = 2
+"""So many looks in a row without an answer, and without a moment of processor time: it is stopped or stuck."""
+SILENT_LOOKS: Final = 7
+"""So many without an answer, though it works: no load starves a process for so long (some twenty seconds)."""
 _POLL_S: Final = 0.05
 
 log = logging.getLogger(__name__)
@@ -243,9 +247,7 @@ async def gone(pid: int) -> None:
         os.close(descriptor)
 
 
-async def until_gone(
-    what: str, pid: int, answers: Callable[[], bool], kill: Callable[[], None], *, silent_looks: int
-) -> None:
+async def until_gone(what: str, pid: int, answers: Callable[[], bool], kill: Callable[[], None]) -> None:
     """Return when the process ``pid`` has ended; one that lives and answers nobody is ended.
 
     Args:
@@ -253,16 +255,43 @@ async def until_gone(
         pid: see :func:`gone`.
         answers: whether it answers, within some seconds; blocks.
         kill: ends it at once; blocks.
-        silent_looks: so many looks in a row without an answer mean that it is hung.
     """
     ending = asyncio.create_task(gone(pid))
-    silent = 0
+    silence = Silence()
     try:
         while not (await asyncio.wait([ending], timeout=LOOK_S))[0]:
-            silent = 0 if await asyncio.to_thread(answers) else silent + 1
-            if silent >= silent_looks:
-                log.error(line(f"{what} answers nobody", pid=pid))
+            answered = await asyncio.to_thread(answers)
+            silence = silence.after(answered=answered, work=work_done(pid))
+            if silence.is_death:
+                log.error(line(f"{what} answers nobody", pid=pid, looks=silence.looks, idle=silence.idle))
                 await asyncio.to_thread(kill)
-                silent = 0
+                silence = Silence()
     finally:
         ending.cancel()
+
+
+@dataclass(frozen=True, slots=True)
+class Silence:
+    """How long a process has answered nobody. Pure.
+
+    Attributes:
+        looks: looks in a row without an answer.
+        idle: of these, the last ones in a row during which it used no processor time.
+        work: what it had used by the last look; None where that is not known.
+    """
+
+    looks: int = 0
+    idle: int = 0
+    work: int | None = None
+
+    @property
+    def is_death(self) -> bool:
+        """Whether it will not answer any more."""
+        return self.idle >= STUCK_LOOKS or self.looks >= SILENT_LOOKS
+
+    def after(self, *, answered: bool, work: int | None) -> "Silence":
+        """The silence after one more look."""
+        if answered:
+            return Silence(work=work)
+        idle = self.idle + 1 if work is not None and work == self.work else 0
+        return Silence(self.looks + 1, idle, work)

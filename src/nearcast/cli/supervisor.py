@@ -30,13 +30,16 @@ import msgspec
 
 from nearcast.cli.children import CONTROL, Child, Deaths, wanted_children
 from nearcast.cli.fleet import LocalPaths, Processes, ProcessRecord
-from nearcast.cli.pids import end, is_alive, record_of
+from nearcast.cli.pids import end, is_alive, record_of, send
 from nearcast.durable import write_whole
 from nearcast.errors import Bug, IntegrityError, NearcastError
+from nearcast.gateway.process import is_stopped
 
 TICK_S: Final = 0.1
 AGENT_GRACE_S: Final = 20.0
 CONTROL_GRACE_S: Final = 10.0
+STOPPED_S: Final = 10.0
+"""A child that a signal has stopped for so long is told to go on: nobody else would."""
 
 
 @dataclass(slots=True)
@@ -46,6 +49,7 @@ class Running:
     record: ProcessRecord
     started_s: float
     process: "subprocess.Popen[bytes] | None" = None
+    stopped_since_s: float | None = None
 
     def exit_words(self) -> str | None:
         """How it ended, or None while it runs."""
@@ -53,6 +57,15 @@ class Running:
             code = self.process.poll()
             return None if code is None else _words(code)
         return None if is_alive(self.record) else "gone"
+
+    def is_forgotten(self, now_s: float) -> bool:
+        """Whether a signal stopped it a while ago, and nothing has made it go on."""
+        if not is_stopped(self.record.pid):
+            self.stopped_since_s = None
+            return False
+        if self.stopped_since_s is None:
+            self.stopped_since_s = now_s
+        return now_s - self.stopped_since_s >= STOPPED_S
 
 
 @dataclass(slots=True)
@@ -98,6 +111,9 @@ class Supervisor:
                 wait_s = self.deaths[name].not_before_s - now_s
                 say(f"{name} (process {child.record.pid}) ended: {how}; next start in {wait_s:.1f} s")
                 self._write_down()
+            elif child.is_forgotten(now_s) and send(child.record, signal.SIGCONT):
+                child.stopped_since_s = None
+                say(f"{name} (process {child.record.pid}) was stopped by a signal for {STOPPED_S:.0f} s: told to go on")
         fleet = self.paths.read_fleet()
         for wanted in wanted_children(self.paths, fleet) if fleet else []:
             if wanted.name not in self.running and now_s >= self.deaths.get(wanted.name, Deaths()).not_before_s:

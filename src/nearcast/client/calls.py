@@ -69,6 +69,9 @@ class Target:
     timeout_s: float = 30.0
 
 
+CONNECT_S: Final = 5.0
+"""For the connection alone: what is there shakes hands sooner, also from the other side of the earth."""
+
 _Answer = TypeVar("_Answer")
 
 
@@ -99,7 +102,7 @@ class ControlClient:
         self._http = httpx.Client(
             base_url=target.url,
             headers=headers,
-            timeout=target.timeout_s,
+            timeout=httpx.Timeout(target.timeout_s, connect=min(CONNECT_S, target.timeout_s)),
             transport=transport or httpx.HTTPTransport(verify=_tls(target.ca_pem)),
         )
 
@@ -284,7 +287,8 @@ class ControlClient:
                 answer = self._http.send(request)
             except httpx.TransportError as error:
                 not_sent = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
-                refused = not_sent and attempt > 1
+                # One that has taken its time has been asked enough.
+                refused = not_sent and (attempt > 1 or isinstance(error, httpx.ConnectTimeout))
                 if last or refused or certificate_problem(error) or not (again or not_sent):
                     raise self._lost(error) from error
                 self._sleep(self._pause_s(attempt))
@@ -309,7 +313,11 @@ class ControlClient:
                 hint="check the address, and that --ca-file holds the authority of this fleet (GET /v1/trust)",
             )
         if isinstance(error, httpx.TimeoutException):
-            return Unreachable(f"the control plane at {self.target.url} did not answer in {self.target.timeout_s:g} s")
+            took_s = CONNECT_S if isinstance(error, httpx.ConnectTimeout) else self.target.timeout_s
+            return Unreachable(
+                f"the control plane at {self.target.url} did not answer in {min(took_s, self.target.timeout_s):g} s",
+                hint="something listens there and is stopped, hung or overloaded; sites go on serving without it",
+            )
         return Unreachable(f"nobody answers at {self.target.url}: {str(error) or type(error).__name__}")
 
 

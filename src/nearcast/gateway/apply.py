@@ -122,10 +122,11 @@ class Gateway:
             self._drain_and_stop(timeout_s)
 
     def kill(self) -> None:
-        """Stop Envoy at once; nothing where none runs."""
-        with self._lock:
-            self._process.find()
-            self._process.kill()
+        """Stop Envoy at once; nothing where none runs. A change that waits for a hung Envoy is not waited for."""
+        if not self._process.is_alive():
+            with self._lock:
+                self._process.find()
+        self._process.kill()
 
     def tend(self) -> None:
         """Keep the logs within their bounds; to be called now and then."""

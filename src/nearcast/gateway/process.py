@@ -1,9 +1,10 @@
-"""Which process a pid means: a pid alone is reused, a pid with its start time is not.
+"""Which process a pid means, and how it does: a pid alone is reused, a pid with its start time is not.
 
 Used to adopt processes that outlived the agent, and never to signal somebody else's. Linux reads ``/proc``; other
 systems ask ``ps``.
 """
 
+import os
 import subprocess
 from pathlib import Path
 from typing import Final
@@ -24,14 +25,45 @@ def started_at(pid: int) -> str | None:
     return _from_ps(pid)
 
 
-def _from_proc(pid: int) -> str | None:
+def is_stopped(pid: int) -> bool:
+    """Whether a signal (SIGSTOP) stopped the process; False where the system does not tell."""
+    fields = _stat(pid)
+    return fields is not None and fields[0] == "T"
+
+
+def work_done(pid: int) -> int | None:
+    """Processor time that the process has used, in the system's ticks; None where the system does not tell.
+
+    What answers nobody and uses none is stuck; what uses some may be starved, or busy with something long.
+    """
+    fields = _stat(pid)
+    return None if fields is None else int(fields[11]) + int(fields[12])
+
+
+def memory_bytes() -> int:
+    """Memory that processes of this node may use together: the machine's, or less where a control group says so."""
+    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
+    except OSError:
+        return whole
+    return min(whole, int(limit)) if limit.isdigit() else whole
+
+
+def _stat(pid: int) -> list[str] | None:
     try:
         line = Path(f"/proc/{pid}/stat").read_text()
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except (FileNotFoundError, ProcessLookupError):
         return None
     # The name of the program stands in brackets and may hold anything, so fields count from the last bracket.
-    fields = line[line.rindex(")") + 2 :].split()
+    return line[line.rindex(")") + 2 :].split()
+
+
+def _from_proc(pid: int) -> str | None:
+    fields = _stat(pid)
+    if fields is None:
+        return None
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     state, start_ticks = fields[0], fields[19]
     return None if state in _DEAD_STATES else f"{boot}:{start_ticks}"
 

@@ -12,9 +12,12 @@ from nearcast.agent import supervise
 from nearcast.agent.supervise import (
     ENGINE,
     GATEWAY,
+    SILENT_LOOKS,
+    STUCK_LOOKS,
     EngineLaunch,
     ProcessBook,
     ProcessRecord,
+    Silence,
     is_alive,
     until_gone,
 )
@@ -74,7 +77,7 @@ def test_another_way_of_starting_is_another_engine(tmp_path: Path) -> None:
 
 
 def test_a_process_that_lives_and_answers_nobody_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    answers = iter([True, False, False, True, False, False, False])
+    answers = iter([True, False, True, False, False])
     killed: list[int] = []
 
     async def story() -> None:
@@ -89,8 +92,30 @@ def test_a_process_that_lives_and_answers_nobody_is_ended(monkeypatch: pytest.Mo
 
         monkeypatch.setattr(supervise, "gone", gone)
         monkeypatch.setattr(supervise, "LOOK_S", 0.0)
-        await until_gone("engine", 1, lambda: next(answers, True), kill, silent_looks=3)
+        monkeypatch.setattr(supervise, "work_done", lambda pid: 7)
+        await until_gone("engine", 1, lambda: next(answers, True), kill)
 
     asyncio.run(story())
     assert killed == [1]
     assert next(answers, None) is None
+
+
+def test_silence_is_death_soon_where_nothing_is_done_and_late_where_something_is() -> None:
+    stuck = busy = Silence(work=1)
+    for _ in range(STUCK_LOOKS):
+        assert not stuck.is_death
+        stuck = stuck.after(answered=False, work=1)
+    assert stuck.is_death
+    for look in range(SILENT_LOOKS):
+        assert not busy.is_death
+        busy = busy.after(answered=False, work=look + 2)
+    assert busy.is_death
+    assert not stuck.after(answered=True, work=1).is_death
+
+
+def test_where_work_is_not_known_silence_takes_long() -> None:
+    silence = Silence()
+    for _ in range(SILENT_LOOKS - 1):
+        silence = silence.after(answered=False, work=None)
+    assert not silence.is_death
+    assert silence.after(answered=False, work=None).is_death

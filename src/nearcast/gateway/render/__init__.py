@@ -7,10 +7,19 @@ Does not decide shares and orders (`planning.routes`), and starts nothing (`gate
 
 from nearcast.gateway.render.document import GatewayFiles
 from nearcast.gateway.render.identity import Identity, authority_secret, identity_secret
-from nearcast.gateway.render.inputs import AccessLog, Collector, GatewayInputs, Listen, LocalModel, Telemetry
+from nearcast.gateway.render.inputs import (
+    HEAP_BYTES,
+    AccessLog,
+    Collector,
+    GatewayInputs,
+    Listen,
+    LocalModel,
+    Telemetry,
+)
 from nearcast.gateway.render.whole import render
 
 __all__ = [
+    "HEAP_BYTES",
     "AccessLog",
     "Collector",
     "GatewayFiles",

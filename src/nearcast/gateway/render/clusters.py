@@ -49,8 +49,9 @@ def clusters(inputs: GatewayInputs, decided: dict[str, Decision]) -> Document:
 
 
 def http2_options() -> Message:
-    """HTTP/2 between gateways: pings find a dead link, so that its requests are reset and go elsewhere."""
-    return {**http2_windows(), "connection_keepalive": {"interval": "10s", "timeout": "5s"}}
+    """HTTP/2 between gateways: pings find a dead link or a stopped gateway within six seconds, so that its requests are
+    reset and go elsewhere. Any frame that comes counts as an answer, so a long body does not look like silence."""
+    return {**http2_windows(), "connection_keepalive": {"interval": "3s", "timeout": "3s"}}
 
 
 def http2_windows() -> Message:
@@ -66,8 +67,38 @@ def _engine(inputs: GatewayInputs, local: LocalModel) -> Message:
         {"pipe": {"path": local.socket_path}},
         site=inputs.plan.site.name,
         reasons={REASON_LOCAL_FIRST: "local", REASON_LOCAL_LATER: "local", REASON_NOT_HERE: "local"},
+        checked_at=_status_pipe(inputs),
     )
-    return _place(engine_cluster(local.model, local.version), "1s", [endpoint], {"http_protocol_options": {}})
+    cluster = _place(engine_cluster(local.model, local.version), "1s", [endpoint], {"http_protocol_options": {}})
+    return {**cluster, **_liveness()}
+
+
+def _liveness() -> Message:
+    """An engine that is stopped or hung still accepts: it is asked twice a second, and after two silent seconds its
+    requests are reset, which sends them to their next place. ADR 006.
+
+    The process is asked, not the model's socket, so that a version that drains is not mistaken for a dead one. Any
+    answer is one: an engine that answers badly is the business of outlier detection.
+    """
+    return {
+        "health_checks": [
+            {
+                "interval": "0.5s",
+                "timeout": "1s",
+                "unhealthy_threshold": 2,
+                "healthy_threshold": 1,
+                "unhealthy_interval": "0.25s",
+                "no_traffic_interval": "2s",
+                "no_traffic_healthy_interval": "2s",
+                "http_health_check": {
+                    "path": wire.LIVE_PATH,
+                    "host": "engine",
+                    "expected_statuses": [{"start": 100, "end": 600}],
+                },
+            }
+        ],
+        "close_connections_on_host_health_failure": True,
+    }
 
 
 def _site(inputs: GatewayInputs, peer: Peer) -> Message:
@@ -95,9 +126,13 @@ def _status(inputs: GatewayInputs) -> Message:
         "connect_timeout": "1s",
         "load_assignment": _assignment(
             STATUS_CLUSTER,
-            [{"endpoint": {"address": {"pipe": {"path": f"{inputs.run_dir}/{wire.ENGINE_STATUS}"}}}}],
+            [{"endpoint": {"address": _status_pipe(inputs)}}],
         ),
     }
+
+
+def _status_pipe(inputs: GatewayInputs) -> Message:
+    return {"pipe": {"path": f"{inputs.run_dir}/{wire.ENGINE_STATUS}"}}
 
 
 def _composite(inputs: GatewayInputs, model: str, order: tuple[str, ...]) -> Message:
@@ -141,6 +176,8 @@ def _place(name: str, connect_timeout: str, endpoints: list[Message], protocol: 
             "max_ejection_time": "5s",
             "max_ejection_percent": 100,
             "always_eject_one_host": True,
+            # The process is well; what ejected it were its answers.
+            "successful_active_health_check_uneject_host": False,
         },
         "load_assignment": _assignment(name, endpoints),
     }
@@ -150,11 +187,20 @@ def _assignment(name: str, endpoints: list[Message]) -> Message:
     return {"cluster_name": name, "endpoints": [{"lb_endpoints": [*endpoints]}]}
 
 
-def _endpoint(address: Message, *, site: str, reasons: dict[str, str], hostname: str | None = None) -> Message:
+def _endpoint(
+    address: Message,
+    *,
+    site: str,
+    reasons: dict[str, str],
+    hostname: str | None = None,
+    checked_at: Message | None = None,
+) -> Message:
     """One host. Its metadata become the answer headers site and reason, right after retries and inside composites."""
     endpoint: Message = {"address": address}
     if hostname is not None:
         endpoint["hostname"] = hostname
+    if checked_at is not None:
+        endpoint["health_check_config"] = {"address": checked_at}
     return {"endpoint": endpoint, "metadata": {"filter_metadata": {"nearcast": {"site": site, **reasons}}}}
 
 

@@ -2,10 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Final, Literal
 
 from nearcast.planning.routes import RouteTable
 from nearcast.resources.plan import SitePlan
+
+HEAP_BYTES: Final = 1024 * 1024 * 1024
+"""Room for a dozen of the largest bodies at once, and for thousands of usual requests."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +74,7 @@ class GatewayInputs:
             not in ``local``, is not served locally.
         routes: shares and orders per model; the own site's name means the local engine.
         telemetry: access log and traces.
+        heap_bytes: what the gateway's memory may grow to before it refuses requests.
     """
 
     plan: SitePlan
@@ -82,6 +86,7 @@ class GatewayInputs:
     active: Mapping[str, str] = field(default_factory=dict)
     routes: RouteTable = field(default_factory=RouteTable)
     telemetry: Telemetry = field(default_factory=Telemetry)
+    heap_bytes: int = HEAP_BYTES
 
     def serving(self, model: str) -> LocalModel | None:
         """The local model version that new requests for ``model`` go to, or None."""

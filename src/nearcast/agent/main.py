@@ -52,6 +52,7 @@ from nearcast.errors import Conflict, NearcastError, Unavailable, meaning_of
 from nearcast.gateway.apply import Gateway
 from nearcast.logs import line, set_up
 from nearcast.planning.routes import RouteTable
+from nearcast.resources.device import DEVICE_RULE
 from nearcast.resources.status import NodeStatus
 
 THREADS: Final = 16
@@ -93,6 +94,8 @@ def parse(argv: Sequence[str]) -> Settings:
     parser.add_argument("--otlp-endpoint", default=endpoint, metavar="URL", help="collector of traces (default: none)")
     ratio = os.environ.get(RATIO_VARIABLE) or "1"
     parser.add_argument("--trace-ratio", default=ratio, type=float, metavar="R", help="share of requests to trace")
+    parser.add_argument("--device", default="auto", metavar="DEVICE", help=f"where models run: {DEVICE_RULE}")
+    parser.add_argument("--device-memory", type=int, default=0, metavar="N", help="device bytes per model; 0: all")
     given = parser.parse_args(argv)
     join: str | None = given.join
     if given.join_file is not None:
@@ -112,6 +115,8 @@ def parse(argv: Sequence[str]) -> Settings:
         status_s=given.status_s,
         model_bytes=given.model_bytes,
         engine_threads=given.engine_threads,
+        device=given.device,
+        device_memory_bytes=given.device_memory,
         log_level=given.log_level,
         metrics=address(given.metrics) if given.metrics else None,
         access_log=given.access_log,
@@ -207,7 +212,14 @@ class Agent:
             book,
             self._node.post,
         )
-        launch = EngineLaunch(layout.run_dir, layout.engine_log, settings.engine_threads, ENGINE_STOP_S - 1.0)
+        launch = EngineLaunch(
+            layout.run_dir,
+            layout.engine_log,
+            settings.engine_threads,
+            ENGINE_STOP_S - 1.0,
+            settings.device,
+            settings.device_memory_bytes,
+        )
         self._engine = EngineProcess(launch, book, engine)
         self._poller = Poller(self._puller, self._node.post, settings.poll_s, who, self._troubles)
         self._uplink = _uplink(layout, membership)

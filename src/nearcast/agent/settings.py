@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from nearcast.errors import InvalidInput
 from nearcast.gateway.render import AccessLog, Collector
+from nearcast.resources.device import parse_device
 from nearcast.resources.names import SITE_RULE, is_site_name
 
 
@@ -47,6 +48,8 @@ class Settings:
         status_s: between two reports when nothing changes.
         model_bytes: disk that releases may take together; None for as much as there is.
         engine_threads: threads for one run of a model; 0 for as many as there are cores.
+        device: where models run, of :data:`~nearcast.resources.device.DEVICE_RULE`.
+        device_memory_bytes: of device memory that each model may take; 0 for as much as there is.
         log_level: of the agent's own log.
         metrics: where ``/metrics`` is served; None for nowhere.
         access_log: which requests the gateway writes a line for.
@@ -64,6 +67,8 @@ class Settings:
     status_s: float = 60.0
     model_bytes: int | None = None
     engine_threads: int = 0
+    device: str = "auto"
+    device_memory_bytes: int = 0
     log_level: str = "info"
     metrics: Address | None = None
     access_log: AccessLog = "errors"
@@ -72,6 +77,9 @@ class Settings:
     def __post_init__(self) -> None:
         if not 0.05 <= self.poll_s <= 3600 or not 0.05 <= self.status_s <= 3600:
             raise InvalidInput(f"expected intervals of 0.05 to 3600 s, got poll {self.poll_s}, status {self.status_s}")
+        parse_device(self.device)
+        if self.device_memory_bytes < 0:
+            raise InvalidInput(f"expected device memory of 0 bytes or more, got {self.device_memory_bytes}")
         if self.node is not None and not is_site_name(self.node):
             raise InvalidInput(f"expected a node name of {SITE_RULE}; got {self.node!r}")
         if self.peer.is_wildcard and (self.advertise_peer is None or self.advertise_peer.is_wildcard):

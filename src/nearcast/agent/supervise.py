@@ -111,6 +111,8 @@ class EngineLaunch:
     log_file: Path
     threads: int = 0
     drain_s: float = 5.0
+    device: str = "auto"
+    device_memory_bytes: int = 0
 
     def command(self) -> list[str]:
         """The command line."""
@@ -120,11 +122,22 @@ class EngineLaunch:
             *("--log", str(self.log_file)),
             *("--threads", str(self.threads)),
             *("--drain-s", f"{self.drain_s:g}"),
+            *("--device", self.device),
+            *("--device-memory", str(self.device_memory_bytes)),
         ]
 
     def how(self) -> str:
         """Content hash of what a running engine cannot change any more."""
-        return revision_of([self.command(), nearcast.__version__, importlib.metadata.version("onnxruntime")])
+        return revision_of([self.command(), nearcast.__version__, *_runtime_versions()])
+
+
+def _runtime_versions() -> list[str]:
+    """Versions of the distributions that bring ONNX Runtime: the plain one, the one with CUDA, or both."""
+    found = []
+    for name in ("onnxruntime", "onnxruntime-gpu"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found.append(importlib.metadata.version(name))
+    return found
 
 
 class EngineProcess:

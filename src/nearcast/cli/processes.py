@@ -157,6 +157,8 @@ def agent(
             min=0.0, max=1.0, help="Share of requests to trace; a caller's decision counts first. Default: 1."
         ),
     ] = None,
+    device: Annotated[str | None, typer.Option(help="Where models run: auto, cpu, cuda or cuda:INDEX.")] = None,
+    device_memory: Annotated[int | None, typer.Option(min=0, help="Device bytes that each model may take.")] = None,
 ) -> None:
     """Run the agent of a node in the foreground.
 
@@ -175,6 +177,8 @@ def agent(
         "--status-s": seconds_of(status) if status else None,
         "--model-bytes": model_bytes,
         "--engine-threads": engine_threads,
+        "--device": device,
+        "--device-memory": device_memory,
         "--log-level": log_level,
         "--metrics": metrics,
         "--access-log": access_log,

@@ -21,10 +21,12 @@ from nearcast import logs
 from nearcast.engine import sockets
 from nearcast.engine.connection import Connection
 from nearcast.engine.desk import DRAIN_S, AdminDesk, StatusDesk
+from nearcast.engine.device import Device, open_device
 from nearcast.engine.exchange import Endpoint, Limits
 from nearcast.engine.serving import Serving, sweep
 from nearcast.errors import NearcastError, meaning_of
 from nearcast.resources import wire
+from nearcast.resources.device import DEVICE_RULE
 
 ADMIN_MODE: Final = 0o600
 STATUS_MODE: Final = 0o660
@@ -45,26 +47,32 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--threads", type=int, default=0, metavar="N", help="threads for one run of a model; 0: as many as cores"
     )
+    parser.add_argument(
+        "--device", default="auto", metavar="DEVICE", help=f"{DEVICE_RULE}; auto: CUDA where it works, else cpu"
+    )
+    parser.add_argument(
+        "--device-memory", type=int, default=0, metavar="BYTES", help="device memory that each model may take; 0: all"
+    )
     parser.add_argument("--max-body", type=int, default=Limits().body_bytes, metavar="BYTES", help="largest body")
     parser.add_argument("--drain-s", type=float, default=DRAIN_S, metavar="S", help="time to finish on SIGTERM")
     parser.add_argument("--log", type=Path, default=None, metavar="FILE", help="append the log here, not to stderr")
     return parser.parse_args(argv)
 
 
-async def serve(run_dir: Path, *, queue: int, threads: int, max_body: int, drain_s: float) -> None:
+async def serve(run_dir: Path, *, queue: int, threads: int, max_body: int, drain_s: float, device: Device) -> None:
     """Serve until the process is told to end, then drain."""
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, ended.set)
-    serving = Serving(threads, Limits(body_bytes=max_body))
+    serving = Serving(threads, Limits(body_bytes=max_body), device)
     desks: list[StatusDesk | AdminDesk] = [StatusDesk(serving), AdminDesk(serving, run_dir, queue)]
     opened = [
         await _open(desks[0], run_dir / wire.ENGINE_STATUS, STATUS_MODE),
         await _open(desks[1], run_dir / wire.ENGINE_ADMIN, ADMIN_MODE),
     ]
     sweeping = loop.create_task(_sweep(serving, desks))
-    log.info("engine %d listens in %s", os.getpid(), run_dir)
+    log.info("engine %d listens in %s, models run on %s", os.getpid(), run_dir, device)
     await ended.wait()
     log.info("draining")
     for listening, server in opened:
@@ -110,10 +118,19 @@ def main(argv: list[str]) -> int:
     threads = given.threads or cores()
     try:
         claim = sockets.claim(given.run_dir)
+        device = open_device(given.device, given.device_memory)
         uvloop.run(
-            serve(given.run_dir, queue=given.queue, threads=threads, max_body=given.max_body, drain_s=given.drain_s)
+            serve(
+                given.run_dir,
+                queue=given.queue,
+                threads=threads,
+                max_body=given.max_body,
+                drain_s=given.drain_s,
+                device=device,
+            )
         )
     except NearcastError as error:
+        log.error("%s", error.message)  # noqa: TRY400  the message says it all
         print(f"error: {error.message}", file=sys.stderr)  # noqa: T201
         return meaning_of(error).exit_code
     os.close(claim)

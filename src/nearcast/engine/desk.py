@@ -79,7 +79,7 @@ class StatusDesk(_Desk):
 
 
 def _metrics(serving: Serving) -> tuple[bytes, bytes]:
-    content_type, body = exposition(serving.lanes())
+    content_type, body = exposition(serving.lanes(), serving.device)
     return b"HTTP/1.1 200 OK\r\ncontent-type: %b\r\n" % content_type.encode(), body
 
 

@@ -21,9 +21,9 @@ import msgspec
 
 from nearcast.engine.gauges import WEIGHT, Gauges, Recent
 from nearcast.engine.layout import Part, whole
+from nearcast.engine.ort_errors import ORT_ERRORS
 from nearcast.engine.profile import INLINE_MAX_S, Profile, Runs
 from nearcast.engine.refusal import Refusal, engine_failure, queue_full, unloaded
-from nearcast.engine.runtime import ORT_ERRORS
 from nearcast.engine.work import Backlog, NotPerRow, Timing, Work, joined, parted
 from nearcast.resources import wire
 from nearcast.resources.load import ModelLoad

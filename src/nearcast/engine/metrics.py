@@ -10,6 +10,7 @@ from typing import Final
 
 from prometheus_client.core import Metric as Family
 
+from nearcast.engine.device import Device, device_memory
 from nearcast.engine.gauges import BUCKETS_S, Histogram
 from nearcast.engine.lane import Lane
 from nearcast.metrics import Distribution, Metric, document, family, process_families, process_metrics
@@ -35,11 +36,19 @@ _GAUGES: Final = (
     ("service_seconds", "Time of one request in the model, moving average", "service_s"),
     ("utilization_ratio", "Share of the last seconds spent computing", "utilization"),
 )
+_DEVICE: Final = (
+    Metric("nearcast_engine_device_info", "gauge", "Where models run; always 1", ("device", "name")),
+    Metric(
+        "nearcast_engine_device_memory_used_bytes", "gauge", "Memory of a CUDA device taken, by whomever", ("device",)
+    ),
+    Metric("nearcast_engine_device_memory_bytes", "gauge", "Memory of a CUDA device", ("device",)),
+)
 
 METRICS: Final = (
     *(Metric(f"nearcast_engine_{name}", "histogram", text, _LABELS) for name, text, _ in _HISTOGRAMS),
     *(Metric(f"nearcast_engine_{name}_total", "counter", text, _LABELS) for name, text, _ in _COUNTERS),
     *(Metric(f"nearcast_engine_{name}", "gauge", text, _LABELS) for name, text, _ in _GAUGES),
+    *_DEVICE,
     *process_metrics("engine"),
 )
 """Everything that an engine serves. Models of one engine are few, so that their labels need no bound here."""
@@ -48,7 +57,7 @@ Served = Sequence[tuple[str, str, Lane]]
 """Model, version and lane of everything that is served."""
 
 
-def families(served: Served) -> Iterator[Family]:
+def families(served: Served, device: Device) -> Iterator[Family]:
     """All metrics with their figures of now."""
     metrics = iter(METRICS)
     for _, _, field in _HISTOGRAMS:
@@ -61,7 +70,17 @@ def families(served: Served) -> Iterator[Family]:
     loads = [((model, version), lane.load()) for model, version, lane in served]
     for _, _, field in _GAUGES:
         yield family(next(metrics), [(key, getattr(load, field)) for key, load in loads])
+    yield from _device_families(device)
     yield from process_families("engine")
+
+
+def _device_families(device: Device) -> Iterator[Family]:
+    info, used, total = _DEVICE
+    memory = device_memory(device)
+    name = str(device)
+    yield family(info, [((name, memory.name if memory is not None else ""), 1.0)])
+    yield family(used, [((name,), memory.used_bytes)] if memory is not None else [])
+    yield family(total, [((name,), memory.total_bytes)] if memory is not None else [])
 
 
 def _distribution(histogram: Histogram) -> Distribution:
@@ -71,6 +90,6 @@ def _distribution(histogram: Histogram) -> Distribution:
     )
 
 
-def exposition(served: Served, accept: str = "") -> tuple[str, bytes]:
+def exposition(served: Served, device: Device, accept: str = "") -> tuple[str, bytes]:
     """Content type and the whole document, for a scraper that sent ``accept``."""
-    return document(families(served), accept)
+    return document(families(served, device), accept)

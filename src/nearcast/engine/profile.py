@@ -14,11 +14,13 @@ import msgspec
 import numpy as np
 
 from nearcast.engine.datatypes import DTYPES, Array
-from nearcast.engine.runtime import ORT_ERRORS
+from nearcast.engine.ort_errors import ORT_ERRORS
 from nearcast.resources.release import Signature, Tensor
 
 BUDGET_S: Final = 2.0
 BATCHES: Final = (1, 2, 4, 8, 16, 32)
+DEVICE_BATCHES: Final = (*BATCHES, 64, 128, 256)
+"""A device that computes thousands of things at once is not filled by 32 rows."""
 INLINE_MAX_S: Final = 0.001
 """Longest run that may stand in the loop: while it runs, nothing else is read."""
 GAIN_MIN: Final = 0.9
@@ -61,6 +63,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
         inline: whether runs stand in the loop.
         service_s: seconds of a run of one row.
         row_bytes: input bytes of the row that was measured.
+        width: of the dimensions that are free beside the batch, in the row that was measured.
         note: why the model is not batched, or the empty string.
     """
 
@@ -69,6 +72,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     inline: bool = False
     service_s: float = UNKNOWN_S
     row_bytes: int = 0
+    width: int = 1
     note: str = ""
 
     def __str__(self) -> str:
@@ -81,7 +85,9 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
         return next((p.seconds / p.batch for p in self.curve if p.batch == self.max_batch), self.service_s)
 
 
-def profile(model: Runs, signature: Signature, *, pad: bool, now: Callable[[], float]) -> Profile:
+def profile(
+    model: Runs, signature: Signature, *, pad: bool, now: Callable[[], float], on_device: bool = False
+) -> Profile:
     """Measure ``model``.
 
     Args:
@@ -89,6 +95,7 @@ def profile(model: Runs, signature: Signature, *, pad: bool, now: Callable[[], f
         signature: its inputs and outputs.
         pad: whether its rows may be padded (token models).
         now: a clock in seconds.
+        on_device: whether it runs on a device of its own: while that computes, the loop is free to read.
     """
     begun_s = now()
     width = _accepted_width(model, signature)
@@ -101,16 +108,17 @@ def profile(model: Runs, signature: Signature, *, pad: bool, now: Callable[[], f
     if not dependent and not _rows_independent(model, signature, width, pad=pad):
         dependent = "rows depend on one another"
     single = made_up(signature, 1, width)
-    sizes = (1,) if dependent else BATCHES
+    sizes = (1,) if dependent else DEVICE_BATCHES if on_device else BATCHES
     curve = tuple(_measured(model, signature, width, sizes, now))
     best = best_batch(curve)
     note = dependent or ("" if best > 1 else "a batch is no cheaper per item")
     return Profile(
         curve=curve,
         max_batch=best,
-        inline=max(p.seconds for p in curve if p.batch in {1, best}) < INLINE_MAX_S,
+        inline=not on_device and max(p.seconds for p in curve if p.batch in {1, best}) < INLINE_MAX_S,
         service_s=curve[0].seconds,
         row_bytes=sum(feed.nbytes for feed in single),
+        width=width,
         note=note,
     )
 

@@ -19,11 +19,12 @@ from typing import Final, Literal
 
 from nearcast.engine import sockets
 from nearcast.engine.connection import Connection
+from nearcast.engine.device import Device, device_memory
 from nearcast.engine.endpoint import ModelEndpoint
 from nearcast.engine.exchange import Limits
 from nearcast.engine.lane import Lane
 from nearcast.engine.oip import InferCodec
-from nearcast.engine.profile import Profile, profile
+from nearcast.engine.profile import Profile, made_up, profile
 from nearcast.engine.refusal import Refusal
 from nearcast.engine.runtime import OnnxModel, invalid_model
 from nearcast.engine.text import Embedder, is_token_model, load_embedder
@@ -94,11 +95,13 @@ class Serving:
     Args:
         threads: threads for one run of a model.
         limits: bounds of each connection.
+        device: where models run.
     """
 
-    def __init__(self, threads: int, limits: Limits) -> None:
+    def __init__(self, threads: int, limits: Limits, device: Device | None = None) -> None:
         self._threads = threads
         self._limits = limits
+        self.device = device or Device()
         self._loop = asyncio.get_running_loop()
         self._served: dict[Key, Served] = {}
         self._loading = ThreadPoolExecutor(1, thread_name_prefix="load")
@@ -154,8 +157,12 @@ class Serving:
         manifest = order.manifest
         pad = is_token_model(manifest.signature)
         embedder = load_embedder(order.directory, manifest)
-        model = OnnxModel(order.directory, manifest, self._threads)
-        return _Loaded(model, profile(model, manifest.signature, pad=pad, now=perf_counter), embedder, pad)
+        device = self.device
+        model = OnnxModel(order.directory, manifest, self._threads, device)
+        measured = profile(model, manifest.signature, pad=pad, now=perf_counter, on_device=device.kind != "cpu")
+        if measured.curve:
+            model.choose_binding(made_up(manifest.signature, 1, measured.width), perf_counter)
+        return _Loaded(model, measured, embedder, pad)
 
     async def _listen(self, served: Served, loaded: _Loaded) -> None:
         order, manifest = served.order, served.order.manifest
@@ -254,6 +261,7 @@ class Serving:
     def report(self) -> LoadReport:
         """How busy this engine is. Of a model that is ready in two versions, the one loaded last is reported."""
         lanes = self.lanes()
+        memory = device_memory(self.device)
         loads = {model: lane.load() for model, _, lane in lanes}
         recent = [lane.recent() for _, _, lane in lanes]
         return LoadReport(
@@ -262,6 +270,8 @@ class Serving:
             rps_fractional=sum(each.answered_per_s for each in recent),
             eps=sum(each.failed_per_s for each in recent),
             named_metrics=named_metrics(loads),
+            device=str(self.device),
+            device_mem_utilization=memory.used_bytes / memory.total_bytes if memory is not None else 0.0,
         )
 
     def sweep(self) -> None:

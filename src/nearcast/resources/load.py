@@ -36,6 +36,10 @@ class LoadReport(msgspec.Struct, frozen=True, kw_only=True):
     rps_fractional: float = 0.0
     eps: float = 0.0
     named_metrics: dict[str, float] = {}
+    device: str = "cpu"
+    """Where models run: ``cpu`` or ``cuda:INDEX``."""
+    device_mem_utilization: float = 0.0
+    """Share of that device's own memory that is taken, by whomever."""
 
     def of(self, model: str) -> ModelLoad | None:
         """The load of ``model``, or None where this engine does not report it."""

@@ -148,11 +148,13 @@ def refusal(status: int, text: str, *, with_header: str | None = None) -> Messag
     }
 
 
-def found(paths: Iterable[str], body: Json) -> Message:
+def found(paths: tuple[str, ...], body: Json) -> Message:
     """A direct response with a JSON document, to GET and HEAD of ``paths``."""
     method: Message = {"name": ":method", "string_match": {"safe_regex": {"regex": "GET|HEAD"}}}
+    only, *others = paths
+    path: Message = {"safe_regex": {"regex": "|".join(map(re.escape, paths))}} if others else {"path": only}
     return {
-        "match": {"safe_regex": {"regex": "|".join(map(re.escape, paths))}, "headers": [method]},
+        "match": {**path, "headers": [method]},
         "direct_response": {"status": 200, "body": {"inline_string": canonical_json(body).decode()}},
         "response_headers_to_add": [header("content-type", "application/json")],
     }

@@ -13,7 +13,7 @@ from nearcast.gateway.render.identity import authority_reference, identity_refer
 from nearcast.gateway.render.inputs import GatewayInputs
 from nearcast.gateway.render.lua import MODEL_OF_REQUEST
 from nearcast.gateway.render.peer import delay_slots, nobody
-from nearcast.gateway.render.public import MAX_BODY_BYTES, MODEL_STATE, model_headers_removed
+from nearcast.gateway.render.public import MAX_BODY_BYTES, model_headers_removed
 from nearcast.gateway.render.telemetry import access_logs
 from nearcast.gateway.render.tracing import tracing
 from nearcast.resources import wire
@@ -37,7 +37,6 @@ def _public(inputs: GatewayInputs) -> Message:
     filters: list[Json] = [
         _filter("body_size_limit", "BodySizeLimit", {"max_request_bytes": MAX_BODY_BYTES}),
         _filter("lua", "Lua", {"default_source_code": {"inline_string": MODEL_OF_REQUEST}}),
-        _model_state(),
         _router(),
     ]
     manager: Message = {
@@ -133,25 +132,6 @@ def _mutations(name: str) -> list[Json]:
     """Clients may set neither our headers nor Envoy's; peers may say the model."""
     removed = model_headers_removed()
     return removed if name == "public" else removed[1:]
-
-
-def _model_state() -> Message:
-    """The model as filter state, which routes match on; cleared route caches make Envoy choose the route again."""
-    entry: Message = {
-        "object_key": MODEL_STATE,
-        "factory_key": "envoy.string",
-        "skip_if_empty": True,
-        "format_string": {
-            "text_format_source": {"inline_string": f"%REQ({wire.MODEL})%"},
-            "omit_empty_values": True,
-        },
-    }
-    config: Message = {
-        "@type": f"{_FILTERS}.set_filter_state.v3.Config",
-        "clear_route_cache": True,
-        "on_request_headers": [entry],
-    }
-    return {"name": "envoy.filters.http.set_filter_state", "typed_config": config}
 
 
 def _peer_tls(inputs: GatewayInputs) -> Message:

@@ -176,9 +176,25 @@ local function backward(tail)
   end
 end
 
+-- "model" of a whole document that cannot hold the key twice: it stands there once, and none of its letters is spelled
+-- by its number (all five begin \u006). Found as the first key, or in the last, flat part; nil for anything else.
+local function single(text)
+  local at = find(text, '"model"', 1, true)
+  if not at or byte(text, #text) ~= CLOSE then return nil end
+  if find(text, '"model"', at + 7, true) or find(text, "\\u006", 1, true) then return nil end
+  local model = match(text, '^%s*{%s*"model"%s*:%s*"([^"\\]*)"%s*[,}]')
+  if model then return #model <= LONGEST and model or nil end
+  return find(text, "[%[%]{}]", at + 7) == #text and backward(text) or nil
+end
+
 -- The model of a document of `size` bytes; bytes(from, count) reads it (from counts from 0). Else nil and why.
 function nearcast_model(size, bytes)
-  if size <= 2 * NEAR then return forward(bytes(0, size), false) end
+  if size <= 2 * NEAR then
+    local text = bytes(0, size)
+    local model = single(text)
+    if model then return model end
+    return forward(text, false)
+  end
   local head = bytes(0, NEAR)
   if byte(head, solid(head, 1) or 1) ~= OPEN then return nil, "the body is not a JSON object" end
   local near = forward(head, true) or backward(bytes(size - NEAR, NEAR))
@@ -189,33 +205,49 @@ end
 
 HANDLER: Final = (
     r"""
+local BASE = byte("m")
+
 local function from_body(handle)
   local body = handle:body()
   if not body then return nil, "the body is empty" end
   return nearcast_model(body:length(), function(from, count) return body:getBytes(from, count) end)
 end
 
+-- The model that a path below /v1 names, and whether a body may name it instead.
+local function from_v1(path, based)
+  if sub(path, 5, 10) ~= "models" then return based, not based end
+  if match(path, "^/?$", 11) or find(path, "^/?%?", 11) then return nil, false end
+  local model = match(path, "^/([^?]+)", 11) or based
+  return model, not model
+end
+
 function envoy_on_request(handle)
   local headers = handle:headers()
-  local path, method = headers:get(":path"), headers:get(":method")
-  local based, rest = match(path, "^/m/([^/?]+)(/v1/.*)$")
-  if based then
-    headers:replace(":path", rest)
-    path = rest
+  local path = headers:get(":path")
+  local based, model, asked
+  if byte(path, 2) == BASE then
+    local rest
+    based, rest = match(path, "^/m/([^/?]+)(/v1/.*)$")
+    if based then
+      headers:replace(":path", rest)
+      path = rest
+    end
   end
-  local model, why = match(path, "^/v2/models/([^/?]+)"), nil
-  local listing = match(path, "^/v1/models/?$") or match(path, "^/v1/models/?%?")
-  if not model and not listing and sub(path, 1, 4) == "/v1/" then
-    model = match(path, "^/v1/models/([^?]+)") or based
-    if not model and method == "POST" then
-      model, why = from_body(handle)
-      headers = handle:headers()
-      if not model then
-        headers:replace("@ERROR@", "@MODEL_REQUIRED@")
-        local expected = 'expected a JSON object with one string "model" at its top level: '
-        handle:respond({[":status"] = "400"}, expected .. why)
-        return
-      end
+  local family = sub(path, 1, 4)
+  if family == "/v1/" then
+    model, asked = from_v1(path, based)
+  elseif family == "/v2/" then
+    model = match(path, "^/v2/models/([^/?]+)")
+  end
+  if asked and headers:get(":method") == "POST" then
+    local why
+    model, why = from_body(handle)
+    headers = handle:headers()
+    if not model then
+      headers:replace("@ERROR@", "@MODEL_REQUIRED@")
+      local expected = 'expected a JSON object with one string "model" at its top level: '
+      handle:respond({[":status"] = "400"}, expected .. why)
+      return
     end
   end
   if model then

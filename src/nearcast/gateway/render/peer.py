@@ -14,7 +14,7 @@ from nearcast.gateway.render.clusters import STATUS_CLUSTER, VIA
 from nearcast.gateway.render.document import ROUTES_TYPE, TYPE_URL, Document, Message
 from nearcast.gateway.render.inputs import GatewayInputs
 from nearcast.gateway.render.places import callers_of, engine_cluster, site_cluster
-from nearcast.gateway.render.public import MAX_BODY_BYTES, by_model, reconnects
+from nearcast.gateway.render.public import MAX_BODY_BYTES, action, by_model, reconnects
 from nearcast.resources import wire
 from nearcast.resources.plan import SiteFacts, SitePlan, site_id_prefix
 
@@ -31,13 +31,6 @@ def peer_routes(inputs: GatewayInputs) -> Document:
     plan = inputs.plan
     models = sorted({local.model for local in inputs.local if inputs.serving(local.model)})
     named = {model: [_local(inputs, model, callers_of(inputs, model))] for model in models}
-    source: Message = {
-        "name": "model",
-        "typed_config": {
-            "@type": f"{TYPE_URL}envoy.type.matcher.v3.HttpRequestHeaderMatchInput",
-            "header_name": wire.MODEL,
-        },
-    }
     absent: Message = {
         **answers.refusal(503, f"model %REQ({wire.MODEL})% is not served at this site"),
         "response_headers_to_add": [answers.header(wire.FULL, wire.FULL_NO_MODEL)],
@@ -46,7 +39,7 @@ def peer_routes(inputs: GatewayInputs) -> Document:
     unnamed = [_permitted(plan, plan.callers, load), _permitted(plan, plan.callers, absent)]
     configuration: Message = {
         "name": "peer",
-        "virtual_hosts": [{"name": "peer", "domains": ["*"], "matcher": by_model(source, named, unnamed)}],
+        "virtual_hosts": [{"name": "peer", "domains": ["*"], "matcher": by_model(named, action(unnamed))}],
         "response_headers_to_add": [answers.header(VIA, plan.site.name)],
         "typed_per_filter_config": _delays(plan),
     }

@@ -16,9 +16,6 @@ from nearcast.resources import wire
 from nearcast.resources.status import Share
 
 MAX_BODY_BYTES: Final = 64 * 1024 * 1024
-MODEL_STATE: Final = "nearcast.model"
-"""Filter state that holds the model of the request."""
-
 _LOAD_METRICS: Final = "endpoint-load-metrics"
 _TIMING: Final = (
     "gateway;dur=%COMMON_DURATION(DS_RX_BEG:US_TX_BEG:ms)%, upstream;dur=%COMMON_DURATION(US_TX_BEG:US_RX_BEG:ms)%"
@@ -28,7 +25,6 @@ _TIMING: Final = (
 def public_routes(inputs: GatewayInputs, decided: dict[str, Decision]) -> Document:
     """Routes of the public listener."""
     served = [model for model, decision in decided.items() if not isinstance(decision, Refused)]
-    unnamed = [*answers.discovery(served), *_unknown()]
     # Envoy's bound for direct responses is 4 KiB by default; the list of models is the longest one.
     longest = 4096 + 256 * len(decided)
     configuration: Message = {
@@ -39,15 +35,8 @@ def public_routes(inputs: GatewayInputs, decided: dict[str, Decision]) -> Docume
                 "name": "public",
                 "domains": ["*"],
                 "matcher": by_model(
-                    {
-                        "name": "model",
-                        "typed_config": {
-                            "@type": f"{TYPE_URL}envoy.extensions.matching.common_inputs.network.v3.FilterStateInput",
-                            "key": MODEL_STATE,
-                        },
-                    },
                     {model: _model(inputs, model, decision) for model, decision in decided.items()},
-                    unnamed,
+                    _unnamed(served),
                 ),
             }
         ],
@@ -55,28 +44,42 @@ def public_routes(inputs: GatewayInputs, decided: dict[str, Decision]) -> Docume
     return Document(ROUTES_TYPE, (configuration,))
 
 
-def by_model(source: Message, routes: dict[str, list[Message]], otherwise: list[Message]) -> Message:
+def by_model(routes: dict[str, list[Message]], otherwise: Message) -> Message:
     """A matcher that finds the routes of a model at once, whatever the number of models."""
-    matcher: Message = {"on_no_match": _routes(otherwise)}
-    if routes:  # an empty map is not valid
-        entries: Message = {model: _routes(found) for model, found in routes.items()}
+    return _by_header(wire.MODEL, {model: action(found) for model, found in routes.items()}, otherwise)
+
+
+def _by_header(name: str, entries: Message, otherwise: Message) -> Message:
+    matcher: Message = {"on_no_match": otherwise}
+    if entries:  # an empty map is not valid
+        source: Message = {
+            "name": name.removeprefix(":"),
+            "typed_config": {
+                "@type": f"{TYPE_URL}envoy.type.matcher.v3.HttpRequestHeaderMatchInput",
+                "header_name": name,
+            },
+        }
         matcher["matcher_tree"] = {"input": source, "exact_match_map": {"map": entries}}
     return matcher
 
 
-def _routes(routes: list[Message]) -> Message:
+def _unnamed(served: list[str]) -> Message:
+    """What becomes of a request without a model. Nearly all requests come by here: the route is looked for before the
+    model is known, too. So what only GET and HEAD may ask is not tried for POST."""
+    refused = [
+        answers.refusal(404, f"no deployment has a model named %REQ({wire.MODEL})%", with_header=wire.MODEL),
+        answers.refusal(404, "no such path: %PATH(NQ)%"),
+    ]
+    return {"matcher": _by_header(":method", {"POST": action(refused)}, action([*answers.discovery(served), *refused]))}
+
+
+def action(routes: list[Message]) -> Message:
+    """What a matcher does: the first of ``routes`` that matches."""
     if len(routes) == 1:
         config: Message = {"@type": answers.ROUTE, **routes[0]}
         return {"action": {"name": "route", "typed_config": config}}
     config = {"@type": f"{TYPE_URL}envoy.config.route.v3.RouteList", "routes": [*routes]}
     return {"action": {"name": "routes", "typed_config": config}}
-
-
-def _unknown() -> list[Message]:
-    return [
-        answers.refusal(404, f"no deployment has a model named %REQ({wire.MODEL})%", with_header=wire.MODEL),
-        answers.refusal(404, "no such path: %PATH(NQ)%"),
-    ]
 
 
 def _model(inputs: GatewayInputs, model: str, decision: Decision) -> list[Message]:

@@ -219,6 +219,8 @@ class Agent:
             ENGINE_STOP_S - 1.0,
             settings.device,
             settings.device_memory_bytes,
+            otlp_traces=settings.collector.url if settings.collector else None,
+            name=who,
         )
         self._engine = EngineProcess(launch, book, engine)
         self._poller = Poller(self._puller, self._node.post, settings.poll_s, who, self._troubles)

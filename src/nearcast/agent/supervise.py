@@ -113,6 +113,8 @@ class EngineLaunch:
     drain_s: float = 5.0
     device: str = "auto"
     device_memory_bytes: int = 0
+    otlp_traces: str | None = None
+    name: str = ""
 
     def command(self) -> list[str]:
         """The command line."""
@@ -124,6 +126,7 @@ class EngineLaunch:
             *("--drain-s", f"{self.drain_s:g}"),
             *("--device", self.device),
             *("--device-memory", str(self.device_memory_bytes)),
+            *(() if self.otlp_traces is None else ("--otlp-traces", self.otlp_traces, "--name", self.name)),
         ]
 
     def how(self) -> str:

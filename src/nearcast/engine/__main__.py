@@ -8,12 +8,13 @@ import argparse
 import asyncio
 import contextlib
 import gc
+import importlib
 import logging
 import os
 import signal
 import sys
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import uvloop
 
@@ -27,6 +28,9 @@ from nearcast.engine.serving import Serving, sweep
 from nearcast.errors import NearcastError, meaning_of
 from nearcast.resources import wire
 from nearcast.resources.device import DEVICE_RULE
+
+if TYPE_CHECKING:
+    from nearcast.engine.tracing import Tracing
 
 ADMIN_MODE: Final = 0o600
 STATUS_MODE: Final = 0o660
@@ -56,16 +60,35 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--max-body", type=int, default=Limits().body_bytes, metavar="BYTES", help="largest body")
     parser.add_argument("--drain-s", type=float, default=DRAIN_S, metavar="S", help="time to finish on SIGTERM")
     parser.add_argument("--log", type=Path, default=None, metavar="FILE", help="append the log here, not to stderr")
+    parser.add_argument("--otlp-traces", default=None, metavar="URL", help="export spans there (default: no spans)")
+    parser.add_argument("--name", default="", help="who this engine belongs to, in spans")
     return parser.parse_args(argv)
 
 
-async def serve(run_dir: Path, *, queue: int, threads: int, max_body: int, drain_s: float, device: Device) -> None:
+def tracing_of(given: argparse.Namespace) -> "Tracing | None":
+    """What makes spans; None, and nothing of OpenTelemetry loaded, where nobody asked for them."""
+    if given.otlp_traces is None:
+        return None
+    tracing: Tracing = importlib.import_module("nearcast.engine.tracing").Tracing(given.otlp_traces, given.name)
+    return tracing
+
+
+async def serve(
+    run_dir: Path,
+    *,
+    queue: int,
+    threads: int,
+    max_body: int,
+    drain_s: float,
+    device: Device,
+    tracing: "Tracing | None" = None,
+) -> None:
     """Serve until the process is told to end, then drain."""
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, ended.set)
-    serving = Serving(threads, Limits(body_bytes=max_body), device)
+    serving = Serving(threads, Limits(body_bytes=max_body), device, tracing)
     desks: list[StatusDesk | AdminDesk] = [StatusDesk(serving), AdminDesk(serving, run_dir, queue)]
     opened = [
         await _open(desks[0], run_dir / wire.ENGINE_STATUS, STATUS_MODE),
@@ -119,6 +142,7 @@ def main(argv: list[str]) -> int:
     try:
         claim = sockets.claim(given.run_dir)
         device = open_device(given.device, given.device_memory)
+        tracing = tracing_of(given)
         uvloop.run(
             serve(
                 given.run_dir,
@@ -127,8 +151,11 @@ def main(argv: list[str]) -> int:
                 max_body=given.max_body,
                 drain_s=given.drain_s,
                 device=device,
+                tracing=tracing,
             )
         )
+        if tracing is not None:
+            tracing.close()
     except NearcastError as error:
         log.error("%s", error.message)  # noqa: TRY400  the message says it all
         print(f"error: {error.message}", file=sys.stderr)  # noqa: T201

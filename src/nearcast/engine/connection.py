@@ -43,6 +43,8 @@ class Connection(asyncio.Protocol):
         endpoint: what answers its requests.
     """
 
+    exchange_type = Exchange
+
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
         self._limits = endpoint.limits
@@ -158,7 +160,7 @@ class Connection(asyncio.Protocol):
             return
         parser = self._parser
         url = target[0] if len(target) == 1 else b"".join(target)
-        exchange = Exchange(self, parser.get_method(), url, headers, names, body)
+        exchange = self.exchange_type(self, parser.get_method(), url, headers, names, body)
         exchange.keep_alive = parser.should_keep_alive()
         target.clear()
         parts.clear()

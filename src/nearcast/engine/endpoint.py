@@ -64,6 +64,7 @@ class ModelEndpoint:
         limits: Limits,
     ) -> None:
         self.limits = limits
+        self._inference, self._embedding = _Inference, _Embedding
         self.spellings = Spellings()
         self.draining = False
         self.connections: set[Connection] = set()
@@ -144,7 +145,7 @@ class ModelEndpoint:
     def _infer(self, exchange: Exchange) -> None:
         self.lane.check_room()
         request = self.codec.parse(exchange.body, _json_length(exchange.json_length))
-        work = _Inference(self, exchange, request, perf_counter())
+        work = self._inference(self, exchange, request, perf_counter())
         exchange.on_lost = work.lost
         self.lane.submit(work)
 
@@ -154,7 +155,7 @@ class ModelEndpoint:
         self.lane.check_room()
         request = parse_embeddings(exchange.body, self.codec.model)
         embedder.check_dimensions(request.dimensions)
-        task = _Embedding(self, exchange, request, embedder)
+        task = self._embedding(self, exchange, request, embedder)
         if len(exchange.body) <= TEXT_INLINE_MAX:
             task.begin(embedder.rows(request))
             return
@@ -242,7 +243,7 @@ class _Embedding:
     def row_finished(self, index: int, results: Part, timing: Timing) -> None:
         self._rows[index] = results[self._embedder.output][0]
         first = self._timing
-        self._timing = timing if first is None else Timing(first.started_s, timing.finished_s)
+        self._timing = timing if first is None else Timing(first.started_s, timing.finished_s, timing.pieces)
         self._left -= 1
         if self._left == 0 and not self._over:
             self._answer(self._timing)

@@ -210,7 +210,7 @@ class Lane:
             results = [self._alone(model, work) for work in batch]
         except ORT_ERRORS as error:
             results = [self._refused(error)] if len(batch) == 1 else [self._alone(model, work) for work in batch]
-        return _Ran(batch, results, Timing(started_s, self._now()))
+        return _Ran(batch, results, Timing(started_s, self._now(), len(batch)))
 
     def _alone(self, model: Runs, work: Work) -> Result:
         try:

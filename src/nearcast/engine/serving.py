@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from nearcast.engine import sockets
 from nearcast.engine.connection import Connection
@@ -32,6 +32,9 @@ from nearcast.resources import wire
 from nearcast.resources.load import LoadReport, named_metrics
 from nearcast.resources.names import NAME_RULE, VERSION_RULE, is_name, is_version
 from nearcast.resources.release import ReleaseManifest, release_digest
+
+if TYPE_CHECKING:
+    from nearcast.engine.tracing import Tracing
 
 SOCKET_MODE: Final = 0o660
 STRAGGLERS_S: Final = 0.1
@@ -96,9 +99,13 @@ class Serving:
         threads: threads for one run of a model.
         limits: bounds of each connection.
         device: where models run.
+        tracing: makes spans; None for none.
     """
 
-    def __init__(self, threads: int, limits: Limits, device: Device | None = None) -> None:
+    def __init__(
+        self, threads: int, limits: Limits, device: Device | None = None, tracing: "Tracing | None" = None
+    ) -> None:
+        self._tracing = tracing
         self._threads = threads
         self._limits = limits
         self.device = device or Device()
@@ -168,7 +175,8 @@ class Serving:
         order, manifest = served.order, served.order.manifest
         lane = Lane(served.name, loaded.model, loaded.profile, pad=loaded.pad, queue=order.queue, loop=self._loop)
         lane.gauges.sample(perf_counter())
-        endpoint = ModelEndpoint(
+        make, connection = (ModelEndpoint, Connection) if self._tracing is None else self._tracing.kinds()
+        endpoint = make(
             InferCodec(
                 manifest.model,
                 manifest.version,
@@ -183,7 +191,7 @@ class Serving:
         )
         served.listening = sockets.listen(order.socket, SOCKET_MODE)
         served.server = await self._loop.create_unix_server(
-            lambda: Connection(endpoint), sock=served.listening.socket, backlog=sockets.BACKLOG
+            lambda: connection(endpoint), sock=served.listening.socket, backlog=sockets.BACKLOG
         )
         served.endpoint, served.profile, served.state = endpoint, loaded.profile, "ready"
         gc.collect()

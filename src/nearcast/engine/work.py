@@ -26,10 +26,11 @@ PADDING_FREE: Final = 16
 
 
 class Timing(msgspec.Struct, frozen=True):
-    """When a piece of work was computed: seconds of the same clock as :attr:`Work.arrived_s`."""
+    """When work was computed, in seconds of the clock of :attr:`Work.arrived_s`, and in a batch of how many pieces."""
 
     started_s: float
     finished_s: float
+    pieces: int = 1
 
 
 class Work(ABC):

@@ -43,6 +43,12 @@ class Collector:
     tls: bool
     ratio: float
 
+    @property
+    def url(self) -> str:
+        """Where traces go."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{'https' if self.tls else 'http'}://{host}:{self.port}{self.path}"
+
 
 @dataclass(frozen=True, slots=True)
 class Telemetry:

@@ -65,12 +65,10 @@ def collector_clusters(inputs: GatewayInputs) -> list[Message]:
 
 
 def _provider(inputs: GatewayInputs, collector: Collector) -> Message:
-    scheme = "https" if collector.tls else "http"
-    uri = f"{scheme}://{collector.host}:{collector.port}{collector.path}"
     attributes: Message = {"service.instance.id": inputs.node, "nearcast.site": inputs.plan.site.name}
     return {
         "@type": f"{TYPE_URL}envoy.config.trace.v3.OpenTelemetryConfig",
-        "http_service": {"http_uri": {"uri": uri, "cluster": COLLECTOR_CLUSTER, "timeout": "5s"}},
+        "http_service": {"http_uri": {"uri": collector.url, "cluster": COLLECTOR_CLUSTER, "timeout": "5s"}},
         "service_name": SERVICE,
         "resource_detectors": [
             {

@@ -20,7 +20,7 @@ down: $(VENV)/.core ## stop it, and leave no process behind
 
 examples: $(VENV)/.examples ## install what the examples need, to run them by hand
 
-test: $(VENV)/.dev ## all tests
+test: $(VENV)/.dev build/s3/.done ## all tests
 	$(BIN)/python -m pytest
 
 check: $(VENV)/.dev $(VENV)/.docs ## format, lint, types, import contracts, docs
@@ -71,6 +71,11 @@ $(VENV)/.examples: $(VENV)/.core
 
 $(VENV)/.dev: $(VENV)/.examples
 	@$(PIP) install --quiet --constraint constraints.txt --group dev
+	@touch $@
+
+build/s3/.done: tests/servers/s3.txt  # an S3 server for tests, apart: its needs do not agree with our pins
+	@$(PYTHON) -m venv build/s3
+	@build/s3/bin/python -m pip --disable-pip-version-check install --quiet --constraint tests/servers/s3.txt 'moto[server]'
 	@touch $@
 
 $(VENV)/.docs: $(VENV)/.core

@@ -23,7 +23,7 @@ LIMIT_BYTES: Final = 8 * 1024 * 1024
 KEPT_BYTES: Final = 1024 * 1024
 """Of a file over the limit, this much of its end stays, in ``<name>.1``."""
 
-CHATTY: Final = ("httpx", "httpcore", "tuf", "urllib3", "asyncio")
+CHATTY: Final = ("httpx", "httpcore", "tuf", "urllib3", "asyncio", "alembic")
 """Libraries that tell of every step; of them only warnings are of interest."""
 
 _LINE: Final = "%(asctime)s.%(msecs)03dZ %(levelname)s %(message)s"

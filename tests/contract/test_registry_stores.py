@@ -1,5 +1,6 @@
-"""What every object store, and the blobs in it, promise: one suite on memory and on a folder."""
+"""What every object store, and the blobs in it, promise: one suite on memory, a folder and an S3 server."""
 
+import itertools
 import os
 import threading
 from collections.abc import Iterator
@@ -7,16 +8,36 @@ from pathlib import Path
 
 import pytest
 
-from nearcast.errors import IntegrityError, InvalidInput, NotFound, Unavailable
+from nearcast.errors import IntegrityError, InvalidInput, NotFound, Unauthenticated, Unavailable
 from nearcast.registry.blobs import BlobStore, blob_path, digest_of_file
 from nearcast.registry.objects import FolderObjects, Objects, open_objects
 from nearcast.resources.revision import digest_of
+from servers.s3 import S3, s3_server
 
 BIG = bytes(range(251)) * 30_000
 
 
-@pytest.fixture(params=["memory", "folder", "file-url"])
+NUMBERS = itertools.count(1)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[S3]:
+    with s3_server() as running:
+        yield running
+
+
+@pytest.fixture
+def s3(server: S3, monkeypatch: pytest.MonkeyPatch) -> S3:
+    for name, value in server.environment.items():
+        monkeypatch.setenv(name, value)
+    return server
+
+
+@pytest.fixture(params=["memory", "folder", "file-url", "s3"])
 def objects(request: pytest.FixtureRequest, tmp_path: Path) -> Objects:
+    if request.param == "s3":
+        server: S3 = request.getfixturevalue("s3")
+        return open_objects(f"{server.bucket(f'bucket-{next(NUMBERS)}')}/some/prefix")
     folder = tmp_path / "with space" / "store"
     return open_objects({"memory": "memory:", "folder": str(folder), "file-url": folder.as_uri()}[request.param])
 
@@ -73,6 +94,51 @@ def test_of_many_creators_one_wins(objects: Objects) -> None:
         thread.join(10)
     assert len(won) == 1
     assert objects.read("race") == str(won[0]).encode()
+
+
+def test_a_swap_replaces_what_was_read_and_nothing_else(objects: Objects) -> None:
+    assert objects.read_tagged("a") is None
+    assert objects.swap("a", b"one", None)
+    assert not objects.swap("a", b"other", None)
+    first = objects.read_tagged("a")
+    assert first is not None
+    assert first.data == b"one"
+    assert objects.swap("a", b"two", first)
+    assert not objects.swap("a", b"three", first)  # as of a leader that slept
+    assert objects.read("a") == b"two"
+    assert objects.swap("a", b"two", first)  # as of one whose answer was lost
+    objects.delete("a")
+    assert not objects.swap("a", b"three", first)
+    assert objects.read("a") is None
+
+
+def test_of_many_swaps_one_wins(objects: Objects) -> None:
+    objects.replace("race", b"start")
+    before = objects.read_tagged("race")
+    barrier = threading.Barrier(6)
+    won: list[int] = []
+
+    def swap(number: int) -> None:
+        barrier.wait(10)
+        if objects.swap("race", str(number).encode(), before):
+            won.append(number)
+
+    threads = [threading.Thread(target=swap, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert len(won) == 1
+    assert objects.read("race") == str(won[0]).encode()
+
+
+def test_listings_longer_than_a_page(objects: Objects) -> None:
+    for number in range(25):
+        objects.replace(f"many/{number}", b"")
+    objects.reach()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("nearcast.registry.objects.PAGE", 10)
+        assert len(set(objects.paths("many"))) == 25
 
 
 def test_streams_begin_where_asked(objects: Objects) -> None:
@@ -229,3 +295,44 @@ def test_a_folder_that_takes_nothing_is_unavailable_and_no_defect(tmp_path: Path
         BlobStore(objects).put(digest_of(BIG), [BIG])
     with pytest.raises(Unavailable, match="cannot write 'new'"):
         objects.create("new", b"data")
+
+
+# --- clouds ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_bucket_that_is_not_there_is_told(s3: S3) -> None:
+    objects = open_objects("s3://no-such-bucket/prefix")
+    for call in (objects.reach, lambda: objects.read("a"), lambda: objects.replace("a", b"")):
+        with pytest.raises(InvalidInput, match="there is no such bucket") as caught:
+            call()
+        assert "Make the bucket" in caught.value.hint
+
+
+def test_a_store_that_nobody_answers_for_is_unavailable(s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    monkeypatch.setattr("nearcast.registry.objects.RETRIES", {"max_retries": 0})
+    with pytest.raises(Unavailable, match="s3://bucket failed"):
+        open_objects("s3://bucket").read("a")
+
+
+def test_no_credentials_are_told(s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    monkeypatch.setenv("AWS_METADATA_ENDPOINT", "http://127.0.0.1:1")
+    monkeypatch.setattr("nearcast.registry.objects.RETRIES", {"max_retries": 0})
+    with pytest.raises((Unauthenticated, Unavailable)) as caught:
+        open_objects("s3://bucket").reach()
+    assert "secret" not in caught.value.message
+
+
+def test_large_files_travel_in_parts_and_leave_none_behind(s3: S3, tmp_path: Path) -> None:
+    objects = open_objects(s3.bucket("parts"))
+    file = tmp_path / "weights"
+    content = os.urandom(1 << 20) * 20
+    file.write_bytes(content)
+    objects.adopt("weights", file)
+    assert b"".join(objects.stream("weights")) == content
+    stored = objects.stat("weights")
+    assert stored is not None
+    assert stored.etag.rstrip('"').endswith("-3")  # S3 counts the parts in the etag
+    assert "<Upload>" not in s3.uploads("parts")

@@ -39,7 +39,7 @@ class Dying:
 
     def __getattr__(self, name: str):  # type: ignore[no-untyped-def]
         method = getattr(self._inner, name)
-        if name not in {"replace", "create", "adopt", "delete"}:
+        if name not in {"replace", "create", "swap", "adopt", "delete"}:
             return method
 
         def write(*arguments):  # type: ignore[no-untyped-def]

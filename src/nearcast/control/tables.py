@@ -1,10 +1,11 @@
 """The tables of the control plane. Columns and keys only; what they mean is decided by those who write them.
 
-History is append-only: `contents` holds every document once, by its hash, and `history` says which was in force when.
+What stands here is what `migrations` lead to: a test compares the two on every database. History is append-only:
+`contents` holds every document once, by its hash, and `history` says which was in force when.
 Times are RFC 3339 text in UTC, which every database orders alike.
 """
 
-from sqlalchemy import ForeignKey, Index, Text
+from sqlalchemy import BigInteger, ForeignKey, Index, Text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 
@@ -93,3 +94,44 @@ class Transition(Table):
     type: Mapped[str] = mapped_column(primary_key=True)
     status: Mapped[str]
     since: Mapped[str]
+
+
+class Counter(Table):
+    """How often something changed, so that replicas see at a glance what to read again."""
+
+    __tablename__ = "counters"
+    name: Mapped[str] = mapped_column(primary_key=True)
+    value: Mapped[int] = mapped_column(BigInteger)
+
+
+class Report(Table):
+    """The last word of a node, for the replicas that it did not call. ``beat`` rises with every row written."""
+
+    __tablename__ = "reports"
+    __table_args__ = (Index("reports_by_beat", "beat"),)
+    site: Mapped[str] = mapped_column(primary_key=True)
+    node: Mapped[str] = mapped_column(primary_key=True)
+    beat: Mapped[int] = mapped_column(BigInteger)
+    seen_at: Mapped[str]
+    document: Mapped[str | None] = mapped_column(Text)
+
+
+class Leadership(Table):
+    """The one row that says who publishes, in which term, until when (seconds by the database's clock)."""
+
+    __tablename__ = "leadership"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    term: Mapped[int] = mapped_column(BigInteger)
+    holder: Mapped[str]
+    expires_s: Mapped[float]
+    version: Mapped[int] = mapped_column(BigInteger)
+
+
+class Publication(Table):
+    """What a leader was about to publish to a site (``done`` false), or has published."""
+
+    __tablename__ = "publications"
+    site: Mapped[str] = mapped_column(primary_key=True)
+    version: Mapped[int] = mapped_column(BigInteger)
+    term: Mapped[int] = mapped_column(BigInteger)
+    done: Mapped[bool]

@@ -2,30 +2,53 @@
 
 Reads, listing and deletion go through obstore everywhere. Writes into a folder do not: obstore renames atomically but
 does not fsync, and what a control plane has acknowledged must survive a power cut, so :class:`FolderObjects` writes
-through fsync and rename (or link, where the name must be new).
+through fsync and rename (or link, where the name must be new). Timeouts, retries with jitter and uploads in parts are
+obstore's, bounded by :data:`CLIENT` and :data:`RETRIES`.
 
 Not decided here: what the paths mean (:mod:`blobs`, :mod:`repository`), and who may read them (the control plane).
 """
 
 import contextlib
+import fcntl
+import hashlib
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 from urllib.parse import unquote, urlsplit
 
 import obstore
-from obstore.exceptions import AlreadyExistsError, BaseError
+from obstore.exceptions import (
+    AlreadyExistsError,
+    BaseError,
+    NotSupportedError,
+    PermissionDeniedError,
+    PreconditionError,
+    UnauthenticatedError,
+)
 from obstore.store import LocalStore, MemoryStore, ObjectStore, from_url
 
 from nearcast.durable import sync_directory, sync_file, write_whole
-from nearcast.errors import InvalidInput, NotFound, Unavailable
+from nearcast.errors import Forbidden, InvalidInput, NearcastError, NotFound, Unauthenticated, Unavailable
 
 CHUNK_BYTES = 1 << 20
 SPOOL_LIFE_S = 86_400.0
+PAGE: Final = 1000
+"""Paths of a listing that are held at a time."""
+PART_BYTES: Final = 8 << 20
+"""Larger files travel in parts of this size, a few at a time."""
+PARTS_AT_ONCE: Final = 4
+CLIENT: Final = {"connect_timeout": "5s", "read_timeout": "30s", "timeout": "10min"}
+"""``timeout`` bounds a whole exchange: a part on its way up, or all of a blob on its way down."""
+RETRIES: Final[Any] = {
+    "max_retries": 5,
+    "retry_timeout": timedelta(seconds=30),
+    "backoff": {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=5), "base": 2},
+}
 
 Result = TypeVar("Result")
 
@@ -38,12 +61,25 @@ class Stored:
     etag: str
 
 
+@dataclass(frozen=True, slots=True)
+class Tagged:
+    """An object as it was read. The tags name this very content, and let :meth:`Objects.swap` replace nothing else."""
+
+    data: bytes
+    e_tag: str | None = None
+    version: str | None = None
+
+
 class Objects(Protocol):
     """Whole objects by path. Each write is atomic; in a folder it is also durable when the call returns.
 
-    Every method raises :class:`InvalidInput` for a path that is not plain, :class:`Unavailable` when the store cannot
-    be reached or is full.
+    Every method raises :class:`InvalidInput` for a path that is not plain or a bucket that is not there,
+    :class:`Forbidden` or :class:`Unauthenticated` where the store refuses us, :class:`Unavailable` when it cannot be
+    reached or is full.
     """
+
+    def reach(self) -> None:
+        """Raises when the store cannot be used: for a clear word at the start."""
 
     def stat(self, path: str) -> Stored | None:
         """Size and etag of the object, or None where there is none."""
@@ -59,6 +95,15 @@ class Objects(Protocol):
 
     def create(self, path: str, data: bytes) -> bool:
         """Write the object only if there is none; False, and nothing changed, if there is one."""
+
+    def read_tagged(self, path: str) -> Tagged | None:
+        """As :meth:`read`, for a later :meth:`swap`."""
+
+    def swap(self, path: str, data: bytes, before: Tagged | None) -> bool:
+        """Write the object only if it still is ``before`` (None: only if there is none); else False, and no change.
+
+        Where the answer of the store was lost, True also says that the object has this content already.
+        """
 
     def adopt(self, path: str, file: Path) -> None:
         """Make the object out of a local file, replacing what is there; the file is gone afterwards."""
@@ -76,7 +121,7 @@ class Objects(Protocol):
 def open_objects(url: str) -> Objects:
     """The store at ``url``: a path or ``file:///…`` (made when missing), ``memory:``, ``s3://``, ``gs://``, ``az://``.
 
-    Credentials of cloud stores come from their usual environment variables.
+    Credentials of cloud stores, and an endpoint of one's own, come from their usual environment variables.
 
     Raises:
         InvalidInput: the scheme is unknown or the URL is incomplete.
@@ -86,13 +131,26 @@ def open_objects(url: str) -> Objects:
         return FolderObjects(Path(unquote(parts.path) if parts.scheme else url).expanduser())
     if parts.scheme == "memory":
         return StoreObjects(MemoryStore())
+    said = f"expected the URL of an object store, got {url!r}"
+    hint = "a folder, file:///…, s3://bucket/prefix, gs://bucket/prefix, or az://container/prefix with "
+    hint += "AZURE_STORAGE_ACCOUNT_NAME"
+    if parts.scheme not in CLOUDS or not parts.netloc:
+        raise InvalidInput(said, hint=hint)
     try:
-        return StoreObjects(from_url(url))
+        return StoreObjects(from_url(url, client_options=_client(os.environ), retry_config=RETRIES), url)
     except (BaseError, ValueError) as error:
-        raise InvalidInput(
-            f"expected the URL of an object store, got {url!r}: {_first_line(error)}",
-            hint="a folder, file:///…, s3://bucket/prefix, gs://bucket/prefix or az://account/container/prefix",
-        ) from error
+        raise InvalidInput(f"{said}: {_first_line(error)}", hint=hint) from error
+
+
+CLOUDS: Final = frozenset({"s3", "gs", "az"})
+
+
+def _client(environment: Mapping[str, str]) -> Any:
+    """Options of the HTTP client. In the clear only where the environment says so, or to this machine itself."""
+    endpoint = urlsplit(environment.get("AWS_ENDPOINT_URL", ""))
+    here = endpoint.hostname in {"localhost", "127.0.0.1", "::1"}
+    asked = any(environment.get(name, "").lower() in {"1", "true"} for name in ("AWS_ALLOW_HTTP", "AZURE_ALLOW_HTTP"))
+    return {**CLIENT, "allow_http": True} if asked or here else dict(CLIENT)
 
 
 def plain_path(path: str) -> str:
@@ -112,13 +170,18 @@ def plain_path(path: str) -> str:
 class StoreObjects:
     """Objects in any store that obstore knows (also memory, for tests)."""
 
-    def __init__(self, store: ObjectStore) -> None:
+    def __init__(self, store: ObjectStore, where: str = "the object store") -> None:
         self._store = store
+        self._where = where
+
+    def reach(self) -> None:
+        """See :class:`Objects`."""
+        self._reached(lambda: next(iter(obstore.list(self._store, chunk_size=1)), None))
 
     def stat(self, path: str) -> Stored | None:
         """See :class:`Objects`."""
         try:
-            meta = _reached(lambda: obstore.head(self._store, plain_path(path)))
+            meta = self._reached(lambda: obstore.head(self._store, plain_path(path)))
         except FileNotFoundError:
             return None
         return Stored(size_bytes=meta["size"], etag=meta["e_tag"] or f'"{meta["size"]}-{meta["last_modified"]}"')
@@ -126,7 +189,19 @@ class StoreObjects:
     def read(self, path: str) -> bytes | None:
         """See :class:`Objects`."""
         try:
-            return bytes(_reached(lambda: obstore.get(self._store, plain_path(path)).bytes()))
+            return bytes(self._reached(lambda: obstore.get(self._store, plain_path(path)).bytes()))
+        except FileNotFoundError:
+            return None
+
+    def read_tagged(self, path: str) -> Tagged | None:
+        """See :class:`Objects`."""
+
+        def read() -> Tagged:
+            result = obstore.get(self._store, plain_path(path))
+            return Tagged(bytes(result.bytes()), result.meta["e_tag"], result.meta["version"])
+
+        try:
+            return self._reached(read)
         except FileNotFoundError:
             return None
 
@@ -138,42 +213,77 @@ class StoreObjects:
         if start >= meta.size_bytes:
             return iter(())
         try:
-            result = _reached(lambda: obstore.get(self._store, path, options={"range": {"offset": start}}))
+            result = self._reached(lambda: obstore.get(self._store, path, options={"range": {"offset": start}}))
         except FileNotFoundError as error:
             raise NotFound(f"no object at {path!r}") from error
-        return _chunks(iter(result.stream(min_chunk_size=CHUNK_BYTES)))
+        return self._chunks(iter(result.stream(min_chunk_size=CHUNK_BYTES)))
 
     def replace(self, path: str, data: bytes) -> None:
         """See :class:`Objects`."""
-        _reached(lambda: obstore.put(self._store, plain_path(path), data))
+        self._reached(lambda: obstore.put(self._store, plain_path(path), data))
 
     def create(self, path: str, data: bytes) -> bool:
         """See :class:`Objects`."""
         try:
-            _reached(lambda: obstore.put(self._store, plain_path(path), data, mode="create"))
+            self._reached(lambda: obstore.put(self._store, plain_path(path), data, mode="create"))
         except AlreadyExistsError:
             return False
         return True
 
+    def swap(self, path: str, data: bytes, before: Tagged | None) -> bool:
+        """See :class:`Objects`."""
+        if before is None:
+            return self.create(path, data) or self.read(path) == data
+        tags = {"e_tag": before.e_tag, "version": before.version}
+        mode: Any = {name: tag for name, tag in tags.items() if tag is not None}
+        try:
+            self._reached(lambda: obstore.put(self._store, plain_path(path), data, mode=mode))
+        except (PreconditionError, FileNotFoundError):
+            return self.read(path) == data
+        return True
+
     def adopt(self, path: str, file: Path) -> None:
         """See :class:`Objects`."""
-        _reached(lambda: obstore.put(self._store, plain_path(path), file))
+        self._reached(
+            lambda: obstore.put(
+                self._store, plain_path(path), file, chunk_size=PART_BYTES, max_concurrency=PARTS_AT_ONCE
+            )
+        )
         file.unlink()
 
     def paths(self, prefix: str) -> Iterator[str]:
         """See :class:`Objects`."""
-        for meta in _reached(lambda: obstore.list(self._store, prefix=plain_path(prefix)).collect()):
-            if not any(part.startswith(".") for part in meta["path"].split("/")):
-                yield meta["path"]
+        pages = iter(obstore.list(self._store, prefix=plain_path(prefix), chunk_size=PAGE))
+        while page := self._reached(lambda: next(pages, None)):
+            for meta in page:
+                if not any(part.startswith(".") for part in meta["path"].split("/")):
+                    yield meta["path"]
 
     def delete(self, path: str) -> None:
         """See :class:`Objects`."""
         with contextlib.suppress(FileNotFoundError):
-            _reached(lambda: obstore.delete(self._store, plain_path(path)))
+            self._reached(lambda: obstore.delete(self._store, plain_path(path)))
 
     def spool(self) -> Path:
         """See :class:`Objects`."""
         return Path(tempfile.gettempdir())
+
+    def _chunks(self, stream: Iterator[bytes]) -> Iterator[bytes]:
+        while (chunk := self._reached(lambda: next(stream, None))) is not None:
+            yield bytes(chunk)
+
+    def _reached(self, call: Callable[[], Result]) -> Result:
+        """The result of ``call``; a missing object is FileNotFoundError, what the store says an error of ours."""
+        try:
+            return call()
+        except (AlreadyExistsError, PreconditionError):
+            raise
+        except FileNotFoundError as error:
+            if any(word in str(error) for word in _NO_BUCKET):
+                raise _refused(error, self._where) from error
+            raise
+        except BaseError as error:
+            raise _refused(error, self._where) from error
 
 
 class FolderObjects(StoreObjects):
@@ -182,7 +292,7 @@ class FolderObjects(StoreObjects):
     def __init__(self, folder: Path) -> None:
         self._folder = folder.absolute()
         _make_folder(self._folder)
-        super().__init__(LocalStore(self._folder))
+        super().__init__(LocalStore(self._folder), str(self._folder))
         for left in self.spool().iterdir():  # by a process that died; a running one writes to its file
             if time.time() - left.stat().st_mtime > SPOOL_LIFE_S:
                 left.unlink(missing_ok=True)
@@ -209,6 +319,24 @@ class FolderObjects(StoreObjects):
             finally:
                 temporary.unlink(missing_ok=True)
             sync_directory(target.parent)
+            return True
+
+    def reach(self) -> None:
+        """See :class:`Objects`."""
+
+    def read_tagged(self, path: str) -> Tagged | None:
+        """See :class:`Objects`."""
+        data = self.read(path)
+        return None if data is None else Tagged(data, hashlib.sha256(data).hexdigest())
+
+    def swap(self, path: str, data: bytes, before: Tagged | None) -> bool:
+        """See :class:`Objects`. Alone by a lock in the folder: other processes of this machine respect it."""
+        with _room(path), (self.spool().parent / ".swap.lock").open("ab") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            held = self.read(path)
+            if held != (None if before is None else before.data):
+                return held == data
+            write_whole(self._target(path), data)
             return True
 
     def adopt(self, path: str, file: Path) -> None:
@@ -249,22 +377,38 @@ def _room(path: str) -> Iterator[None]:
         raise Unavailable(f"cannot write {path!r}: {error.strerror}", retry_after_s=30.0) from error
 
 
-def _reached(call: Callable[[], Result]) -> Result:
-    """The result of ``call``; an unreachable store is :class:`Unavailable`, a missing object FileNotFoundError."""
-    try:
-        return call()
-    except AlreadyExistsError:
-        raise
-    except BaseError as error:
-        raise Unavailable(f"the object store failed: {_first_line(error)}", retry_after_s=5.0) from error
+_NO_BUCKET: Final = ("NoSuchBucket", "ContainerNotFound", "The specified bucket does not exist")
 
 
-def _chunks(stream: Iterator[bytes]) -> Iterator[bytes]:
-    while True:
-        chunk = _reached(lambda: next(stream, None))
-        if chunk is None:
-            return
-        yield bytes(chunk)
+def _refused(error: Exception, where: str) -> NearcastError:
+    """What a store's word means, and what to do. Of the word itself the first line: the rest is for programmers."""
+    said, whole = _first_line(error), str(error)
+    if any(word in whole for word in _NO_BUCKET):
+        return InvalidInput(
+            f"{where}: there is no such bucket", hint="Make the bucket first; check its name, region and endpoint."
+        )
+    if isinstance(error, NotSupportedError) or "NotImplemented" in whole:
+        return InvalidInput(
+            f"{where}: the store lacks something that nearcast needs: {said}",
+            hint="It must be able to write conditionally (If-None-Match, If-Match).",
+        )
+    if "PermanentRedirect" in whole or "AuthorizationHeaderMalformed" in whole or "IllegalLocationConstraint" in whole:
+        return InvalidInput(f"{where}: the bucket lies in another region: {said}", hint="Set AWS_REGION to its region.")
+    if isinstance(error, UnauthenticatedError) or any(word in whole for word in _NO_KEY):
+        return Unauthenticated(
+            f"{where}: the store does not know our credentials: {said}",
+            hint="Set its usual variables: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or those of GCS or Azure.",
+        )
+    if isinstance(error, PermissionDeniedError):
+        return Forbidden(
+            f"{where}: the store refuses us: {said}",
+            hint="Our credentials need to get, put, delete and list objects below the prefix.",
+        )
+    return Unavailable(f"{where} failed: {said}", retry_after_s=5.0)
+
+
+_NO_KEY: Final = ("InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "169.254.169.254")
+"""The last: without any key the client asks the cloud's own machines for one, and there is nobody."""
 
 
 def _first_line(error: Exception) -> str:

@@ -17,7 +17,7 @@ from securesystemslib.signer import Key, Signer
 from tuf.api.metadata import TargetFile, Targets
 
 from nearcast.errors import Conflict, IntegrityError, InvalidInput
-from nearcast.registry.objects import Objects
+from nearcast.registry.objects import Objects, Tagged
 from nearcast.registry.repository import Published, SignedFolder, stale
 from nearcast.registry.trust import (
     Clock,
@@ -121,7 +121,8 @@ class PlansRepository:
                 held = None if published is None else self._plan_bytes(site, published)
             except IntegrityError as error:
                 log.warning("the published plan of %s is replaced: %s", site, error.message)
-                self._sign_plan(folder, site, data, None, max(plan.version, folder.highest_number() + LOST_NUMBERS))
+                lowest = max(plan.version, folder.highest_number() + LOST_NUMBERS)
+                self._sign_plan(folder, site, data, None, lowest, folder.damaged_head())
                 return
             if held == data:
                 return
@@ -195,7 +196,13 @@ class PlansRepository:
         return self._folder(site).prune(keep)
 
     def _sign_plan(
-        self, folder: SignedFolder, site: str, data: bytes, before: Published | None, plan_version: int
+        self,
+        folder: SignedFolder,
+        site: str,
+        data: bytes,
+        before: Published | None,
+        plan_version: int,
+        head: Tagged | None = None,
     ) -> None:
         path = plan_target_path(site)
         target = TargetFile.from_data(path, data, ["sha256"])
@@ -204,7 +211,7 @@ class PlansRepository:
         )
         version = folder.free_targets_version(max(plan_version, 1 if before is None else before.targets.version + 1))
         targets = Targets(version=version, expires=self._now() + self._lifetimes.targets, targets={path: target})
-        folder.publish(signed_bytes(targets, [self._signer]), version, before, minimum=plan_version)
+        folder.publish(signed_bytes(targets, [self._signer]), version, before, minimum=plan_version, head=head)
 
     def _plan_bytes(self, site: str, published: Published) -> bytes:
         path = plan_target_path(site)

@@ -326,6 +326,12 @@ class ReleasesRepository:
         with self._lock:
             return self._finished() is not None and self._folder.renew(now)
 
+    def raise_to(self, minimum: int) -> None:
+        """Sign timestamp and snapshot anew, as versions of ``minimum`` or more: after a restore nobody goes back."""
+        with self._lock:
+            if self._finished() is not None:
+                self._folder.raise_to(minimum)
+
     def _require(self) -> Published:
         published = self._finished()
         if published is None:

@@ -4,9 +4,10 @@ Order of a publication: what targets name, then ``N.targets.json``, ``N.snapshot
 Only the last write changes what clients see; a publication that was cut short leaves files that nothing names, and the
 next one steps over them (a numbered name never gets a second content, so caches in front stay right).
 
-Not decided here: what stands in the targets (:mod:`releases`, :mod:`plans`). One writer per repository at a time: the
-callers hold a lock, and replicas of a control plane are serialised by their database. Two of them at once could at
-worst both take the same number, and ``create`` lets one of them win.
+Not decided here: what stands in the targets (:mod:`releases`, :mod:`plans`), and who may publish (the control plane's
+leader). Within a process the callers hold a lock. Of several processes the store itself lets one win: a numbered name
+is only ever created, and ``timestamp.json`` is replaced only while it is what the publication began from. A writer that
+was stopped for an hour and goes on finds another timestamp, and changes nothing.
 """
 
 import contextlib
@@ -20,7 +21,7 @@ from tuf.api.metadata import Metadata, Signed, Snapshot, Targets, Timestamp
 from tuf.api.serialization import DeserializationError
 
 from nearcast.errors import Conflict, IntegrityError
-from nearcast.registry.objects import Objects
+from nearcast.registry.objects import Objects, Tagged
 from nearcast.registry.trust import (
     Clock,
     Judges,
@@ -39,12 +40,13 @@ _numbered = re.compile(r"(\d+)\.(targets|snapshot)\.json")
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """What clients see now. ``targets_bytes`` is the signed file itself."""
+    """What clients see now. ``targets_bytes`` is the signed file itself, ``head`` the timestamp's, as it was read."""
 
     timestamp: Timestamp
     snapshot: Snapshot
     targets: Targets
     targets_bytes: bytes
+    head: Tagged
 
 
 class SignedFolder:
@@ -85,6 +87,12 @@ class SignedFolder:
             held = self._objects.read(path)
             if held == data:
                 continue
+            if held is None and self._objects.create(path, data):
+                added = True
+                continue
+            held = self._objects.read(path)  # another process may have written it meanwhile
+            if held == data:
+                continue
             if held is not None and _is_root(held, self.prefix):
                 raise Conflict(
                     f"{path} exists with another content: this repository was begun with other keys",
@@ -100,29 +108,42 @@ class SignedFolder:
         Raises:
             IntegrityError: the store holds something that our keys never signed.
         """
-        head = self._objects.read(self._metadata("timestamp.json"))
+        head = self._objects.read_tagged(self._metadata("timestamp.json"))
         roots = self.roots()
         if head is None or not roots:
             return None
-        timestamp = self._by_any_root(Timestamp, head, roots)
+        timestamp = self._by_any_root(Timestamp, head.data, roots)
         snapshot = self._by_any_root(Snapshot, self._numbered(timestamp.snapshot_meta.version, "snapshot"), roots)
         body = self._numbered(snapshot.meta["targets.json"].version, "targets")
-        return Published(timestamp, snapshot, self._by_any_root(Targets, body, roots), body)
+        return Published(timestamp, snapshot, self._by_any_root(Targets, body, roots), body, head)
 
-    def publish(self, targets: bytes, version: int, before: Published | None, *, minimum: int = 1) -> None:
+    def damaged_head(self) -> Tagged | None:
+        """``timestamp.json`` whatever it holds: what :meth:`publish` replaces where :meth:`current` refuses it."""
+        return self._objects.read_tagged(self._metadata("timestamp.json"))
+
+    def publish(
+        self,
+        targets: bytes,
+        version: int,
+        before: Published | None,
+        *,
+        minimum: int = 1,
+        head: Tagged | None = None,
+    ) -> None:
         """Make ``targets`` (signed, of that version) what clients see. The targets' files are there already.
 
         Args:
             before: what clients see now.
             minimum: snapshot and timestamp get at least this version.
+            head: the damaged timestamp that is replaced, where ``before`` is None for that reason.
 
         Raises:
-            Conflict: another list of targets was published under this version.
+            Conflict: another list of targets was published under this version, or somebody published meanwhile.
         """
         path = self._metadata(f"{version}.targets.json")
         if not self._objects.create(path, targets) and self._objects.read(path) != targets:
             raise Conflict(f"version {version} of {self.prefix}/targets was taken meanwhile by another list")
-        self._point_at(targets, version, before, minimum)
+        self._point_at(targets, version, before, minimum, head)
 
     def free_targets_version(self, minimum: int) -> int:
         """The lowest version from ``minimum`` on that no targets file has."""
@@ -138,7 +159,9 @@ class SignedFolder:
     def sign_timestamp(self, published: Published) -> None:
         """Publish a new timestamp of the same snapshot."""
         number = published.timestamp.snapshot_meta.version
-        self._write_timestamp(self._numbered(number, "snapshot"), number, published.timestamp.version + 1)
+        self._write_timestamp(
+            self._numbered(number, "snapshot"), number, published.timestamp.version + 1, published.head
+        )
 
     def renew(self, now: datetime) -> bool:
         """Sign timestamp and snapshot anew when half of their life is over; whether anything was signed."""
@@ -198,7 +221,9 @@ class SignedFolder:
             for name, target in targets.items()
         }
 
-    def _point_at(self, targets: bytes, version: int, before: Published | None, minimum: int) -> None:
+    def _point_at(
+        self, targets: bytes, version: int, before: Published | None, minimum: int, head: Tagged | None = None
+    ) -> None:
         number = max(minimum, 1 if before is None else before.snapshot.version + 1)
         while True:
             snapshot = Snapshot(
@@ -210,15 +235,24 @@ class SignedFolder:
             if self._objects.create(self._metadata(f"{number}.snapshot.json"), data):
                 break
             number += 1  # the name is taken by a publication that was cut short
-        self._write_timestamp(data, number, max(minimum, 1 if before is None else before.timestamp.version + 1))
+        lowest = max(minimum, 1 if before is None else before.timestamp.version + 1)
+        self._write_timestamp(data, number, lowest, head if before is None else before.head)
 
-    def _write_timestamp(self, snapshot: bytes, snapshot_version: int, version: int) -> None:
+    def raise_to(self, minimum: int) -> None:
+        """Sign what is published anew, under versions of at least ``minimum``: after a restore, nobody may go back."""
+        published = self.current()
+        if published is not None and published.timestamp.version < minimum:
+            self._point_at(published.targets_bytes, published.targets.version, published, minimum)
+
+    def _write_timestamp(self, snapshot: bytes, snapshot_version: int, version: int, before: Tagged | None) -> None:
         timestamp = Timestamp(
             version=version,
             expires=self._now() + self._lifetimes.timestamp,
             snapshot_meta=meta_file(snapshot, snapshot_version),
         )
-        self._objects.replace(self._metadata("timestamp.json"), signed_bytes(timestamp, [self._signer]))
+        data = signed_bytes(timestamp, [self._signer])
+        if not self._objects.swap(self._metadata("timestamp.json"), data, before):
+            raise Conflict(f"{self.prefix}: somebody else published meanwhile", hint="read again, then decide again")
 
     def _by_any_root(self, kind: type[Role], data: bytes, roots: Sequence[bytes]) -> Role:
         """``data`` verified by the newest root that accepts it: after a change of keys the last files are old ones."""

@@ -113,15 +113,21 @@ def _page(result: dict[str, Any]) -> list[str]:
         "",
         "## Memory of every process that lived for two minutes or more",
         "",
-        "Anonymous memory and open descriptors, medians of the second and of the last fifth of its life.",
+        "Anonymous memory, medians of the second and of the last fifth of its life.",
         "",
-        "| process | minutes | MiB early | MiB late | descriptors early | late |",
-        "|---|---|---|---|---|---|",
+        "| process | minutes | MiB early | MiB late |",
+        "|---|---|---|---|",
         *(
             f"| {life['name']} | {life['samples'] * EVERY_S / 60:.0f} | {life['anon_kib_early'] / 1024:.1f} "
-            f"| {life['anon_kib_late'] / 1024:.1f} | {life['files_early']:.0f} | {life['files_late']:.0f} |"
+            f"| {life['anon_kib_late'] / 1024:.1f} |"
             for life in result["lives"]
         ),
+        "",
+        "## Descriptors before the load, and when it was over",
+        "",
+        "| process | before | after |",
+        "|---|---|---|",
+        *(f"| {name} | {result['files_before'][name]} | {count} |" for name, count in result["files_after"].items()),
         "",
         "## Where answers came from",
         "",

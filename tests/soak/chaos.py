@@ -32,6 +32,7 @@ KINDS = (
     Kind("stall peers", 2, (2.0, 8.0)),
     Kind("cut uplink", 3, (5.0, 25.0)),
     Kind("change version", 6, (2.0, 2.0), of_a_site=False),
+    Kind("change and kill control", 3, (0.1, 1.2), of_a_site=False),
 )
 KILLS = ("kill engine", "kill gateway", "kill agent")
 

@@ -103,7 +103,7 @@ class World:
     gateways: dict[str, str]
     kept: dict[str, Kept] = field(default_factory=dict)
     version: dict[str, int] = field(default_factory=dict)
-    acknowledged: list[tuple[str, int]] = field(default_factory=list)
+    changes: dict[str, int] = field(default_factory=dict)
 
     def node(self, site: str) -> Path:
         return self.folder / "sites" / site
@@ -115,12 +115,15 @@ class World:
         self.commands.run("model", "push", model, "--version", str(version), str(path), "--key", key)
 
     def deploy(self, model: str, version: int) -> None:
-        """Make ``version`` the one that is wanted; what `apply` acknowledged is written down."""
-        placement = {"sites": list(HOLDERS[model])}
-        spec = {"model": model, "version": str(version), "placement": placement}
+        """Make ``version`` the one that is wanted; what `apply` acknowledged is written down.
+
+        Raises:
+            CommandFailed: nobody acknowledged it. It may be applied all the same: say it again.
+        """
+        spec = {"model": model, "version": str(version), "placement": {"sites": list(SITES)}}
         self.commands.apply(resource("Deployment", model, spec))
         self.version[model] = version
-        self.acknowledged.append((model, version))
+        self.changes[model] = self.changes.get(model, 0) + 1
 
     def pids(self) -> dict[str, int]:
         """Every process of the fleet by `site/part`, and `control`."""
@@ -143,7 +146,6 @@ class World:
 
 LAYERS = {"light": 0, "heavy": 96}
 """Matrix products per request: one model that costs next to nothing, and one of some milliseconds."""
-HOLDERS = {"light": SITES, "heavy": SITES}
 
 
 @contextmanager

@@ -209,6 +209,9 @@ def _protocol(options: Message) -> Message:
         _HTTP_OPTIONS: {
             "@type": f"{TYPE_URL}{_HTTP_OPTIONS}",
             **options,
+            # A burst opens connections that both ends would hold for an hour by default. A peer is asked for its load
+            # more often than this, so its connection stays.
+            "common_http_protocol_options": {"idle_timeout": "30s"},
             "outlier_detection": {"error_matcher": _broken()},
         }
     }

@@ -35,6 +35,7 @@ LEAF_LIFETIME: Final = timedelta(days=30)
 """Longer than the grace for which a site may be cut off."""
 CLOCK_SKEW: Final = timedelta(hours=1)
 MAX_CSR_CHARACTERS: Final = 16_384
+_BACKUP: Final = "Restore the directory from a backup: no node would believe in a new authority."
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,15 +141,24 @@ def load_or_create_authority(directory: Path, fleet: str, now: datetime) -> Auth
         certificate = x509.load_pem_x509_certificate(pem)
         key = load_pem_private_key(key_file.read_bytes(), password=None)
     except (ValueError, TypeError, OSError, UnsupportedAlgorithm) as error:
-        raise InvalidInput(f"the authority in {directory} cannot be read: {error}") from error
-    if not isinstance(key, ec.EllipticCurvePrivateKey) or key_hash(key.public_key()) != key_hash(
-        certificate.public_key()
-    ):
-        raise InvalidInput(f"the key and the certificate of the authority in {directory} do not belong together")
+        raise InvalidInput(
+            f"the authority in {key_file} and {certificate_file} cannot be read: {error}", hint=_BACKUP
+        ) from error
+    if not isinstance(key, ec.EllipticCurvePrivateKey) or not _same_key(key, certificate):
+        raise InvalidInput(f"{key_file} and {certificate_file} do not belong together: one is damaged", hint=_BACKUP)
     organization = certificate.subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)
     if not organization or organization[0].value != fleet:
         raise InvalidInput(f"the authority in {directory} is not that of the fleet {fleet!r}")
     return Authority(fleet, certificate, key)
+
+
+def _same_key(key: ec.EllipticCurvePrivateKey, certificate: x509.Certificate) -> bool:
+    """Whether ``certificate`` is for ``key``, and is what its own signature says."""
+    try:
+        certificate.verify_directly_issued_by(certificate)
+        return key_hash(key.public_key()) == key_hash(certificate.public_key())
+    except (InvalidSignature, ValueError, TypeError, UnsupportedAlgorithm):
+        return False
 
 
 def key_hash(key: object) -> str:

@@ -158,7 +158,9 @@ class Database:
                 raise Unavailable(f"the database {self._where} hung up: {_said(error)}", retry_after_s=1.0) from error
             if type(error) is not DatabaseError:
                 raise  # a constraint or a wrong statement: ours
-            raise IntegrityError(f"the database is damaged: {error.orig}", hint="Restore it from a backup.") from error
+            raise IntegrityError(
+                f"the database {self._where} is damaged: {error.orig}", hint="Restore it from a backup."
+            ) from error
 
 
 def bump(session: Session, name: str) -> int:

@@ -30,12 +30,13 @@ from nearcast.control.throttle import Throttle
 from nearcast.control.tokens import load_or_create_admin_token
 from nearcast.control.transitions import Transitions
 from nearcast.durable import read_if_exists, sync_directory, write_whole
-from nearcast.errors import Conflict, InvalidInput
+from nearcast.errors import Conflict, IntegrityError, InvalidInput
 from nearcast.registry.blobs import BlobStore
 from nearcast.registry.keys import load_or_create_signer
 from nearcast.registry.objects import Objects, open_objects
 from nearcast.registry.plans import PlansRepository, new_plans_root
 from nearcast.registry.releases import ReleaseEntry, ReleasesRepository
+from nearcast.registry.trust import first_root
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +46,7 @@ _FLEET: Final = re.compile(
 """A DNS name with room for ``<site>.`` in front of it."""
 
 
+_ROOT_COPIES: Final = "Copy it back from repository/plans/*/metadata/1.root.json, or restore a backup."
 _KEYS_MADE: Final = "keys_made"
 _KEY_FILES: Final = ("ca.key", "ca.pem", "online.key", "plans.root.json")
 
@@ -199,7 +201,8 @@ def _fleet(settings: Settings, database: Database) -> str:
         raise InvalidInput(f"expected --fleet to be a DNS name such as fleet.example, got {settings.fleet!r}")
     if held is None and settings.fleet is None and (settings.keys_dir / "ca.pem").exists():
         raise InvalidInput(
-            f"{settings.keys_dir} holds the keys of a fleet, but the database knows of none: it was lost or replaced",
+            f"{settings.keys_dir} holds the keys of a fleet, but the database ({settings.data_dir / 'control.db'}, "
+            "unless another was named) knows of none: it was lost or replaced",
             hint="Restore the database from a backup, or name the fleet with --fleet to begin anew with these keys.",
         )
     if held is None:
@@ -218,6 +221,15 @@ def _plans_root(settings: Settings, online: Signer, now: datetime) -> bytes:
         signer = load_or_create_signer(settings.keys_dir / "plans-root.key")
         held = new_plans_root(root_signers=[signer], online_key=online.public_key, now=now)
         write_whole(path, held)
+    try:
+        named = first_root(held, "plans")
+    except IntegrityError as error:
+        raise InvalidInput(f"{path} is damaged: {error.message}", hint=_ROOT_COPIES) from error
+    if online.public_key.keyid not in named.roles["timestamp"].keyids:
+        raise InvalidInput(
+            f"{settings.keys_dir / 'online.key'} is damaged or another fleet's: {path} does not name its key",
+            hint="Restore the directory from a backup: no node would believe in a new key.",
+        )
     return held
 
 

@@ -33,7 +33,10 @@ def load_signer(path: Path) -> CryptoSigner:
     try:
         private = load_pem_private_key(data, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise InvalidInput(f"expected an unencrypted private key in PEM at {path}: {error}") from error
+        raise InvalidInput(
+            f"expected an unencrypted private key in PEM at {path}: {error}",
+            hint="restore it from a backup: nobody would believe in a new key",
+        ) from error
     if not isinstance(private, Ed25519PrivateKey):
         raise InvalidInput(f"expected an Ed25519 key at {path}, got {type(private).__name__}")
     return CryptoSigner(private)

@@ -11,14 +11,14 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Final, TypeVar
+from typing import TypeVar
 
 from securesystemslib.signer import Key, Signer
 from tuf.api.metadata import TargetFile, Targets
 
 from nearcast.errors import Conflict, IntegrityError, InvalidInput
 from nearcast.registry.objects import Objects, Tagged
-from nearcast.registry.repository import Published, SignedFolder, stale
+from nearcast.registry.repository import LOST_NUMBERS, Published, SignedFolder, stale
 from nearcast.registry.trust import (
     Clock,
     Judges,
@@ -37,8 +37,6 @@ log = logging.getLogger(__name__)
 Argument = TypeVar("Argument")
 
 PREFIX = "plans"
-LOST_NUMBERS: Final = 10_000
-"""How far a timestamp's version can have run ahead of the numbered files: by one each few days, for decades."""
 
 
 def new_plans_root(
@@ -117,7 +115,7 @@ class PlansRepository:
         with self._lock:
             folder.add_roots(self._roots)
             try:
-                published = folder.current()
+                published = self._published(folder)
                 held = None if published is None else self._plan_bytes(site, published)
             except IntegrityError as error:
                 log.warning("the published plan of %s is replaced: %s", site, error.message)
@@ -133,7 +131,7 @@ class PlansRepository:
 
     def latest(self, site: str) -> SitePlan | None:
         """The plan that ``site`` sees, or None. Raises :class:`IntegrityError` for one that our key never signed."""
-        published = self._folder(site).current()
+        published = self._published(self._folder(site))
         return None if published is None else decode_plan(self._plan_bytes(site, published))
 
     def sites(self) -> tuple[str, ...]:
@@ -212,6 +210,14 @@ class PlansRepository:
         version = folder.free_targets_version(max(plan_version, 1 if before is None else before.targets.version + 1))
         targets = Targets(version=version, expires=self._now() + self._lifetimes.targets, targets={path: target})
         folder.publish(signed_bytes(targets, [self._signer]), version, before, minimum=plan_version, head=head)
+
+    @staticmethod
+    def _published(folder: SignedFolder) -> Published | None:
+        """What a site sees, or None before its first plan. A timestamp that is gone is damage: sites have seen it."""
+        published = folder.current()
+        if published is None and folder.newest_list():
+            raise IntegrityError(f"{folder.prefix}/metadata/timestamp.json is missing, and there are plans")
+        return published
 
     def _plan_bytes(self, site: str, published: Published) -> bytes:
         path = plan_target_path(site)

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
 import msgspec
 from securesystemslib.signer import Key, Signer
@@ -21,7 +22,7 @@ from tuf.api.metadata import Metadata, Root, TargetFile, Targets, Timestamp
 from nearcast.errors import Conflict, IntegrityError, InvalidInput, NotFound
 from nearcast.registry.blobs import BlobStore
 from nearcast.registry.objects import Objects
-from nearcast.registry.repository import Published, SignedFolder
+from nearcast.registry.repository import LOST_NUMBERS, Published, SignedFolder
 from nearcast.registry.trust import (
     Clock,
     Lifetimes,
@@ -42,6 +43,9 @@ from nearcast.resources.release import ReleaseManifest, decode_release, encode_r
 log = logging.getLogger(__name__)
 
 PREFIX = "releases"
+_COPIES: Final = (
+    "put the file back from a backup; roots also lie with the releaser (releases.root.json) and on every node (trust/)"
+)
 MAX_TARGETS_BYTES = 5_000_000
 """What clients read at most (python-tuf's limit): some 12,000 releases. Beyond it, delegations are needed."""
 
@@ -227,7 +231,7 @@ class ReleasesRepository:
             if judge.version != 1 or signed.version != 1 or signed.targets or signed.delegations:
                 raise InvalidInput("expected version 1 of the root and an empty version 1 of the list of releases")
             self._folder.add_roots([root])
-            if self._folder.current() is None:
+            if self._current() is None:
                 self._folder.publish(targets, 1, None)
             elif self._folder.targets_file(1) != targets:
                 raise Conflict("the releases were begun with another list")
@@ -311,7 +315,10 @@ class ReleasesRepository:
             raise NotFound(f"no release {model}@{version}")
         data = self._objects.read(f"{PREFIX}/targets/{stored_target(path, target_sha256(target, PREFIX))}")
         if data is None:
-            raise IntegrityError(f"{PREFIX}: the manifest of {model}@{version} is signed for, and missing in the store")
+            raise IntegrityError(
+                f"{PREFIX}: the manifest of {model}@{version} is signed for, and missing in the store",
+                hint="put the file back from a backup, or push the model under another version",
+            )
         verify_target(published.targets, path, data, PREFIX)
         return decode_release(data)
 
@@ -340,7 +347,7 @@ class ReleasesRepository:
 
     def _finished(self) -> Published | None:
         """What is published, after finishing an acceptance that was cut short: its proposal was checked before."""
-        published = self._folder.current()
+        published = self._current()
         if published is None:
             return None
         version = published.targets.version + 1
@@ -354,6 +361,45 @@ class ReleasesRepository:
             self._folder.drop_targets(version)
             return published
         self._folder.publish(proposal, version, published)
+        return self._folder.current()
+
+    def _current(self) -> Published | None:
+        """What is published; where the files that our own key signs are damaged or gone, after signing them anew."""
+        try:
+            published = self._folder.current()
+        except IntegrityError as error:
+            return self._restored(error)
+        if published is None and self._folder.newest_list():
+            return self._restored(IntegrityError(f"{PREFIX}/metadata/timestamp.json or 1.root.json is missing"))
+        return published
+
+    def _restored(self, damage: IntegrityError) -> Published | None:
+        """Snapshot and timestamp signed anew for the newest list, under numbers that no client can have seen.
+
+        Only for a list that releasers signed, and none is known to be newer: an older one would lose releases.
+
+        Raises:
+            IntegrityError: the damage is where only a backup, or somebody else's copy, helps.
+        """
+        version = self._folder.newest_list()
+        path = f"{PREFIX}/metadata/{version}.targets.json"
+        data = self._folder.targets_file(version)
+        try:
+            judge = latest_root(self._folder.roots() or [b""], PREFIX)
+        except IntegrityError as error:
+            raise IntegrityError(
+                f"{PREFIX}/metadata/1.root.json or a later root: {error.message}", hint=_COPIES
+            ) from damage
+        try:
+            sound = data is not None and verified(Targets, data, judge, PREFIX).version == version
+        except IntegrityError as error:
+            raise IntegrityError(f"{path}: {error.message}", hint=_COPIES) from damage
+        if data is None or not sound or self._folder.vouched_list(judge) > version:
+            raise IntegrityError(damage.message, hint=_COPIES) from damage
+        log.warning("snapshot and timestamp of the releases are signed anew for %s: %s", path, damage.message)
+        lost = LOST_NUMBERS if version > 1 else 1
+        minimum = self._folder.highest_number() + lost
+        self._folder.publish(data, version, None, minimum=minimum, head=self._folder.damaged_head())
         return self._folder.current()
 
     def _check_root(self, root: Root) -> None:

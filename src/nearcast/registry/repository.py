@@ -15,9 +15,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Final
 
 from securesystemslib.signer import Signer
-from tuf.api.metadata import Metadata, Signed, Snapshot, Targets, Timestamp
+from tuf.api.metadata import Metadata, Root, Signed, Snapshot, Targets, Timestamp
 from tuf.api.serialization import DeserializationError
 
 from nearcast.errors import Conflict, IntegrityError
@@ -36,6 +37,9 @@ from nearcast.registry.trust import (
 )
 
 _numbered = re.compile(r"(\d+)\.(targets|snapshot)\.json")
+
+LOST_NUMBERS: Final = 10_000
+"""How far a timestamp's version can have run ahead of the numbered files: by one each few days, for decades."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +159,26 @@ class SignedFolder:
         """The highest number in the name of a file; no file needs to be sound."""
         names = [path.rpartition("/")[2] for path in self._objects.paths(f"{self.prefix}/metadata")]
         return max((int(match[1]) for name in names if (match := _numbered.fullmatch(name))), default=0)
+
+    def newest_list(self) -> int:
+        """The highest version of a list of targets that lies here, published or not; 0 where there is none."""
+        return max((number for number, _ in self._files("targets")), default=0)
+
+    def vouched_list(self, root: Root) -> int:
+        """The version of the list that the newest sound snapshot vouches for; 0 where there is none."""
+        for _, path in sorted(self._files("snapshot"), reverse=True):
+            data = self._objects.read(path)
+            with contextlib.suppress(IntegrityError):
+                return verified(Snapshot, data or b"", root, self.prefix).meta["targets.json"].version
+        return 0
+
+    def _files(self, role: str) -> list[tuple[int, str]]:
+        found = []
+        for path in self._objects.paths(f"{self.prefix}/metadata"):
+            match = _numbered.fullmatch(path.rpartition("/")[2])
+            if match and match[2] == role:
+                found.append((int(match[1]), path))
+        return found
 
     def sign_timestamp(self, published: Published) -> None:
         """Publish a new timestamp of the same snapshot."""

@@ -169,7 +169,7 @@ def test_a_damaged_plan_is_published_anew_and_is_no_trouble_to_others(
 def test_a_damaged_list_of_releases_does_not_keep_plans_from_being_renewed(released: Fleet, make: Make) -> None:
     released.controllers.step()
     before = released.plane.objects.read("plans/iad/metadata/timestamp.json")
-    released.plane.objects.replace("releases/metadata/timestamp.json", b"{")
+    released.plane.objects.replace("releases/metadata/2.targets.json", b"{")
     released.pass_time(5 * 24 * 3600)
     with pytest.raises(IntegrityError, match="releases"):
         released.controllers.renew()

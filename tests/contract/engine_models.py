@@ -105,7 +105,7 @@ def mlp(folder: Path) -> ReleaseManifest:
     return release(folder, "mlp", "1", signature, nodes, constants)
 
 
-def slow(folder: Path, turns: int = 200) -> ReleaseManifest:
+def slow(folder: Path, turns: int = 200, model: str = "slow") -> ReleaseManifest:
     """``y = x`` over float32[batch, 4], after a detour of tens of milliseconds."""
     body = helper.make_graph(
         [
@@ -141,7 +141,7 @@ def slow(folder: Path, turns: int = 200) -> ReleaseManifest:
         "yes": np.array(True),
     }
     signature = Signature(inputs=(tensor("x", "FP32", -1, 4),), outputs=(tensor("y", "FP32", -1, 4),))
-    return release(folder, "slow", "1", signature, nodes, constants)
+    return release(folder, model, "1", signature, nodes, constants)
 
 
 def centred(folder: Path) -> ReleaseManifest:

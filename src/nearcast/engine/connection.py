@@ -16,7 +16,7 @@ import httptools
 
 from nearcast.engine.exchange import Endpoint, Exchange
 from nearcast.engine.headers import Headers, Names
-from nearcast.engine.refusal import Refusal, error_body, error_head, invalid_request
+from nearcast.engine.refusal import Refusal, call_head, error_body, error_head, invalid_request
 from nearcast.logs import line
 from nearcast.resources import wire
 
@@ -291,14 +291,20 @@ class Connection(asyncio.Protocol):
 
     def refuse(self, exchange: Exchange, refusal: Refusal) -> None:
         """Answer ``exchange`` with an error."""
-        family = self._endpoint.family(exchange.target)
         if refusal.status == FAULT:
             log.error(line("request failed", request_id=_shown(exchange.request_id), message=refusal.message))
+        if exchange.is_call:
+            self.answer(exchange, call_head(refusal) + self._endpoint.identity, b"")
+            return
+        family = self._endpoint.family(exchange.target)
         body = error_body(refusal, family, exchange.request_id)
         self.answer(exchange, error_head(refusal) + self._endpoint.identity, body)
 
-    def answer(self, exchange: Exchange, head: bytes, body: bytes) -> None:
-        """Write an answer and go on with the next request. An answer that nobody waits for is dropped."""
+    def answer(self, exchange: Exchange, head: bytes, body: bytes, *, trailers: bytes | None = None) -> None:
+        """Write an answer and go on with the next request. An answer that nobody waits for is dropped.
+
+        With ``trailers``, which follow it, the body is one chunk and not empty.
+        """
         transport = self._transport
         if exchange is not self._handling or transport is None:
             return
@@ -308,7 +314,14 @@ class Connection(asyncio.Protocol):
         last = not exchange.keep_alive or (self._endpoint.draining and not self._waiting)
         if last:
             head += b"connection: close\r\n"
-        if exchange.method == b"HEAD":
+        if trailers is not None:
+            start = b"%btransfer-encoding: chunked\r\n\r\n%x\r\n" % (head, len(body))
+            end = b"\r\n0\r\n%b\r\n" % trailers
+            if len(body) <= COPY_MAX:
+                transport.write(b"%b%b%b" % (start, body, end))
+            else:
+                transport.writelines((start, body, end))
+        elif exchange.method == b"HEAD":
             transport.write(b"%bcontent-length: %d\r\n\r\n" % (head, len(body)))
         elif len(body) <= COPY_MAX:
             transport.write(b"%bcontent-length: %d\r\n\r\n%b" % (head, len(body), body))

@@ -13,9 +13,11 @@ from urllib.parse import parse_qs, unquote
 import msgspec
 
 from nearcast.engine.connection import Connection
+from nearcast.engine.endpoint import CALL_OK, answer_call
 from nearcast.engine.exchange import Exchange, Limits
 from nearcast.engine.headers import Spellings
 from nearcast.engine.metrics import exposition
+from nearcast.engine.oip_grpc import server_answers
 from nearcast.engine.refusal import Family, Refusal, engine_failure, invalid_request, method_not_allowed, not_found
 from nearcast.engine.serving import Order, Served, Serving
 from nearcast.resources import wire
@@ -52,7 +54,7 @@ class _Desk:
 
 
 class StatusDesk(_Desk):
-    """Answers ``engine.status``: load report, metrics, health.
+    """Answers ``engine.status``: load report, metrics, health; also the gRPC calls that name no model.
 
     Args:
         serving: what is told about.
@@ -60,6 +62,7 @@ class StatusDesk(_Desk):
 
     def __init__(self, serving: Serving) -> None:
         super().__init__()
+        self._calls = server_answers()
         self._documents: dict[bytes, Callable[[], tuple[bytes, bytes]]] = {
             wire.LOAD_PATH.encode(): lambda: (_OK, msgspec.json.encode(serving.report())),
             wire.METRICS_PATH.encode(): lambda: _metrics(serving),
@@ -69,6 +72,9 @@ class StatusDesk(_Desk):
 
     def handle(self, exchange: Exchange) -> None:
         """Answer at once."""
+        if exchange.is_call:
+            self._answer_call(exchange)
+            return
         document = self._documents.get(exchange.path)
         if document is None:
             exchange.refuse(not_found(f"no such path: {exchange.path.decode('latin-1')}"))
@@ -76,6 +82,15 @@ class StatusDesk(_Desk):
             exchange.refuse(method_not_allowed(exchange.method.decode("latin-1"), "GET, HEAD"))
         else:
             exchange.reply(*document())
+
+    def _answer_call(self, exchange: Exchange) -> None:
+        message = self._calls.get(exchange.path)
+        try:
+            if message is None:
+                raise not_found(f"no such method here: {exchange.path.decode('latin-1')}")
+            answer_call(CALL_OK, message, exchange)
+        except Refusal as refusal:
+            exchange.refuse(refusal)
 
 
 def _metrics(serving: Serving) -> tuple[bytes, bytes]:

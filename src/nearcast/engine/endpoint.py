@@ -22,6 +22,7 @@ from nearcast.engine.headers import Spellings
 from nearcast.engine.lane import Lane
 from nearcast.engine.layout import Part
 from nearcast.engine.oip import EXTENSIONS, InferCodec, InferRequest
+from nearcast.engine.oip_grpc import GrpcCodec, check_prefix, path, server_answers, truth
 from nearcast.engine.openai import EmbeddingRequest, encode_embeddings, parse_embeddings, shortened
 from nearcast.engine.refusal import (
     Family,
@@ -32,6 +33,7 @@ from nearcast.engine.refusal import (
     method_not_allowed,
     model_mismatch,
     not_found,
+    unsupported,
 )
 from nearcast.engine.text import Embedder
 from nearcast.engine.work import Timing, Work
@@ -39,6 +41,8 @@ from nearcast.resources import wire
 
 TEXT_INLINE_MAX: Final = 4096
 """Bodies up to this size are tokenised in the loop (well below a millisecond), larger ones on a thread."""
+
+CALL_OK: Final = f"HTTP/1.1 200 OK\r\ncontent-type: {wire.GRPC_CONTENT_TYPES[0]}\r\n".encode()
 
 Call = Callable[[Exchange], None]
 
@@ -69,6 +73,7 @@ class ModelEndpoint:
         self.draining = False
         self.connections: set[Connection] = set()
         self.codec = codec
+        self.grpc = GrpcCodec(codec)
         self.lane = lane
         self.embedder = embedder
         self._tokenizing = tokenizing
@@ -78,7 +83,8 @@ class ModelEndpoint:
         self.identity = identity
         self.ok = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n" + identity
         self.ok_binary = b"HTTP/1.1 200 OK\r\ncontent-type: application/octet-stream\r\n" + identity
-        self._calls = self._table()
+        self.ok_call = CALL_OK + identity
+        self._calls = {**self._table(), **self._grpc_table()}
 
     def family(self, target: bytes) -> Family:
         """OpenAI's shape below ``/v1``, the Open Inference Protocol's elsewhere."""
@@ -106,6 +112,15 @@ class ModelEndpoint:
         if self.embedder is not None:
             table[wire.EMBEDDINGS_PATH.encode()] = {b"POST": partial(self._embed, self.embedder)}
         return table
+
+    def _grpc_table(self) -> dict[bytes, dict[bytes, Call]]:
+        calls: dict[bytes, Call] = {
+            path("ModelInfer"): self._infer_call,
+            path("ModelReady"): partial(self._model_call, truth()),
+            path("ModelMetadata"): partial(self._model_call, self.grpc.metadata()),
+            **{target: partial(answer_call, self.ok_call, message) for target, message in server_answers().items()},
+        }
+        return {target: {b"POST": partial(_only_calls, call)} for target, call in calls.items()}
 
     def handle(self, exchange: Exchange) -> None:
         """Answer ``exchange``, now or when its work is done."""
@@ -148,6 +163,16 @@ class ModelEndpoint:
         work = self._inference(self, exchange, request, perf_counter())
         exchange.on_lost = work.lost
         self.lane.submit(work)
+
+    def _infer_call(self, exchange: Exchange) -> None:
+        self.lane.check_room()
+        work = _InferenceCall(self, exchange, self.grpc.parse(exchange.body), perf_counter())
+        exchange.on_lost = work.lost
+        self.lane.submit(work)
+
+    def _model_call(self, message: bytes, exchange: Exchange) -> None:
+        self.grpc.check_model(exchange.body)
+        exchange.reply_call(self.ok_call, message)
 
     # --- embeddings ----------------------------------------------------------------------------------------------
 
@@ -192,6 +217,20 @@ class _Inference(Work):
 
     def failed(self, refusal: Refusal) -> None:
         self._exchange.refuse(refusal)
+
+
+class _InferenceCall(_Inference):
+    """One inference request that came by gRPC."""
+
+    __slots__ = ()
+
+    def finished(self, results: Part, timing: Timing) -> None:
+        endpoint = self._endpoint
+        endpoint.lane.gauges.answered += 1
+        message = endpoint.grpc.encode(self._request, results)
+        started_s = timing.started_s
+        head = _timed(endpoint.ok_call, started_s - self.arrived_s, timing.finished_s - started_s)
+        self._exchange.reply_call(head, message)
 
 
 class _Embedding:
@@ -281,6 +320,22 @@ class _Row(Work):
 
     def failed(self, refusal: Refusal) -> None:
         self._whole.row_failed(refusal)
+
+
+def answer_call(head: bytes, message: bytes, exchange: Exchange) -> None:
+    """Answer a gRPC call whose own message says nothing.
+
+    Raises:
+        Refusal: it is not one message.
+    """
+    check_prefix(exchange.body)
+    exchange.reply_call(head, message)
+
+
+def _only_calls(call: Call, exchange: Exchange) -> None:
+    if not exchange.is_call:
+        raise unsupported(415, f"expected a gRPC call, with content-type {' or '.join(wire.GRPC_CONTENT_TYPES)}")
+    call(exchange)
 
 
 def _timed(head: bytes, queue_s: float, compute_s: float) -> bytes:

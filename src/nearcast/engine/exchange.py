@@ -6,13 +6,18 @@ the connection's.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from nearcast.engine.headers import Headers, Names, Spellings
 from nearcast.engine.refusal import Family, Refusal
+from nearcast.resources import wire
 
 if TYPE_CHECKING:
     from nearcast.engine.connection import Connection
+
+_SERVICE: Final = wire.GRPC_SERVICE_PATH.encode()
+_CALL_TYPES: Final = frozenset(each.encode() for each in wire.GRPC_CONTENT_TYPES)
+_ENDED_WELL: Final = b"grpc-status: 0\r\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +73,14 @@ class Exchange:
         request_id: value of ``x-request-id``, or None.
         json_length: value of ``inference-header-content-length``, or None.
         body: all of the body.
+        is_call: whether it is a gRPC call, by path and content type (HTTP/2 is translated by Envoy).
         keep_alive: whether the connection outlives the answer.
         on_lost: called when the client went away before its answer; whoever handles the request may set it.
     """
 
     __slots__ = (
-        "_connection", "body", "json_length", "keep_alive", "method", "model", "on_lost", "refusal", "request_id",
-        "target",
+        "_connection", "body", "is_call", "json_length", "keep_alive", "method", "model", "on_lost", "refusal",
+        "request_id", "target",
     )  # fmt: skip
 
     def __init__(
@@ -87,6 +93,7 @@ class Exchange:
         self.request_id = headers.get(names.request_id)
         self.json_length = headers.get(names.json_length)
         self.body = body
+        self.is_call = target.startswith(_SERVICE) and headers.get(names.content_type) in _CALL_TYPES
         self.keep_alive = True
         self.on_lost: Callable[[], None] | None = None
         self.refusal: Refusal | None = None
@@ -104,6 +111,15 @@ class Exchange:
             body: the body; left out by itself for HEAD.
         """
         self._connection.answer(self, head, body)
+
+    def reply_call(self, head: bytes, message: bytes) -> None:
+        """Answer a gRPC call: ``message``, and then that all is well.
+
+        Args:
+            head: status line and headers, each with its line end, without framing.
+            message: the message behind its prefix.
+        """
+        self._connection.answer(self, head, message, trailers=_ENDED_WELL)
 
     def refuse(self, refusal: Refusal) -> None:
         """Answer with an error, in the shape that the path's callers parse."""

@@ -15,6 +15,7 @@ ENCODING: Final = b"content-encoding"
 MODEL: Final = wire.MODEL.encode()
 REQUEST_ID: Final = wire.REQUEST_ID.encode()
 JSON_LENGTH: Final = wire.INFERENCE_HEADER_LENGTH.encode()
+CONTENT_TYPE: Final = b"content-type"
 
 KNOWN_MAX: Final = 256
 KNOWN_BYTES_MAX: Final = 2048
@@ -32,6 +33,7 @@ class Names(NamedTuple):
     model: bytes = b""
     request_id: bytes = b""
     json_length: bytes = b""
+    content_type: bytes = b""
 
 
 class Spellings:
@@ -53,4 +55,4 @@ class Spellings:
         return names
 
 
-_WANTED: Final = (CONTENT_LENGTH, EXPECT, ENCODING, MODEL, REQUEST_ID, JSON_LENGTH)
+_WANTED: Final = (CONTENT_LENGTH, EXPECT, ENCODING, MODEL, REQUEST_ID, JSON_LENGTH, CONTENT_TYPE)

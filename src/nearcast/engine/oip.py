@@ -6,6 +6,7 @@ expected and what came. Not supported, and refused with a message: shared memory
 """
 
 import math
+from collections.abc import Container, Iterable, Sequence
 from functools import lru_cache
 from typing import Any, Final, Generic, TypeVar
 
@@ -19,6 +20,7 @@ from nearcast.resources import wire
 from nearcast.resources.release import Signature, Tensor
 
 EXTENSIONS: Final = ("binary_tensor_data",)
+PLATFORM: Final = "onnxruntime_onnx"
 LAYOUTS_MAX: Final = 256
 """Heads of binary bodies, and of answers, that are remembered; a new one when all are taken begins anew."""
 LAYOUT_HEAD_MAX: Final = 4096
@@ -175,7 +177,7 @@ class InferCodec:
         for given in parsed.inputs:
             expected = self._inputs.get(given.name)
             if expected is None:
-                raise self._wrong_inputs(parsed.inputs)
+                raise self.wrong_inputs([one.name for one in parsed.inputs])
             index = expected.index
             if feeds[index] is not None:
                 raise invalid_tensor(f"input {given.name!r} is given twice", param="inputs")
@@ -186,10 +188,10 @@ class InferCodec:
                 feeds[index], position = _read(given, count, body, position)
             missing -= 1
         if missing:
-            raise self._wrong_inputs(parsed.inputs)
+            raise self.wrong_inputs([one.name for one in parsed.inputs])
         if position != len(body):
             raise invalid_tensor(f"{len(body) - position} bytes at the end of the body belong to no input")
-        rows = self.rows(feeds) if self._batched else 1
+        rows = self.rows(feeds)
         outputs = self._all_json
         if (
             parsed.parameters is not None
@@ -205,11 +207,13 @@ class InferCodec:
         return request
 
     def rows(self, feeds: list[Array]) -> int:
-        """Size of the batch dimension of ``feeds``.
+        """Size of the batch dimension of ``feeds``; 1 for models that have none.
 
         Raises:
             Refusal: status 400: they disagree.
         """
+        if not self._batched:
+            return 1
         first = feeds[0].shape
         for feed in feeds[1:]:
             if feed.shape[0] != first[0] or (self._pad and feed.shape != first):
@@ -262,9 +266,19 @@ class InferCodec:
                 given.data = None
         return parsed
 
-    def _wrong_inputs(self, given: list[_Input[Any]]) -> Refusal:
+    def place(self, name: str, datatype: str, shape: tuple[int, ...]) -> tuple[int, int] | None:
+        """Index and number of elements of the input ``name``, or None where the model has none of that name.
+
+        Raises:
+            Refusal: status 400: not the datatype or shape that is expected.
+        """
+        expected = self._inputs.get(name)
+        return None if expected is None else (expected.index, expected.count(_Input(name, datatype, shape)))
+
+    def wrong_inputs(self, names: Sequence[str]) -> Refusal:
+        """What to tell somebody who gave the inputs ``names``, where others are expected."""
         expected = ", ".join(describe(tensor) for tensor in self.signature.inputs)
-        got = ", ".join(repr(tensor.name) for tensor in given) or "none"
+        got = ", ".join(map(repr, names)) or "none"
         return invalid_tensor(f"{self.model} takes the inputs {expected}; got {got}", param="inputs")
 
     def _wanted(self, parsed: _Body[Any]) -> tuple[tuple[int, bool], ...]:
@@ -273,16 +287,25 @@ class InferCodec:
             return self._all_binary if binary else self._all_json
         wanted: dict[int, bool] = {}
         for output in parsed.outputs:
-            index = self._outputs.get(output.name)
-            if index is None:
-                known = ", ".join(repr(name) for name in self._outputs)
-                raise invalid_tensor(f"expected an output of {known}; got {output.name!r}", param="outputs")
-            if index in wanted:
-                raise invalid_tensor(f"output {output.name!r} is asked for twice", param="outputs")
+            index = self.output(output.name, wanted)
             if output.parameters:
-                _refuse_extensions(output.name, output.parameters)
+                refuse_extensions(output.name, output.parameters)
             wanted[index] = _flag(output.parameters, "binary_data", default=binary)
         return tuple(wanted.items())
+
+    def output(self, name: str, taken: Container[int]) -> int:
+        """Index of the output ``name``.
+
+        Raises:
+            Refusal: status 400: the model has none of that name, or it is ``taken`` already.
+        """
+        index = self._outputs.get(name)
+        if index is None:
+            known = ", ".join(repr(name) for name in self._outputs)
+            raise invalid_tensor(f"expected an output of {known}; got {name!r}", param="outputs")
+        if index in taken:
+            raise invalid_tensor(f"output {name!r} is asked for twice", param="outputs")
+        return index
 
     # --- writing -------------------------------------------------------------------------------------------------
 
@@ -344,7 +367,7 @@ class InferCodec:
             {
                 "name": self.model,
                 "versions": [self.version],
-                "platform": "onnxruntime_onnx",
+                "platform": PLATFORM,
                 "inputs": tensors(self.signature.inputs),
                 "outputs": tensors(self.signature.outputs),
             },
@@ -397,7 +420,7 @@ def _binary_size(given: _Input[Any]) -> int | None:
     """Bytes of binary data that belong to an input, or None where its data stands in the JSON."""
     size: object = None
     if given.parameters:
-        _refuse_extensions(given.name, given.parameters)
+        refuse_extensions(given.name, given.parameters)
         size = given.parameters.get("binary_data_size")
     if size is None:
         if given.data is None:
@@ -410,7 +433,8 @@ def _binary_size(given: _Input[Any]) -> int | None:
     return size
 
 
-def _refuse_extensions(name: str, parameters: dict[str, Any]) -> None:
+def refuse_extensions(name: str, parameters: Iterable[str]) -> None:
+    """Refuse the tensor ``name`` when one of its ``parameters`` asks for an extension that we do not have."""
     for key in parameters:
         if key == "classification" or key.startswith("shared_memory"):
             raise invalid_request(f"{name!r}: the extension of parameter {key!r} is not supported here")

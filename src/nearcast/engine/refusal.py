@@ -2,11 +2,13 @@
 
 A :class:`Refusal` carries status, machine code and text; the body's shape follows the family of the path that was
 asked (OpenAI's below ``/v1``, the Open Inference Protocol's elsewhere on a model's socket, nearcast's own on the
-admin and status sockets). Whether something is refused is decided by whoever raises it.
+admin and status sockets); a gRPC call is told by status and message in its head. Whether something is refused is
+decided by whoever raises it.
 """
 
 from http import HTTPStatus
 from typing import Final, Literal
+from urllib.parse import quote
 
 import msgspec
 
@@ -16,6 +18,9 @@ from nearcast.resources import wire
 Family = Literal["openai", "oip", "nearcast"]
 
 _SERVER_FAULT: Final = 500
+_GRPC_MESSAGE_MAX: Final = 1024
+"""Bytes of a message in the head of an answer: gRPC clients take 8 KiB of metadata, and each byte may become three."""
+_PRINTABLE: Final = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
 
 
 class Refusal(NearcastError):
@@ -76,6 +81,11 @@ def method_not_allowed(method: str, allow: str) -> Refusal:
     return Refusal(405, wire.CODE_METHOD_NOT_ALLOWED, f"expected method {allow}, got {method}", allow=allow)
 
 
+def unsupported(status: int, message: str) -> Refusal:
+    """415 or 501: an encoding, or a part of the protocol, that the engine does not speak."""
+    return Refusal(status, wire.CODE_UNSUPPORTED, message)
+
+
 def engine_failure(message: str) -> Refusal:
     """500: our own failure."""
     return Refusal(_SERVER_FAULT, wire.CODE_ENGINE_FAILURE, message)
@@ -116,10 +126,31 @@ def error_head(refusal: Refusal) -> bytes:
         "content-type: application/json",
         f"{wire.ERROR}: {refusal.reason}",
     ]
+    if refusal.allow is not None:
+        lines.append(f"allow: {refusal.allow}")
+    return _ended(lines, refusal)
+
+
+def call_head(refusal: Refusal) -> bytes:
+    """Status line and headers that end a gRPC call with ``refusal``, up to and without ``content-length``.
+
+    gRPC calls it "trailers only": status and message stand in the head, and there is no body.
+    """
+    status = wire.grpc_status(refusal.status, refusal.reason, full=refusal.full is not None)
+    message = refusal.message.encode()[:_GRPC_MESSAGE_MAX].decode(errors="ignore")
+    lines = [
+        "HTTP/1.1 200 OK",
+        f"content-type: {wire.GRPC_CONTENT_TYPES[0]}",
+        f"grpc-status: {int(status)}",
+        f"grpc-message: {quote(message, safe=_PRINTABLE)}",
+        f"{wire.ERROR}: {refusal.reason}",
+    ]
+    return _ended(lines, refusal)
+
+
+def _ended(lines: list[str], refusal: Refusal) -> bytes:
     if refusal.full is not None:
         lines.append(f"{wire.FULL}: {refusal.full}")
     if refusal.retry_after_s is not None:
         lines.append(f"{wire.RETRY_AFTER}: {refusal.retry_after_s}")
-    if refusal.allow is not None:
-        lines.append(f"allow: {refusal.allow}")
     return ("\r\n".join(lines) + "\r\n").encode("latin-1")

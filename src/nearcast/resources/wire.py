@@ -8,6 +8,7 @@ every socket name here is at most 14 bytes, whatever the model is called.
 """
 
 import hashlib
+from enum import IntEnum
 from typing import Final
 
 # --- sockets in the run directory --------------------------------------------------------------------------------
@@ -86,6 +87,62 @@ def infer_path(model: str, version: str | None = None) -> str:
     return f"/v2/models/{model}/infer" if version is None else f"/v2/models/{model}/versions/{version}/infer"
 
 
+# --- gRPC --------------------------------------------------------------------------------------------------------
+
+GRPC_SERVICE_PATH: Final = "/inference.GRPCInferenceService/"
+"""Paths of the Open Inference Protocol v2 over gRPC begin so; the method's name follows."""
+GRPC_CONTENT_TYPES: Final = ("application/grpc", "application/grpc+proto")
+GRPC_PREFIX_BYTES: Final = 5
+"""Before a message: one byte that says whether it is compressed, four that say how long it is."""
+
+
+class GrpcStatus(IntEnum):
+    """The status codes of gRPC that we answer."""
+
+    OK = 0
+    UNKNOWN = 2
+    INVALID_ARGUMENT = 3
+    DEADLINE_EXCEEDED = 4
+    NOT_FOUND = 5
+    PERMISSION_DENIED = 7
+    RESOURCE_EXHAUSTED = 8
+    ABORTED = 10
+    UNIMPLEMENTED = 12
+    INTERNAL = 13
+    UNAVAILABLE = 14
+
+
+_GRPC_OF: Final = {
+    400: GrpcStatus.INVALID_ARGUMENT,
+    403: GrpcStatus.PERMISSION_DENIED,
+    404: GrpcStatus.UNIMPLEMENTED,
+    405: GrpcStatus.UNIMPLEMENTED,
+    408: GrpcStatus.DEADLINE_EXCEEDED,
+    409: GrpcStatus.ABORTED,
+    413: GrpcStatus.RESOURCE_EXHAUSTED,
+    415: GrpcStatus.UNIMPLEMENTED,
+    422: GrpcStatus.INVALID_ARGUMENT,
+    431: GrpcStatus.RESOURCE_EXHAUSTED,
+    500: GrpcStatus.INTERNAL,
+    501: GrpcStatus.UNIMPLEMENTED,
+    503: GrpcStatus.UNAVAILABLE,
+    504: GrpcStatus.DEADLINE_EXCEEDED,
+}
+
+
+def grpc_status(status: int, code: str, *, full: bool) -> GrpcStatus:
+    """What the error ``code``, of HTTP status ``status``, is called in gRPC.
+
+    Whatever sends a caller to the next place (``full``) is RESOURCE_EXHAUSTED: Envoy holds an UNAVAILABLE against the
+    place that said it, and would eject it as a broken one.
+    """
+    if full:
+        return GrpcStatus.RESOURCE_EXHAUSTED
+    if code == CODE_MODEL_NOT_FOUND:
+        return GrpcStatus.NOT_FOUND
+    return _GRPC_OF.get(status, GrpcStatus.UNKNOWN)
+
+
 # --- error codes -------------------------------------------------------------------------------------------------
 # The engine's.
 CODE_INVALID_REQUEST: Final = "invalid_request"
@@ -100,6 +157,8 @@ CODE_INPUT_TOO_LARGE: Final = "input_too_large"
 """400: more inputs in one request than the engine takes."""
 CODE_NOT_FOUND: Final = "not_found"
 """404: no such path here."""
+CODE_UNSUPPORTED: Final = "unsupported"
+"""415, 501: an encoding or a part of the protocol that nothing here speaks."""
 CODE_METHOD_NOT_ALLOWED: Final = "method_not_allowed"
 """405: the path exists, not with this method."""
 CODE_REQUEST_TIMEOUT: Final = "request_timeout"

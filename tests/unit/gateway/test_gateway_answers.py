@@ -6,20 +6,45 @@ from pathlib import Path
 import pytest
 
 from nearcast.gateway.render import answers
+from nearcast.resources.wire import GrpcStatus
 
 REFERENCE = Path(__file__).resolve().parents[3] / "docs/reference/headers.md"
 
 
 @pytest.mark.parametrize("error", [*answers.PUBLIC_ERRORS, *answers.PEER_ERRORS], ids=lambda error: error.code)
-def test_each_error_has_both_shapes_its_code_and_a_line_in_the_reference(error):
-    openai, plain = answers.mappers([error])
+def test_each_error_has_all_shapes_its_code_and_a_line_in_the_reference(error):
+    call, openai, plain = answers.mappers([error])
+    assert call["body_format_override"]["text_format_source"]["inline_string"] == error.text
     assert openai["body_format_override"]["json_format"]["error"]["code"] == error.code
     assert plain["body_format_override"]["json_format"] == {"error": error.text, "request_id": "%REQ(x-request-id)%"}
-    for mapper in (openai, plain):
+    for mapper in (call, openai, plain):
         headers = {item["header"]["key"]: item["header"]["value"] for item in mapper["headers_to_add"]}
+        assert ("grpc-status" in headers) == (mapper is call)
         assert headers["x-nearcast-error"] == error.code
         assert ("retry-after" in headers) == (error.status == 503)
     assert f"| `{error.code}` |" in REFERENCE.read_text()
+
+
+@pytest.mark.parametrize(
+    ("errors", "code", "expected"),
+    [
+        (answers.PUBLIC_ERRORS, "model_required", GrpcStatus.INVALID_ARGUMENT),
+        (answers.PUBLIC_ERRORS, "residency_refused", GrpcStatus.PERMISSION_DENIED),
+        (answers.PUBLIC_ERRORS, "model_not_found", GrpcStatus.NOT_FOUND),
+        (answers.PUBLIC_ERRORS, "not_found", GrpcStatus.UNIMPLEMENTED),
+        (answers.PUBLIC_ERRORS, "body_too_large", GrpcStatus.RESOURCE_EXHAUSTED),
+        (answers.PUBLIC_ERRORS, "no_place_ready", GrpcStatus.UNAVAILABLE),
+        (answers.PUBLIC_ERRORS, "timeout", GrpcStatus.DEADLINE_EXCEEDED),
+        # what sends the caller to its next place must not look like a broken peer: Envoy ejects for UNAVAILABLE
+        (answers.PEER_ERRORS, "no_place_ready", GrpcStatus.RESOURCE_EXHAUSTED),
+        (answers.PEER_ERRORS, "caller_not_permitted", GrpcStatus.RESOURCE_EXHAUSTED),
+        (answers.PEER_ERRORS, "place_failed", GrpcStatus.RESOURCE_EXHAUSTED),
+    ],
+)
+def test_what_an_error_is_called_in_grpc(errors, code, expected):
+    (error,) = [each for each in errors if each.code == code]
+    headers = {item["header"]["key"]: item["header"]["value"] for item in answers.mappers([error])[0]["headers_to_add"]}
+    assert headers["grpc-status"] == str(int(expected))
 
 
 def test_errors_are_tried_from_the_special_to_the_general():

@@ -18,6 +18,7 @@ from nearcast.resources.revision import canonical_json
 ROUTE: Final = f"{TYPE_URL}envoy.config.route.v3.Route"
 RETRY_AFTER_S: Final = 1
 _REQUEST_ID: Final = f"%REQ({wire.REQUEST_ID})%"
+MAX_BODY_BYTES: Final = 64 * 1024 * 1024
 
 LIVE_PATHS: Final = ("/v2/health/live", "/livez", "/liveness", "/health/liveliness", "/health/liveness")
 READY_PATHS: Final = ("/v2/health/ready", "/readyz", "/readiness", "/health/readiness")
@@ -60,7 +61,13 @@ class GatewayError:
 
 
 _INVALID: Final = "invalid_request_error"
-_TOO_LARGE: Final = GatewayError(413, wire.CODE_BODY_TOO_LARGE, _INVALID, "The body is over 64 MiB.")
+_TOO_LARGE: Final = GatewayError(
+    413,
+    wire.CODE_BODY_TOO_LARGE,
+    _INVALID,
+    "The body is over 64 MiB.",
+    text=f"the body may have {MAX_BODY_BYTES} bytes, got more",
+)
 _NOT_ACCEPTED: Final = GatewayError(
     400,
     CODE_BAD_REQUEST,
@@ -95,12 +102,18 @@ PUBLIC_ERRORS: Final = (
     GatewayError(404, wire.CODE_NOT_FOUND, "not_found_error", "No such path."),
     GatewayError(408, wire.CODE_REQUEST_TIMEOUT, "timeout_error", "The request did not arrive in time."),
     _TOO_LARGE,
+    GatewayError(
+        415, wire.CODE_UNSUPPORTED, _INVALID, "The path of a gRPC method, asked by something that is no gRPC call."
+    ),
     GatewayError(431, wire.CODE_HEADERS_TOO_LARGE, _INVALID, "The head of the request is over the limit."),
     GatewayError(
         503,
         wire.CODE_NO_PLACE_READY,
         "overloaded_error",
         "Places may answer, but none can now: not ready, not reachable, or it failed before it answered. Retry.",
+    ),
+    GatewayError(
+        501, wire.CODE_UNSUPPORTED, _INVALID, "A gRPC method that is not there (streams), or a compressed message."
     ),
     GatewayError(504, CODE_TIMEOUT, "timeout_error", "The place did not answer in time."),
     GatewayError(500, CODE_PLACE_FAILED, "api_error", "The place's answer was not valid HTTP.", or_above=True),
@@ -191,10 +204,10 @@ def discovery(models: Iterable[str]) -> list[Message]:
 
 def mappers(errors: Iterable[GatewayError]) -> list[Json]:
     """What turns an error text of ours or of Envoy into one of ``errors``, in the shape of the path family."""
-    return [mapper for error in errors for mapper in _both_shapes(error)]
+    return [mapper for error in errors for mapper in _shapes(error)]
 
 
-def _both_shapes(error: GatewayError) -> list[Message]:
+def _shapes(error: GatewayError) -> list[Message]:
     text = error.text
     openai: Json = {
         "error": {
@@ -213,8 +226,13 @@ def _both_shapes(error: GatewayError) -> list[Message]:
     filters: list[Json] = [_status_filter(error.status, "GE" if error.or_above else "EQ")]
     if error.with_header:
         filters.append(_header_filter(error.with_header, {"present_match": True}))
+    # Envoy itself answers a gRPC call with status 200, and puts the text where gRPC wants it.
+    status = wire.grpc_status(error.status, error.code, full=error.full is not None)
+    call = _header_filter("content-type", {"string_match": {"safe_regex": {"regex": r"application/grpc(\+.*)?"}}})
+    as_call = _mapper([*filters, call], text, [*headers, header("grpc-status", str(int(status)))])
     openai_path = _header_filter(":path", {"string_match": {"safe_regex": {"regex": "/v1/.*|/m/[^/]*/v1/.*"}}})
     return [
+        as_call,
         _mapper([*filters, openai_path], openai, headers),
         _mapper(filters, {"error": text, "request_id": _REQUEST_ID}, headers),
     ]
@@ -222,7 +240,8 @@ def _both_shapes(error: GatewayError) -> list[Message]:
 
 def _mapper(filters: list[Json], body: Json, headers: list[Json]) -> Message:
     match: Json = {"and_filter": {"filters": filters}} if len(filters) > 1 else filters[0]
-    return {"filter": match, "body_format_override": {"json_format": body}, "headers_to_add": headers}
+    shape: Message = {"text_format_source": {"inline_string": body}} if isinstance(body, str) else {"json_format": body}
+    return {"filter": match, "body_format_override": shape, "headers_to_add": headers}
 
 
 def _header_filter(name: str, match: Message) -> Message:

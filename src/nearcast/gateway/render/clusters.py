@@ -32,6 +32,9 @@ CONNECTION_WINDOW_BYTES: Final = 64 * 1024 * 1024
 
 _HTTP_OPTIONS: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
+_ENGINE_PROTOCOL: Final[Message] = {"http_protocol_options": {"enable_trailers": True}}
+"""HTTP/1.1. A gRPC call ends in trailers, which Envoy would drop by default (ADR 007)."""
+
 
 def clusters(inputs: GatewayInputs, decided: dict[str, Decision]) -> Document:
     """All clusters of ``inputs``, in a stable order: places first, since composites name them."""
@@ -54,10 +57,10 @@ def http2_options() -> Message:
     return {**http2_windows(), "connection_keepalive": {"interval": "3s", "timeout": "3s"}}
 
 
-def http2_windows() -> Message:
+def http2_windows(stream_bytes: int = WINDOW_BYTES) -> Message:
     """Windows for large bodies over long round trips."""
     return {
-        "initial_stream_window_size": WINDOW_BYTES,
+        "initial_stream_window_size": stream_bytes,
         "initial_connection_window_size": CONNECTION_WINDOW_BYTES,
     }
 
@@ -69,7 +72,7 @@ def _engine(inputs: GatewayInputs, local: LocalModel) -> Message:
         reasons={REASON_LOCAL_FIRST: "local", REASON_LOCAL_LATER: "local", REASON_NOT_HERE: "local"},
         checked_at=_status_pipe(inputs),
     )
-    cluster = _place(engine_cluster(local.model, local.version), "1s", [endpoint], {"http_protocol_options": {}})
+    cluster = _place(engine_cluster(local.model, local.version), "1s", [endpoint], _ENGINE_PROTOCOL)
     return {**cluster, **_liveness()}
 
 
@@ -124,6 +127,9 @@ def _status(inputs: GatewayInputs) -> Message:
         "name": STATUS_CLUSTER,
         "type": "STATIC",
         "connect_timeout": "1s",
+        "typed_extension_protocol_options": {
+            _HTTP_OPTIONS: {"@type": f"{TYPE_URL}{_HTTP_OPTIONS}", "explicit_http_config": _ENGINE_PROTOCOL}
+        },
         "load_assignment": _assignment(
             STATUS_CLUSTER,
             [{"endpoint": {"address": _status_pipe(inputs)}}],

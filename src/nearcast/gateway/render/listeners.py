@@ -13,7 +13,7 @@ from nearcast.gateway.render.identity import authority_reference, identity_refer
 from nearcast.gateway.render.inputs import GatewayInputs
 from nearcast.gateway.render.lua import MODEL_OF_REQUEST
 from nearcast.gateway.render.peer import delay_slots, nobody
-from nearcast.gateway.render.public import MAX_BODY_BYTES, model_headers_removed
+from nearcast.gateway.render.public import model_headers_removed
 from nearcast.gateway.render.telemetry import access_logs
 from nearcast.gateway.render.tracing import tracing
 from nearcast.resources import wire
@@ -35,7 +35,7 @@ def listeners(inputs: GatewayInputs) -> Document:
 
 def _public(inputs: GatewayInputs) -> Message:
     filters: list[Json] = [
-        _filter("body_size_limit", "BodySizeLimit", {"max_request_bytes": MAX_BODY_BYTES}),
+        _filter("body_size_limit", "BodySizeLimit", {"max_request_bytes": answers.MAX_BODY_BYTES}),
         _filter("lua", "Lua", {"default_source_code": {"inline_string": MODEL_OF_REQUEST}}),
         _router(),
     ]
@@ -45,7 +45,8 @@ def _public(inputs: GatewayInputs) -> Message:
         "local_reply_config": {"mappers": answers.mappers(answers.PUBLIC_ERRORS)},
         # Health checks of load balancers and proxies in front of us may still speak HTTP/1.0.
         "http_protocol_options": {"accept_http_10": True, "default_host_for_http_10": "nearcast"},
-        "http2_protocol_options": {"max_concurrent_streams": 100, **http2_windows()},
+        # A message that must be there as a whole, to find its model, fits a stream's window or is never complete.
+        "http2_protocol_options": {"max_concurrent_streams": 100, **http2_windows(answers.MAX_BODY_BYTES)},
         "common_http_protocol_options": {"idle_timeout": "300s"},
     }
     return {
@@ -86,7 +87,7 @@ def _listener(name: str, host: str, port: int) -> Message:
     return {
         "name": name,
         "address": {"socket_address": {"address": host, "port_value": port}},
-        "per_connection_buffer_limit_bytes": MAX_BODY_BYTES,
+        "per_connection_buffer_limit_bytes": answers.MAX_BODY_BYTES,
         # With SO_REUSEPORT a second Envoy on the same port would silently take half of the requests.
         "enable_reuse_port": False,
     }

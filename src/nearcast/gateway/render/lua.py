@@ -1,9 +1,13 @@
-"""The Lua that finds out which model a request is for: from its path, else from the top level of its JSON body.
+"""The Lua that finds out which model a request is for: from its path, from the top level of its JSON body, or from the
+message of its gRPC call.
 
 It hops from quote to quote instead of parsing (ADR 003): first and last 4 KiB before anything else, the whole document
 only when the key is in neither. It decides no more than a name. It does not check that the body is well-formed, nor,
 above 8 KiB, that the key stands there once: the engine does both, and refuses a body whose model is not the one in
 ``x-nearcast-model``, so no difference between two parsers can lead around a policy.
+
+In a gRPC message the model's name is field 1 of every request that has one (ADR 007); fields are hopped over, and no
+tensor is looked at.
 
 The work is bounded: every loop moves forward through the body, and a scan that has hopped :data:`MAX_HOPS` times gives
 up with a 400 (a body made of brackets could hold a worker otherwise).
@@ -15,6 +19,7 @@ from nearcast.resources import wire
 
 NEAR_BYTES: Final = 4096
 MAX_HOPS: Final = 200_000
+MAX_FIELDS: Final = 4096
 
 SCAN: Final = r"""
 local byte, char, find, gsub, match, sub = string.byte, string.char, string.find, string.gsub, string.match, string.sub
@@ -203,9 +208,65 @@ function nearcast_model(size, bytes)
 end
 """.replace("@NEAR@", str(NEAR_BYTES)).replace("@MAX_HOPS@", str(MAX_HOPS))
 
+CALLED: Final = r"""
+-- The varint at i of text, and the index behind it; nil where it is cut off or too long.
+local function varint(text, i)
+  local value, unit = 0, 1
+  for at = i, i + 9 do
+    local c = byte(text, at)
+    if not c then return nil end
+    value = value + (c % 128) * unit
+    if c < 128 then return value, at + 1 end
+    unit = unit * 128
+  end
+end
+
+-- The first string of number 1 in a gRPC message of `size` bytes, its prefix of five included: where requests of the
+-- Open Inference Protocol name their model. Else nil and why. Serializers write it first; others may stand before it.
+function nearcast_called(size, bytes)
+  local base, text = 0, bytes(0, size < NEAR and size or NEAR)
+  if size < 5 then return nil, CUT end
+  local flag, a, b, c, d = byte(text, 1, 5)
+  if flag ~= 0 then return nil, "compressed messages are not supported: send them as they are (identity)", "501" end
+  if ((a * 256 + b) * 256 + c) * 256 + d ~= size - 5 then return nil, "the body is not exactly one message" end
+  local at = 5
+  for _ = 1, MAX_FIELDS do
+    if at == size then return nil, "it is missing" end
+    if at - base + 20 > #text and base + #text < size then
+      base, text = at, bytes(at, size - at < NEAR and size - at or NEAR)
+    end
+    local tag, i = varint(text, at - base + 1)
+    local kind, length = tag and tag % 8, 0
+    if not tag then
+      return nil, CUT
+    elseif kind == 2 then
+      length, i = varint(text, i)
+      if not length then return nil, CUT end
+    elseif kind == 0 then
+      length, i = 0, select(2, varint(text, i))
+      if not i then return nil, CUT end
+    elseif kind == 1 then
+      length = 8
+    elseif kind == 5 then
+      length = 4
+    else
+      return nil, "the message is not well-formed"
+    end
+    at = base + i - 1 + length
+    if at > size then return nil, CUT end
+    if tag == 10 then
+      if length == 0 then return nil, "it is empty" end
+      if length > LONGEST then return nil, "it is longer than " .. LONGEST .. " bytes" end
+      return bytes(at - length, length)
+    end
+  end
+  return nil, FAR
+end
+""".replace("MAX_FIELDS", str(MAX_FIELDS))
+
 HANDLER: Final = (
     r"""
-local BASE = byte("m")
+local BASE, SERVICE = byte("m"), "@SERVICE@"
 
 local function from_body(handle)
   local body = handle:body()
@@ -219,6 +280,39 @@ local function from_v1(path, based)
   if match(path, "^/?$", 11) or find(path, "^/?%?", 11) then return nil, false end
   local model = match(path, "^/([^?]+)", 11) or based
   return model, not model
+end
+
+-- The model of a call of the Open Inference Protocol over gRPC; nil where it names none, or was refused (then true).
+local CALLS = {ModelInfer = true, ModelReady = true, ModelMetadata = true,
+  ServerLive = false, ServerReady = false, ServerMetadata = false}
+local function from_call(handle, name)
+  local headers = handle:headers()
+  local content = headers:get("content-type") or "none"
+  local status, why = nil, nil
+  local model
+  if content ~= "application/grpc" and content ~= "application/grpc+proto" then
+    status, why = "415", "expected a gRPC call, with content-type application/grpc, got " .. content
+  elseif headers:get(":method") ~= "POST" or handle:streamInfo():protocol() ~= "HTTP/2" then
+    status, why = "415", "expected a gRPC call, which is a POST over HTTP/2"
+  elseif CALLS[name] == nil then
+    status, why = "501", "the method " .. name .. " is not supported: expected ModelInfer, ModelReady, ModelMetadata,"
+      .. " ServerLive, ServerReady or ServerMetadata"
+  elseif CALLS[name] then
+    local body = handle:body()
+    if body then
+      local function bytes(from, count) return body:getBytes(from, count) end
+      model, why, status = nearcast_called(body:length(), bytes)
+    else
+      why = "there is no message"
+    end
+    if not model and not status then
+      handle:headers():replace("@ERROR@", "@MODEL_REQUIRED@")
+      status, why = "400", "expected a message that names its model in field 1: " .. why
+    end
+  end
+  if not status then return model end
+  handle:respond({[":status"] = status, ["grpc-accept-encoding"] = "identity"}, why)
+  return nil, true
 end
 
 function envoy_on_request(handle)
@@ -238,6 +332,11 @@ function envoy_on_request(handle)
     model, asked = from_v1(path, based)
   elseif family == "/v2/" then
     model = match(path, "^/v2/models/([^/?]+)")
+  elseif sub(path, 1, #SERVICE) == SERVICE then
+    local refused
+    model, refused = from_call(handle, sub(path, #SERVICE + 1))
+    if refused then return end
+    headers = handle:headers()
   end
   if asked and headers:get(":method") == "POST" then
     local why
@@ -258,7 +357,8 @@ end
 """.replace("@ERROR@", wire.ERROR)
     .replace("@MODEL_REQUIRED@", wire.CODE_MODEL_REQUIRED)
     .replace("@MODEL@", wire.MODEL)
+    .replace("@SERVICE@", wire.GRPC_SERVICE_PATH)
 )
 
-MODEL_OF_REQUEST: Final = SCAN + HANDLER
+MODEL_OF_REQUEST: Final = SCAN + CALLED + HANDLER
 """The whole script of the Lua filter."""

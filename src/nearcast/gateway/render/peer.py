@@ -14,7 +14,7 @@ from nearcast.gateway.render.clusters import STATUS_CLUSTER, VIA
 from nearcast.gateway.render.document import ROUTES_TYPE, TYPE_URL, Document, Message
 from nearcast.gateway.render.inputs import GatewayInputs
 from nearcast.gateway.render.places import callers_of, engine_cluster, site_cluster
-from nearcast.gateway.render.public import MAX_BODY_BYTES, action, by_model, reconnects
+from nearcast.gateway.render.public import action, by_model, reconnects
 from nearcast.resources import wire
 from nearcast.resources.plan import SiteFacts, SitePlan, site_id_prefix
 
@@ -78,7 +78,7 @@ def _local(inputs: GatewayInputs, model: str, callers: Iterable[SiteFacts]) -> M
     route: Message = {
         "name": model,
         "match": {"prefix": "/"},
-        "request_body_buffer_limit": MAX_BODY_BYTES,
+        "request_body_buffer_limit": answers.MAX_BODY_BYTES,
         "route": {
             "cluster": engine_cluster(model, serving.version),
             "timeout": "0s",

@@ -7,6 +7,7 @@ from nearcast.gateway.render.clusters import (
     REASON_LOCAL_FIRST,
     REASON_LOCAL_LATER,
     REASON_NOT_HERE,
+    STATUS_CLUSTER,
     VIA,
 )
 from nearcast.gateway.render.document import ROUTES_TYPE, TYPE_URL, Document, Json, Message
@@ -15,7 +16,6 @@ from nearcast.gateway.render.places import Decision, Refused, Routed, order_clus
 from nearcast.resources import wire
 from nearcast.resources.status import Share
 
-MAX_BODY_BYTES: Final = 64 * 1024 * 1024
 _LOAD_METRICS: Final = "endpoint-load-metrics"
 _TIMING: Final = (
     "gateway;dur=%COMMON_DURATION(DS_RX_BEG:US_TX_BEG:ms)%, upstream;dur=%COMMON_DURATION(US_TX_BEG:US_RX_BEG:ms)%"
@@ -70,7 +70,11 @@ def _unnamed(served: list[str]) -> Message:
         answers.refusal(404, f"no deployment has a model named %REQ({wire.MODEL})%", with_header=wire.MODEL),
         answers.refusal(404, "no such path: %PATH(NQ)%"),
     ]
-    return {"matcher": _by_header(":method", {"POST": action(refused)}, action([*answers.discovery(served), *refused]))}
+    return {
+        "matcher": _by_header(
+            ":method", {"POST": action([_server_calls(), *refused])}, action([*answers.discovery(served), *refused])
+        )
+    }
 
 
 def action(routes: list[Message]) -> Message:
@@ -80,6 +84,14 @@ def action(routes: list[Message]) -> Message:
         return {"action": {"name": "route", "typed_config": config}}
     config = {"@type": f"{TYPE_URL}envoy.config.route.v3.RouteList", "routes": [*routes]}
     return {"action": {"name": "routes", "typed_config": config}}
+
+
+def _server_calls() -> Message:
+    """gRPC calls that name no model. They want a message for an answer, which Envoy cannot give; the engine can."""
+    return {
+        "match": {"prefix": f"{wire.GRPC_SERVICE_PATH}Server"},
+        "route": {"cluster": STATUS_CLUSTER, "timeout": "2s", "retry_policy": reconnects()},
+    }
 
 
 def _model(inputs: GatewayInputs, model: str, decision: Decision) -> list[Message]:
@@ -101,9 +113,10 @@ def _forward(inputs: GatewayInputs, model: str, shares: tuple[Share, ...]) -> Me
         "name": model,
         "match": {"prefix": "/"},
         # Without it a body larger than the default buffer is never sent to a second place.
-        "request_body_buffer_limit": MAX_BODY_BYTES,
+        "request_body_buffer_limit": answers.MAX_BODY_BYTES,
         "route": {
             "timeout": "0s",  # the default of 15 s kills long answers
+            "max_stream_duration": {"grpc_timeout_header_max": "0s"},  # as long as the caller of a gRPC call says
             "weighted_clusters": {"clusters": [_share(inputs, model, share) for share in shares]},
             "retry_policy": retries(longest - 1) if longest > 1 else reconnects(),
         },

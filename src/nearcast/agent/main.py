@@ -38,6 +38,7 @@ from nearcast.agent.measure import GatewayProber, Measurements
 from nearcast.agent.memory import Memory
 from nearcast.agent.node import Node
 from nearcast.agent.poll import Poller
+from nearcast.agent.public_tls import PublicTls
 from nearcast.agent.pull import Puller, open_puller
 from nearcast.agent.renew import Renewer
 from nearcast.agent.report import Reporter, Troubles
@@ -48,7 +49,7 @@ from nearcast.agent.states import Serving, State
 from nearcast.agent.status import Vitals, node_status
 from nearcast.agent.supervise import EngineLaunch, EngineProcess, ProcessBook
 from nearcast.agent.uplink import ControlUplink
-from nearcast.errors import Conflict, NearcastError, Unavailable, meaning_of
+from nearcast.errors import Conflict, InvalidInput, NearcastError, Unavailable, meaning_of
 from nearcast.gateway.apply import Gateway
 from nearcast.logs import line, set_up
 from nearcast.planning.routes import RouteTable
@@ -81,6 +82,8 @@ def parse(argv: Sequence[str]) -> Settings:
     parser.add_argument("--control", metavar="URL", help="https URL of the control plane")
     parser.add_argument("--node", metavar="NAME", help="name of this node in its site (default: the host's)")
     parser.add_argument("--public", default=str(LOOPBACK), metavar="IP:PORT", help="for clients; port 0: any free one")
+    parser.add_argument("--public-tls-cert", type=Path, metavar="FILE", help="certificate chain for clients, PEM")
+    parser.add_argument("--public-tls-key", type=Path, metavar="FILE", help="its key, PEM")
     parser.add_argument("--peer", default=str(LOOPBACK), metavar="IP:PORT", help="for peer sites; port 0 as above")
     parser.add_argument("--advertise-peer", metavar="IP[:PORT]", help="what peers connect to, if not --peer")
     parser.add_argument("--poll-s", type=float, default=5.0, metavar="S", help="between two looks for a new plan")
@@ -109,6 +112,7 @@ def parse(argv: Sequence[str]) -> Settings:
         control=given.control,
         node=given.node,
         public=address(given.public),
+        public_tls=_pair(given.public_tls_cert, given.public_tls_key),
         peer=address(given.peer),
         advertise_peer=address(given.advertise_peer, port_required=False) if given.advertise_peer else None,
         poll_s=given.poll_s,
@@ -122,6 +126,14 @@ def parse(argv: Sequence[str]) -> Settings:
         access_log=given.access_log,
         collector=collector(given.otlp_endpoint, given.trace_ratio) if given.otlp_endpoint else None,
     )
+
+
+def _pair(certificate: Path | None, key: Path | None) -> tuple[Path, Path] | None:
+    if certificate is None and key is None:
+        return None
+    if certificate is None or key is None:
+        raise InvalidInput("expected --public-tls-cert and --public-tls-key together, got one of them")
+    return certificate.absolute(), key.absolute()
 
 
 def main(argv: Sequence[str]) -> NoReturn:
@@ -273,6 +285,10 @@ class Agent:
 
     async def run(self, ended: asyncio.Event) -> bool:
         """Run until ``ended``, then stop gateway and engine. True, with both still serving, if a part failed."""
+        public_tls: PublicTls | None = None
+        if self._settings.public_tls is not None:
+            public_tls = PublicTls(*self._settings.public_tls, self._gateway, self._troubles)
+            await public_tls.start()
         stored = await asyncio.to_thread(self._puller.stored_plan)
         if stored is not None:
             self._node.post(stored)
@@ -284,6 +300,8 @@ class Agent:
             self._poller.run(),
             self._reporter.run(),
         ]
+        if public_tls is not None:
+            duties.append(public_tls.run())
         if self._settings.metrics is not None:
             duties.append(Scrape(self._settings.metrics, self.figures).run())
         if self._uplink is not None:

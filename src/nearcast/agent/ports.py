@@ -29,12 +29,13 @@ class Addresses:
     public: Address
     peer: Address
     advertised_peer: Address
+    is_public_tls: bool = False
 
     @property
     def url(self) -> str:
         """The gateway for clients. A wildcard is shown as the name that peers use."""
         host = self.advertised_peer.host if self.public.is_wildcard else self.public.host
-        return f"http://{Address(host, self.public.port)}"
+        return f"{'https' if self.is_public_tls else 'http'}://{Address(host, self.public.port)}"
 
 
 def addresses(settings: Settings, file: Path) -> Addresses:
@@ -50,6 +51,7 @@ def addresses(settings: Settings, file: Path) -> Addresses:
         public=Address(settings.public.host, public),
         peer=Address(settings.peer.host, peer),
         advertised_peer=Address(advertised.host, advertised.port or peer),
+        is_public_tls=settings.public_tls is not None,
     )
 
 

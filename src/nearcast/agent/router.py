@@ -332,7 +332,7 @@ class Router:
         return GatewayInputs(
             plan=serving.plan,
             node=self._node,
-            listen=Listen(public.host, public.port, peer.host, peer.port),
+            listen=Listen(public.host, public.port, peer.host, peer.port, self.addresses.is_public_tls),
             run_dir=str(self._layout.run_dir),
             envoy_dir=str(self._layout.envoy),
             local=tuple(local),

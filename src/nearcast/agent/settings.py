@@ -42,6 +42,7 @@ class Settings:
         control: URL of the control plane, or None for the one that the node joined.
         node: name of this node within its site; its host's by default.
         public: where clients reach the gateway. Loopback unless asked for.
+        public_tls: certificate chain and key for clients, as PEM files; None for plain HTTP.
         peer: where peer sites reach it.
         advertise_peer: what peers are told to connect to, where that differs from ``peer``.
         poll_s: between two questions for a new plan.
@@ -61,6 +62,7 @@ class Settings:
     control: str | None = None
     node: str | None = None
     public: Address = LOOPBACK
+    public_tls: tuple[Path, Path] | None = None
     peer: Address = LOOPBACK
     advertise_peer: Address | None = None
     poll_s: float = 5.0

@@ -114,6 +114,7 @@ def control(
         "agent --data-dir /var/lib/nearcast --control https://control.example:7643 --join-file token",
         "agent --data-dir /var/lib/nearcast",
         "agent --data-dir ./node --public 0.0.0.0:8080 --peer 0.0.0.0:8443 --advertise-peer 203.0.113.7:8443",
+        "agent --data-dir /var/lib/nearcast --public 0.0.0.0:443 --public-tls-cert tls.pem --public-tls-key tls.key",
         "agent --data-dir /var/lib/nearcast --metrics 127.0.0.1:9464 --otlp-endpoint http://127.0.0.1:4318",
     ),
 )
@@ -127,6 +128,11 @@ def agent(
     public: Annotated[
         str | None, typer.Option(metavar="IP:PORT", help="For clients; default: loopback, a free port that stays.")
     ] = None,
+    public_tls_cert: Annotated[
+        Path | None,
+        typer.Option(help="Certificate chain for clients (PEM); taken up again when it changes.", dir_okay=False),
+    ] = None,
+    public_tls_key: Annotated[Path | None, typer.Option(help="Its private key (PEM).", dir_okay=False)] = None,
     peer: Annotated[
         str | None, typer.Option(metavar="IP:PORT", help="For peer sites; default: loopback, a free port that stays.")
     ] = None,
@@ -171,6 +177,8 @@ def agent(
         "--join-file": join_file,
         "--node": node,
         "--public": public,
+        "--public-tls-cert": public_tls_cert,
+        "--public-tls-key": public_tls_key,
         "--peer": peer,
         "--advertise-peer": advertise_peer,
         "--poll-s": seconds_of(poll) if poll else None,

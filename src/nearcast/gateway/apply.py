@@ -28,12 +28,19 @@ from nearcast.gateway.render.document import (
     CLUSTERS_FILE,
     IDENTITY_FILE,
     LISTENERS_FILE,
+    PUBLIC_FILE,
     ROUTE_NAMES,
     Document,
     GatewayFiles,
     routes_file,
 )
-from nearcast.gateway.render.identity import Identity, authority_secret, identity_secret
+from nearcast.gateway.render.identity import (
+    Identity,
+    PublicCertificate,
+    authority_secret,
+    identity_secret,
+    public_secret,
+)
 from nearcast.logs import bound
 from nearcast.resources import wire
 from nearcast.resources.revision import canonical_json
@@ -142,16 +149,21 @@ class Gateway:
             Whether anything changed. A running Envoy takes the new identity up for new connections by itself.
         """
         with self._lock:
-            changed = False
-            for name, secret in (
-                (IDENTITY_FILE, identity_secret(identity)),
-                (AUTHORITY_FILE, authority_secret(identity)),
-            ):
-                data = secret.encode()
-                if read_if_exists(self._dir / name) != data:
-                    write_whole(self._dir / name, data, mode=0o600)
-                    changed = True
-            return changed
+            changed = self._write_secret(IDENTITY_FILE, identity_secret(identity))
+            return self._write_secret(AUTHORITY_FILE, authority_secret(identity)) or changed
+
+    def install_public(self, certificate: PublicCertificate) -> bool:
+        """Write what clients are shown (0600): before the first start with TLS, and whenever it is a new one.
+
+        Returns:
+            Whether it is another one. A running Envoy shows it to new connections by itself, and drops none.
+        """
+        with self._lock:
+            return self._write_secret(PUBLIC_FILE, public_secret(certificate))
+
+    def has_public(self) -> bool:
+        """Whether a certificate for clients was ever installed."""
+        return (self._dir / PUBLIC_FILE).exists()
 
     def apply(self, files: GatewayFiles) -> str:
         """Put ``files`` in force; clusters of before stay until :meth:`retire`. Nothing happens when they are.
@@ -203,6 +215,13 @@ class Gateway:
             return list(metrics.families(labelled, self._admin.stats(metrics.PLAIN), own_site))
         except Unavailable:
             return list(metrics.nothing())
+
+    def _write_secret(self, name: str, secret: Document) -> bool:
+        data = secret.encode()
+        if read_if_exists(self._dir / name) == data:
+            return False
+        write_whole(self._dir / name, data, mode=0o600)
+        return True
 
     # --- inside the lock ---------------------------------------------------------------------------------------------
 

@@ -6,7 +6,13 @@ Does not decide shares and orders (`planning.routes`), and starts nothing (`gate
 """
 
 from nearcast.gateway.render.document import GatewayFiles
-from nearcast.gateway.render.identity import Identity, authority_secret, identity_secret
+from nearcast.gateway.render.identity import (
+    Identity,
+    PublicCertificate,
+    authority_secret,
+    identity_secret,
+    public_secret,
+)
 from nearcast.gateway.render.inputs import (
     HEAP_BYTES,
     AccessLog,
@@ -27,8 +33,10 @@ __all__ = [
     "Identity",
     "Listen",
     "LocalModel",
+    "PublicCertificate",
     "Telemetry",
     "authority_secret",
     "identity_secret",
+    "public_secret",
     "render",
 ]

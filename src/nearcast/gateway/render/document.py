@@ -27,6 +27,7 @@ CLUSTERS_FILE: Final = "cds.json"
 LISTENERS_FILE: Final = "lds.json"
 IDENTITY_FILE: Final = "sds_identity.json"
 AUTHORITY_FILE: Final = "sds_authority.json"
+PUBLIC_FILE: Final = "sds_public.json"
 ROUTE_NAMES: Final = ("public", "peer", "probe")
 
 _WEIGHT: Final = re.compile(rb'"weight":\d+')

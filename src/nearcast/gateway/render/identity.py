@@ -1,4 +1,4 @@
-"""The node's identity as Envoy secrets (SDS): certificate and key in one file, so that one rename rotates both.
+"""Certificates as Envoy secrets (SDS): certificate and key in one file, so that one rename rotates both.
 
 The files hold a private key; whoever writes them uses mode 0600 (`gateway.apply` does).
 """
@@ -6,11 +6,19 @@ The files hold a private key; whoever writes them uses mode 0600 (`gateway.apply
 from dataclasses import dataclass, field
 from typing import Final
 
-from nearcast.gateway.render.document import AUTHORITY_FILE, IDENTITY_FILE, TYPE_URL, Document, Message
+from nearcast.gateway.render.document import (
+    AUTHORITY_FILE,
+    IDENTITY_FILE,
+    PUBLIC_FILE,
+    TYPE_URL,
+    Document,
+    Message,
+)
 
 SECRET_TYPE: Final = f"{TYPE_URL}envoy.extensions.transport_sockets.tls.v3.Secret"
 IDENTITY: Final = "identity"
 AUTHORITY: Final = "authority"
+PUBLIC: Final = "public"
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,13 +30,30 @@ class Identity:
     authority_pem: str
 
 
+@dataclass(frozen=True, slots=True)
+class PublicCertificate:
+    """What the gateway shows to clients, as PEM: a certificate chain and its private key."""
+
+    certificate_pem: str
+    key_pem: str = field(repr=False)
+
+
 def identity_secret(identity: Identity) -> Document:
     """The secret with the node's certificate and key."""
+    return _certificate(IDENTITY, identity.certificate_pem, identity.key_pem)
+
+
+def public_secret(certificate: PublicCertificate) -> Document:
+    """The secret with the certificate and key for clients."""
+    return _certificate(PUBLIC, certificate.certificate_pem, certificate.key_pem)
+
+
+def _certificate(name: str, certificate_pem: str, key_pem: str) -> Document:
     secret: Message = {
-        "name": IDENTITY,
+        "name": name,
         "tls_certificate": {
-            "certificate_chain": {"inline_string": identity.certificate_pem},
-            "private_key": {"inline_string": identity.key_pem},
+            "certificate_chain": {"inline_string": certificate_pem},
+            "private_key": {"inline_string": key_pem},
         },
     }
     return Document(SECRET_TYPE, (secret,))
@@ -51,6 +76,11 @@ def identity_reference(envoy_dir: str) -> Message:
 def authority_reference(envoy_dir: str) -> Message:
     """How a TLS context names the authority secret."""
     return _reference(AUTHORITY, f"{envoy_dir}/{AUTHORITY_FILE}")
+
+
+def public_reference(envoy_dir: str) -> Message:
+    """How a TLS context names the secret for clients."""
+    return _reference(PUBLIC, f"{envoy_dir}/{PUBLIC_FILE}")
 
 
 def _reference(name: str, path: str) -> Message:

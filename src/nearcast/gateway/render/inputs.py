@@ -13,12 +13,17 @@ HEAP_BYTES: Final = 1024 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Listen:
-    """Where the gateway listens: for clients (``public_*``) and for peer sites (``peer_*``). IP addresses, no names."""
+    """Where the gateway listens: for clients (``public_*``) and for peer sites (``peer_*``). IP addresses, no names.
+
+    Attributes:
+        public_tls: whether clients speak TLS; the certificate is a file of its own (`Gateway.install_public`).
+    """
 
     public_host: str
     public_port: int
     peer_host: str
     peer_port: int
+    public_tls: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from typing import Final
 from nearcast.gateway.render import answers
 from nearcast.gateway.render.clusters import http2_options, http2_windows
 from nearcast.gateway.render.document import LISTENER_TYPE, TYPE_URL, Document, Json, Message, routes_file
-from nearcast.gateway.render.identity import authority_reference, identity_reference
+from nearcast.gateway.render.identity import authority_reference, identity_reference, public_reference
 from nearcast.gateway.render.inputs import GatewayInputs
 from nearcast.gateway.render.lua import MODEL_OF_REQUEST
 from nearcast.gateway.render.peer import delay_slots, nobody
@@ -49,9 +49,12 @@ def _public(inputs: GatewayInputs) -> Message:
         "http2_protocol_options": {"max_concurrent_streams": 100, **http2_windows(answers.MAX_BODY_BYTES)},
         "common_http_protocol_options": {"idle_timeout": "300s"},
     }
+    chain: Message = {"filters": [_network_filter(manager)]}
+    if inputs.listen.public_tls:
+        chain["transport_socket"] = _public_tls(inputs)
     return {
         **_listener("public", inputs.listen.public_host, inputs.listen.public_port),
-        "filter_chains": [{"filters": [_network_filter(manager)]}],
+        "filter_chains": [chain],
     }
 
 
@@ -133,6 +136,19 @@ def _mutations(name: str) -> list[Json]:
     """Clients may set neither our headers nor Envoy's; peers may say the model."""
     removed = model_headers_removed()
     return removed if name == "public" else removed[1:]
+
+
+def _public_tls(inputs: GatewayInputs) -> Message:
+    """TLS as clients of today speak it. The certificate is a secret of its own: a new one changes no listener."""
+    context: Message = {
+        "@type": f"{TYPE_URL}envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
+        "common_tls_context": {
+            "alpn_protocols": ["h2", "http/1.1"],
+            "tls_params": {"tls_minimum_protocol_version": "TLSv1_2", "tls_maximum_protocol_version": "TLSv1_3"},
+            "tls_certificate_sds_secret_configs": [public_reference(inputs.envoy_dir)],
+        },
+    }
+    return {"name": "envoy.transport_sockets.tls", "typed_config": context}
 
 
 def _peer_tls(inputs: GatewayInputs) -> Message:

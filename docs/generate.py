@@ -242,6 +242,10 @@ METRIC_ROOMS: Final = {
     "agent": ("Agent", "The node: its plan, its processes, its peers."),
     "gateway": ("Gateway", "Requests, as the node's Envoy sees them. Served with those of the agent."),
     "engine": ("Engine", "Models at work. Served with those of the agent."),
+    "control": (
+        "Control plane",
+        "`GET /metrics` of its API, with the token in `metrics.token` of its data directory, which opens nothing else.",
+    ),
 }
 
 

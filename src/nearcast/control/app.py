@@ -7,7 +7,7 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
 from nearcast import __version__
-from nearcast.control.api import failures, fleet, nodes, releases, repository, resources
+from nearcast.control.api import failures, fleet, metrics, nodes, releases, repository, resources
 from nearcast.control.api.limits import BodyLimit
 from nearcast.control.api.services import Services
 
@@ -32,7 +32,9 @@ def create_app(services: Services | None) -> FastAPI:
     app.state.services = services
     failures.install(app)
     app.add_middleware(BodyLimit)
-    for module in (fleet, resources, nodes, releases, repository):
+    if services is not None:
+        app.add_middleware(metrics.Counted, recorder=services.plane.recorder)
+    for module in (fleet, metrics, resources, nodes, releases, repository):
         app.include_router(module.router)
     return app
 

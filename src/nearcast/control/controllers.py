@@ -11,11 +11,13 @@ import functools
 import logging
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
+from time import perf_counter
 from typing import Final
 
 from nearcast.control.changes import ensure_models
 from nearcast.control.observer import Observer
 from nearcast.control.plane import ControlPlane
+from nearcast.control.recorder import FAILED, PUBLISH, PUBLISHED
 from nearcast.errors import Bug, NearcastError, Unavailable
 from nearcast.resources.plan import SitePlan
 
@@ -70,6 +72,7 @@ class Controllers:
             raise
         except NearcastError as error:
             pause_s = max(PAUSE_S, error.retry_after_s if isinstance(error, Unavailable) else 0.0)
+            self._plane.recorder.count(FAILED)
             log.warning("it failed and is tried again in %.0f s: %s", pause_s, error)
             await asyncio.sleep(pause_s)
             return False
@@ -86,8 +89,11 @@ class Controllers:
         """
         ensure_models(self._plane)
         plans = self._observer.plans(self._plane.store.snapshot())
+        began_s = perf_counter()
         published = self._plane.publisher.publish(plans)
         if published:
+            self._plane.recorder.count(PUBLISHED, by=len(published))
+            self._plane.recorder.time(PUBLISH, perf_counter() - began_s)
             log.info("published plan %d for %d sites", self._version(published[0]), len(published))
         if note or published or plans is not self._noted:
             self._observer.note_conditions()

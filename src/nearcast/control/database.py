@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
-from sqlalchemy import URL, Connection, create_engine, event, func, make_url, select, text
+from sqlalchemy import URL, Connection, Engine, create_engine, event, func, make_url, select, text
 from sqlalchemy.exc import ArgumentError, DatabaseError, DataError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.orm import Session
 
@@ -93,6 +93,11 @@ class Database:
         self._reader = self._engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
         # Not REPEATABLE READ: such a transaction sees the moment before it waited for the writer in front of it.
         self._writer = self._engine.execution_options(isolation_level="READ COMMITTED")
+
+    @property
+    def engine(self) -> Engine:
+        """What runs statements; for those who watch them."""
+        return self._engine
 
     @contextmanager
     def read(self) -> Iterator[Session]:

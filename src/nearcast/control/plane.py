@@ -24,10 +24,11 @@ from nearcast.control.database import Database
 from nearcast.control.members import Members
 from nearcast.control.nodes import NodeBook
 from nearcast.control.publisher import Publisher
+from nearcast.control.recorder import Recorder
 from nearcast.control.settings import Settings
 from nearcast.control.store import Clock, Store, timestamp
 from nearcast.control.throttle import Throttle
-from nearcast.control.tokens import load_or_create_admin_token
+from nearcast.control.tokens import ADMIN_PREFIX, METRICS_PREFIX, load_or_create_token
 from nearcast.control.transitions import Transitions
 from nearcast.durable import read_if_exists, sync_directory, write_whole
 from nearcast.errors import Conflict, IntegrityError, InvalidInput
@@ -84,6 +85,8 @@ class ControlPlane:
     fleet: str
     clock: Clock
     admin_sha256: str = field(repr=False)
+    metrics_sha256: str = field(repr=False)
+    recorder: Recorder
     authority: Authority
     database: Database
     store: Store
@@ -128,8 +131,11 @@ def open_control_plane(settings: Settings, clock: Clock | None = None) -> Contro
 
 def _opened(settings: Settings, now: Clock, lock: int) -> ControlPlane:
     settings.keys_dir.mkdir(mode=0o700, exist_ok=True)
-    admin_sha256 = load_or_create_admin_token(settings.admin_token_file)
+    recorder = Recorder()
+    admin_sha256 = load_or_create_token(settings.admin_token_file, ADMIN_PREFIX)
+    metrics_sha256 = load_or_create_token(settings.metrics_token_file, METRICS_PREFIX)
     database = Database(settings.database_url)
+    recorder.watch_database(database.engine)
     fleet = _fleet(settings, database)
     _require_keys(settings, database)
     authority = load_or_create_authority(settings.keys_dir, fleet, now())
@@ -139,7 +145,7 @@ def _opened(settings: Settings, now: Clock, lock: int) -> ControlPlane:
     root = _plans_root(settings, online, now())
     if database.setting(_KEYS_MADE) is None:
         database.set_setting(_KEYS_MADE, timestamp(now()))
-    objects = open_objects(settings.repository_url)
+    objects = recorder.watched_store(open_objects(settings.repository_url))
     _sweep(settings, objects)
     blobs = BlobStore(objects)
     releases = ReleasesRepository(objects, blobs, online, now)
@@ -150,6 +156,8 @@ def _opened(settings: Settings, now: Clock, lock: int) -> ControlPlane:
         fleet=fleet,
         clock=now,
         admin_sha256=admin_sha256,
+        metrics_sha256=metrics_sha256,
+        recorder=recorder,
         authority=authority,
         database=database,
         store=Store(database, now),

@@ -47,6 +47,11 @@ class Settings:
         return self.data_dir / "admin.token"
 
     @property
+    def metrics_token_file(self) -> Path:
+        """The token that opens ``/metrics`` and nothing else, 0600."""
+        return self.data_dir / "metrics.token"
+
+    @property
     def ca_file(self) -> Path:
         """The authority's certificate, for clients on this machine."""
         return self.data_dir / "ca.pem"

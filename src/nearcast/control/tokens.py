@@ -15,6 +15,7 @@ from nearcast.errors import InvalidInput
 
 ADMIN_PREFIX: Final = "nca_"
 NODE_PREFIX: Final = "ncn_"
+METRICS_PREFIX: Final = "ncm_"
 
 
 def new_secret(prefix: str = "") -> str:
@@ -37,15 +38,15 @@ def matches(secret: str, stored: str) -> bool:
     return hmac.compare_digest(hashed(secret), stored)
 
 
-def load_or_create_admin_token(path: Path) -> str:
-    """The hash of the admin token in ``path``; the token is made there (0600) at the first start.
+def load_or_create_token(path: Path, prefix: str) -> str:
+    """The hash of the token in ``path``; the token is made there (0600) at the first start.
 
     Raises:
         InvalidInput: others may read the file, or it is empty.
     """
     data = read_if_exists(path)
     if data is None:
-        token = new_secret(ADMIN_PREFIX)
+        token = new_secret(prefix)
         write_whole(path, f"{token}\n".encode(), mode=0o600)
         return hashed(token)
     mode = path.stat().st_mode & 0o777
@@ -53,5 +54,5 @@ def load_or_create_admin_token(path: Path) -> str:
         raise InvalidInput(f"expected {path} to be readable by its owner alone, its mode is {mode:o}", hint="chmod 600")
     token = data.decode(errors="replace").strip()
     if len(token) < 32:
-        raise InvalidInput(f"expected an admin token in {path}, got {len(token)} characters", hint=f"Remove {path}.")
+        raise InvalidInput(f"expected a token in {path}, got {len(token)} characters", hint=f"Remove {path}.")
     return hashed(token)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from nearcast.control.tokens import load_or_create_admin_token
+from nearcast.control.tokens import ADMIN_PREFIX, load_or_create_token
 from nearcast.errors import InvalidInput
 from nearcast.resources.join import decode_token
 
@@ -53,12 +53,12 @@ def test_private_files_are_private(fleet: Fleet) -> None:
 
 def test_the_admin_token_is_made_once_and_must_be_private(tmp_path: Path) -> None:
     path = tmp_path / "admin.token"
-    first = load_or_create_admin_token(path)
-    assert load_or_create_admin_token(path) == first
+    first = load_or_create_token(path, ADMIN_PREFIX)
+    assert load_or_create_token(path, ADMIN_PREFIX) == first
     path.chmod(0o644)
     with pytest.raises(InvalidInput, match="readable by its owner alone"):
-        load_or_create_admin_token(path)
+        load_or_create_token(path, ADMIN_PREFIX)
     path.chmod(0o600)
     path.write_text("\n")
-    with pytest.raises(InvalidInput, match="expected an admin token"):
-        load_or_create_admin_token(path)
+    with pytest.raises(InvalidInput, match="expected a token in"):
+        load_or_create_token(path, ADMIN_PREFIX)

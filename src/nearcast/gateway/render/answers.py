@@ -48,6 +48,9 @@ class GatewayError:
         with_header: recognised only when the request has this header by then.
         full: value of ``x-nearcast-full`` when nothing else has set it: the caller may try elsewhere.
         text: of the message, with Envoy's format commands; what the route or Envoy says, as a rule.
+        no_path: recognised only when the request's target is no path (``OPTIONS *``, ``CONNECT``), or the request broke
+            off before it was read: no route of ours saw it, so there is no text either.
+        answered: the status that the caller gets instead, or None.
     """
 
     status: int
@@ -58,6 +61,8 @@ class GatewayError:
     or_above: bool = False
     full: str | None = None
     text: str = "%LOCAL_REPLY_BODY%"
+    no_path: bool = False
+    answered: int | None = None
 
 
 _INVALID: Final = "invalid_request_error"
@@ -67,6 +72,15 @@ _TOO_LARGE: Final = GatewayError(
     _INVALID,
     "The body is over 64 MiB.",
     text=f"the body may have {MAX_BODY_BYTES} bytes, got more",
+)
+_CODING: Final = GatewayError(
+    501,
+    CODE_BAD_REQUEST,
+    _INVALID,
+    "A transfer-encoding other than `chunked`; Envoy calls it 501, and it is the caller's to change.",
+    text="the request was not accepted: expected transfer-encoding chunked, or none, got another",
+    no_path=True,
+    answered=400,
 )
 _NOT_ACCEPTED: Final = GatewayError(
     400,
@@ -99,13 +113,28 @@ PUBLIC_ERRORS: Final = (
         "No deployment of the fleet has a model of that name.",
         with_header=wire.MODEL,
     ),
+    GatewayError(
+        404,
+        wire.CODE_NOT_FOUND,
+        "not_found_error",
+        "No such path.",
+        text="expected a path that begins with /, got another target with %REQ(:METHOD)%",
+        no_path=True,
+    ),
     GatewayError(404, wire.CODE_NOT_FOUND, "not_found_error", "No such path."),
     GatewayError(408, wire.CODE_REQUEST_TIMEOUT, "timeout_error", "The request did not arrive in time."),
     _TOO_LARGE,
     GatewayError(
         415, wire.CODE_UNSUPPORTED, _INVALID, "The path of a gRPC method, asked by something that is no gRPC call."
     ),
-    GatewayError(431, wire.CODE_HEADERS_TOO_LARGE, _INVALID, "The head of the request is over the limit."),
+    GatewayError(
+        431,
+        wire.CODE_HEADERS_TOO_LARGE,
+        _INVALID,
+        "The head of the request is over the limit.",
+        text="request line and headers may take 60 KiB in 100 headers, got more",
+    ),
+    _CODING,
     GatewayError(
         503,
         wire.CODE_NO_PLACE_READY,
@@ -226,22 +255,26 @@ def _shapes(error: GatewayError) -> list[Message]:
     filters: list[Json] = [_status_filter(error.status, "GE" if error.or_above else "EQ")]
     if error.with_header:
         filters.append(_header_filter(error.with_header, {"present_match": True}))
+    if error.no_path:
+        rooted: Message = {"string_match": {"prefix": "/"}, "invert_match": True, "treat_missing_header_as_empty": True}
+        filters.append(_header_filter(":path", rooted))
     # Envoy itself answers a gRPC call with status 200, and puts the text where gRPC wants it.
     status = wire.grpc_status(error.status, error.code, full=error.full is not None)
     call = _header_filter("content-type", {"string_match": {"safe_regex": {"regex": r"application/grpc(\+.*)?"}}})
-    as_call = _mapper([*filters, call], text, [*headers, header("grpc-status", str(int(status)))])
+    as_call = _mapper([*filters, call], text, [*headers, header("grpc-status", str(int(status)))], error.answered)
     openai_path = _header_filter(":path", {"string_match": {"safe_regex": {"regex": "/v1/.*|/m/[^/]*/v1/.*"}}})
     return [
         as_call,
-        _mapper([*filters, openai_path], openai, headers),
-        _mapper(filters, {"error": text, "request_id": _REQUEST_ID}, headers),
+        _mapper([*filters, openai_path], openai, headers, error.answered),
+        _mapper(filters, {"error": text, "request_id": _REQUEST_ID}, headers, error.answered),
     ]
 
 
-def _mapper(filters: list[Json], body: Json, headers: list[Json]) -> Message:
+def _mapper(filters: list[Json], body: Json, headers: list[Json], answered: int | None) -> Message:
     match: Json = {"and_filter": {"filters": filters}} if len(filters) > 1 else filters[0]
     shape: Message = {"text_format_source": {"inline_string": body}} if isinstance(body, str) else {"json_format": body}
-    return {"filter": match, "body_format_override": shape, "headers_to_add": headers}
+    status: Message = {} if answered is None else {"status_code": answered}
+    return {"filter": match, **status, "body_format_override": shape, "headers_to_add": headers}
 
 
 def _header_filter(name: str, match: Message) -> Message:

@@ -25,6 +25,8 @@ _REQUEST_IDS: Final[Message] = {
     "pack_trace_reason": False,
     "use_request_id_for_trace_sampling": False,
 }
+_NAMES: Final[Message] = {"headers_with_underscores_action": "DROP_HEADER"}
+"""Some servers read ``x_nearcast_model`` as ``x-nearcast-model``; so no such header goes on."""
 _FILTERS: Final = f"{TYPE_URL}envoy.extensions.filters.http"
 
 
@@ -47,7 +49,7 @@ def _public(inputs: GatewayInputs) -> Message:
         "http_protocol_options": {"accept_http_10": True, "default_host_for_http_10": "nearcast"},
         # A message that must be there as a whole, to find its model, fits a stream's window or is never complete.
         "http2_protocol_options": {"max_concurrent_streams": 100, **http2_windows(answers.MAX_BODY_BYTES)},
-        "common_http_protocol_options": {"idle_timeout": "300s"},
+        "common_http_protocol_options": {"idle_timeout": "300s", **_NAMES},
     }
     chain: Message = {"filters": [_network_filter(manager)]}
     if inputs.listen.public_tls:
@@ -69,7 +71,7 @@ def _peer(inputs: GatewayInputs) -> Message:
         "local_reply_config": {"mappers": answers.mappers(answers.PEER_ERRORS)},
         "http2_protocol_options": {"max_concurrent_streams": 1024, **http2_options()},
         # Without an end a connection outlives the identity that it was made with.
-        "common_http_protocol_options": {"idle_timeout": "300s", "max_connection_duration": "3600s"},
+        "common_http_protocol_options": {"idle_timeout": "300s", "max_connection_duration": "3600s", **_NAMES},
     }
     return {
         **_listener("peer", inputs.listen.peer_host, inputs.listen.peer_port),

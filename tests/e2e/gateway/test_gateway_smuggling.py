@@ -366,9 +366,9 @@ def flood(name: str) -> bytes:
     "name",
     [
         "bad preface", "settings", "pings", "rapid reset", "continuation without end", "empty continuations",
-        "empty data", "window updates", "priorities", "a frame over the limit", "pushes", "data before headers", "an even stream",
-        "headers on stream 0", "a stream that is lower", "an index into nothing", "unknown frames",
-        "more streams than allowed",
+        "empty data", "window updates", "priorities", "a frame over the limit", "pushes", "data before headers",
+        "an even stream", "headers on stream 0", "a stream that is lower", "an index into nothing",
+        "unknown frames", "more streams than allowed",
     ],
 )  # fmt: skip
 def test_floods_of_frames_are_bounded(site: Site, name: str) -> None:

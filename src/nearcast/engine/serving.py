@@ -24,9 +24,10 @@ from nearcast.engine.endpoint import ModelEndpoint
 from nearcast.engine.exchange import Limits
 from nearcast.engine.lane import Lane
 from nearcast.engine.oip import InferCodec
-from nearcast.engine.profile import Profile, made_up, profile
+from nearcast.engine.profile import Profile, Runs, made_up, profile
 from nearcast.engine.refusal import Refusal
 from nearcast.engine.runtime import OnnxModel, invalid_model
+from nearcast.engine.steady import steadied
 from nearcast.engine.text import Embedder, is_token_model, load_embedder
 from nearcast.resources import wire
 from nearcast.resources.load import LoadReport, named_metrics
@@ -66,7 +67,7 @@ class Order:
 class _Loaded:
     """What the loading thread hands over."""
 
-    model: OnnxModel
+    model: Runs
     profile: Profile
     embedder: Embedder | None
     pad: bool
@@ -169,7 +170,8 @@ class Serving:
         measured = profile(model, manifest.signature, pad=pad, now=perf_counter, on_device=device.kind != "cpu")
         if measured.curve:
             model.choose_binding(made_up(manifest.signature, 1, measured.width), perf_counter)
-        return _Loaded(model, measured, embedder, pad)
+        runs = model if device.kind == "cpu" else steadied(model, manifest.signature, measured, perf_counter)
+        return _Loaded(runs, measured, embedder, pad)
 
     async def _listen(self, served: Served, loaded: _Loaded) -> None:
         order, manifest = served.order, served.order.manifest

@@ -16,7 +16,7 @@ import pytest
 
 from e2e.local_fleet import LocalFleet, eventually, local_fleet, resource
 from e2e.tiny_models import adder, embedder
-from e2e.traffic import load
+from e2e.traffic import Calls, Load, load
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
@@ -32,8 +32,9 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalFleet]:
         yield running
 
 
-def test_kill_an_engine(fleet: LocalFleet) -> None:
-    with load(fleet.gateway("frankfurt"), "adder") as running:
+@pytest.mark.parametrize("kind", [Load, Calls])
+def test_kill_an_engine(fleet: LocalFleet, kind: type[Load]) -> None:
+    with load(fleet.gateway("frankfurt"), "adder", kind=kind) as running:
         eventually(lambda: running.outcome.total > 50, "a load")
         died = fleet.kill("frankfurt", "engine")
         eventually(lambda: "ashburn" in running.outcome.sites, "answers from the other place")

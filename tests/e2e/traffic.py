@@ -1,6 +1,7 @@
 """A steady load by aiohttp, which never retries a POST by itself: what fails here failed for a client."""
 
 import asyncio
+import struct
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -68,10 +69,36 @@ class Load:
             self.outcome.failures.append(f"{type(error).__name__}: {error}")
 
 
+class Calls(Load):
+    """The same load by gRPC, whose client is told to retry nothing either."""
+
+    async def _client(self) -> None:
+        import grpc
+        from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+        tensor = service_pb2.ModelInferRequest.InferInputTensor(name="x", datatype="FP32", shape=[1, 4])
+        raw = struct.pack("<4f", 1, 1, 1, 1)
+        request = service_pb2.ModelInferRequest(model_name=self.model, inputs=[tensor], raw_input_contents=[raw])
+        options = [("grpc.enable_retries", 0), ("grpc.use_local_subchannel_pool", 1)]
+        async with grpc.aio.insecure_channel(self.gateway, options=options) as channel:
+            stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+            while not self._stop.is_set():
+                call = stub.ModelInfer(request, timeout=20)
+                try:
+                    (value,) = struct.unpack("<f", (await call).raw_output_contents[0][:4])
+                    site = dict(await call.initial_metadata()).get("x-nearcast-site", "?")
+                    self.outcome.answers[str(site), value] += 1
+                except grpc.aio.AioRpcError as error:
+                    self.outcome.failures.append(f"{error.code().name} {error.details()} {error.trailing_metadata()}")
+                await asyncio.sleep(self.pause_s)
+
+
 @contextmanager
-def load(gateway: str, model: str, *, clients: int = 4, pause_s: float = 0.01) -> Iterator[Load]:
+def load(
+    gateway: str, model: str, *, clients: int = 4, pause_s: float = 0.01, kind: type[Load] = Load
+) -> Iterator[Load]:
     """A load that runs while the block does."""
-    running = Load(gateway, model, clients=clients, pause_s=pause_s)
+    running = kind(gateway, model, clients=clients, pause_s=pause_s)
     running._thread.start()
     try:
         yield running

@@ -1,7 +1,9 @@
-"""Requests per second of the engine beside the raw ONNX Runtime loop, on the same core, in the same minute.
+"""Requests per second of the engine beside the raw ONNX Runtime loop, the bare Protocol, and other model servers.
 
-The raw loop is the limit: `session.run` with nothing around it, at batch sizes 1, 8 and 32, one thread. The engine
-gets one core, wrk the other. Rounds are interleaved; the median is reported, every round is kept.
+The raw loop is the limit: `session.run` with nothing around it, at batch sizes 1, 8 and 32. Each server gets one core,
+wrk the other; all run the same session with one intra-op thread. Servers take their turns within a model: ours and
+the bare Protocol before and after the others, so that a machine that grows slower meanwhile shows. Every point is
+kept. A server that cannot be installed or does not answer here is told of with the reason.
 """
 
 import dataclasses
@@ -11,19 +13,25 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from bench.engine_peers import BARE, OTHERS, OURS, Peer, running
 from bench.load import wrk
 from bench.models import Subject, subjects
 from bench.ports import free_port
 
 CONNECTIONS = (1, 16, 64)
 BATCHES = (1, 8, 32)
-SECONDS = 4.0
-ROUNDS = 3
+SECONDS = 2.0
+RAW_SECONDS = 1.0
+PROBE_PAUSE_S = 0.02
 RAW = """
 import json, sys, time
 import numpy as np, onnxruntime
@@ -42,58 +50,103 @@ print(json.dumps(runs * batch / (time.perf_counter() - start)))
 """
 
 
-def run(folder: Path) -> dict[str, Any]:
+def run(folder: Path, others: Sequence[Peer] = OTHERS) -> dict[str, Any]:
     """All models; returns raw results by model."""
-    return {subject.name: _one(subject, folder) for subject in subjects(folder)}
+    notes = {peer.name: peer.note for peer in (OURS, BARE, *others)}
+    return {"notes": notes, "models": {subject.name: _one(subject, folder, others) for subject in subjects(folder)}}
 
 
-def _one(subject: Subject, folder: Path) -> dict[str, Any]:
-
+def _one(subject: Subject, folder: Path, others: Sequence[Peer]) -> dict[str, Any]:
     feeds = folder / f"{subject.name}.npz"
     np.savez(feeds, **subject.feeds)
-    body, headers = subject.request()
-    port = free_port()
-    command = ["taskset", "-c", "0", sys.executable, "-m", "bench.engine_server"]
     raw: dict[int, list[float]] = {batch: [] for batch in BATCHES}
-    ours: dict[int, list[dict[str, Any]]] = {connections: [] for connections in CONNECTIONS}
-    with subprocess.Popen(
-        [*command, str(subject.directory), subject.name, str(port)], stdout=subprocess.PIPE, text=True
-    ) as server:
+    servers: dict[str, dict[int, list[dict[str, Any]]]] = {}
+    unable: dict[str, str] = {}
+    for peer in (OURS, BARE, *others, BARE, OURS):
+        if peer is OURS:
+            for batch in BATCHES:
+                raw[batch].append(_raw(subject.directory / "model.onnx", feeds, batch))
         try:
-            assert server.stdout is not None
-            profile = server.stdout.readline().strip()
-            url = f"http://127.0.0.1:{port}/v2/models/{subject.name}/infer"
-            for _ in range(ROUNDS):
-                for batch in BATCHES:
-                    raw[batch].append(_raw(subject.directory / "model.onnx", feeds, batch))
-                for connections in CONNECTIONS:
-                    point = wrk(
-                        url,
-                        pid=server.pid,
-                        connections=connections,
-                        seconds=SECONDS,
-                        body=body,
-                        headers=headers,
-                        core=1 if (os.cpu_count() or 1) > 1 else None,
-                    )
-                    ours[connections].append(dataclasses.asdict(point))
-                    print(f"  {subject.name} c={connections}: {point.requests_per_s:.0f}/s", file=sys.stderr)
-        finally:
-            server.kill()
+            points = _points(peer, subject, folder)
+        except (RuntimeError, OSError, subprocess.SubprocessError) as error:
+            unable[peer.name] = str(error)[-400:]
+            print(f"  {subject.name} {peer.name}: {error}", file=sys.stderr)
+            continue
+        for connections, point in points.items():
+            servers.setdefault(peer.name, {}).setdefault(connections, []).append(point)
     best = max(statistics.median(values) for values in raw.values())
+    medians = {
+        name: {c: statistics.median(each["requests_per_s"] for each in found[c]) for c in found}
+        for name, found in servers.items()
+    }
     return {
-        "profile": profile,
         "raw_items_per_s": raw,
-        "engine": ours,
-        "median_requests_per_s": {c: statistics.median(p["requests_per_s"] for p in ours[c]) for c in CONNECTIONS},
-        "median_p99_ms": {c: statistics.median(p["p99_ms"] for p in ours[c]) for c in CONNECTIONS},
+        "servers": servers,
+        "unable": unable,
+        "new_connection": _new_connections(subject, folder),
         "median_raw_items_per_s": {batch: statistics.median(values) for batch, values in raw.items()},
-        "of_best_raw": {c: statistics.median(p["requests_per_s"] for p in ours[c]) / best for c in CONNECTIONS},
+        "median_requests_per_s": medians,
+        "of_best_raw": {c: rate / best for c, rate in medians[OURS.name].items()},
+    }
+
+
+def _points(peer: Peer, subject: Subject, folder: Path) -> dict[int, dict[str, Any]]:
+    port = free_port()
+    path, body, headers = peer.request(subject)
+    points = {}
+    with running(peer, subject, port, 0, folder / "server.log") as server:
+        for connections in CONNECTIONS:
+            point = wrk(
+                f"http://127.0.0.1:{port}{path}",
+                pid=server.pid,
+                connections=connections,
+                seconds=SECONDS,
+                body=body,
+                headers=headers,
+                core=1 if (os.cpu_count() or 1) > 1 else None,
+            )
+            points[connections] = dataclasses.asdict(point)
+            print(f"  {subject.name} {peer.name} c={connections}: {point.requests_per_s:.0f}/s", file=sys.stderr)
+    return points
+
+
+def _new_connections(subject: Subject, folder: Path) -> dict[str, float]:
+    """Milliseconds from connecting anew to the answer of a health check, while 64 connections keep the engine busy."""
+    port = free_port()
+    path, body, headers = OURS.request(subject)
+    waits: list[float] = []
+    over = threading.Event()
+
+    def probe() -> None:
+        time.sleep(0.5)
+        while not over.wait(PROBE_PAUSE_S):
+            begun = time.perf_counter()
+            connection = HTTPConnection("127.0.0.1", port, timeout=20)
+            connection.request("GET", "/v2/health/live")
+            connection.getresponse().read()
+            connection.close()
+            waits.append((time.perf_counter() - begun) * 1e3)
+
+    with running(OURS, subject, port, 0, folder / "server.log") as server:
+        probing = threading.Thread(target=probe)
+        probing.start()
+        try:
+            url = f"http://127.0.0.1:{port}{path}"
+            wrk(url, pid=server.pid, connections=64, seconds=4.0, body=body, headers=headers, core=1)
+        finally:
+            over.set()
+            probing.join()
+    waits.sort()
+    return {
+        "probes": len(waits),
+        "p50_ms": statistics.median(waits),
+        "p99_ms": waits[int(len(waits) * 0.99)],
+        "max_ms": waits[-1],
     }
 
 
 def _raw(model: Path, feeds: Path, batch: int) -> float:
-    command = ["taskset", "-c", "0", sys.executable, "-c", RAW, str(model), str(feeds), str(batch), "1.5"]
+    command = ["taskset", "-c", "0", sys.executable, "-c", RAW, str(model), str(feeds), str(batch), str(RAW_SECONDS)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
     return float(json.loads(done.stdout))
 

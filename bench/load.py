@@ -62,9 +62,9 @@ def wrk(
     with _script(body, headers) as script:
         pin = ["taskset", "-c", str(core)] if core is not None and shutil.which("taskset") else []
         command = [*pin, "wrk", "-t1", f"-c{connections}", f"-d{seconds:.0f}s", "--latency", "-s", str(script), url]
-        before = cpu_seconds(pid)
+        before = sum(map(cpu_seconds, tree(pid)))
         answer = subprocess.run(command, capture_output=True, text=True, check=True, timeout=seconds + 30)
-        spent = cpu_seconds(pid) - before
+        spent = sum(map(cpu_seconds, tree(pid))) - before
     return _parse(answer.stdout, connections, spent)
 
 

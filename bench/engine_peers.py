@@ -37,6 +37,7 @@ class Peer:
         command: its command line, from (python of its environment, directory, model, port).
         request: one inference.
         note: how it is set up.
+        base: the Python that its environment is made of.
     """
 
     name: str
@@ -44,12 +45,14 @@ class Peer:
     command: Callable[[Path, Path, str, int], list[str]]
     request: Callable[[Subject], Request]
     note: str
+    base: str = sys.executable
 
     def python(self) -> Path:
         """The Python of its environment; installs it at the first call."""
         if not self.requirements:
             return Path(sys.executable)
-        return environment(self.name.lower(), "onnxruntime", "numpy", *self.requirements) / "bin" / "python"
+        home = environment(self.name.lower(), "onnxruntime", "numpy", *self.requirements, base=self.base)
+        return home / "bin" / "python"
 
 
 def _oip(subject: Subject) -> Request:
@@ -118,6 +121,12 @@ def _bentoml(python: Path, directory: Path, model: str, port: int) -> list[str]:
     return [str(python.parent / "bentoml"), "serve", "with_bentoml:Infer", *place]
 
 
+def _system_python() -> str:
+    """Triton's Python backend brings a libpython that is older than the standard libraries of newer patch releases."""
+    system = Path("/usr/bin/python3")
+    return str(system) if system.exists() else sys.executable
+
+
 _JSON = {"content-type": "application/json"}
 
 OURS = Peer("nearcast", (), _module("engine_server"), _oip, "all features on")
@@ -125,7 +134,14 @@ BARE = Peer("bare Protocol", (), _module("bare"), _oip, "no limits, errors, metr
 OTHERS = (
     Peer("Mosec", ("mosec",), _script("mosec"), _raw, "raw bytes, one worker, batches of 32 or 2 ms"),
     Peer("Granian", ("granian", "uvloop", "msgspec"), _granian, _oip, "RSGI, uvloop, batches by loop tick, binary"),
-    Peer("Triton", ("nvidia-pytriton",), _script("triton"), _oip, "Python backend, dynamic batching, binary"),
+    Peer(
+        "Triton",
+        ("nvidia-pytriton",),
+        _script("triton"),
+        _oip,
+        "nvidia-pytriton: Python backend, dynamic batching without delay, binary",
+        base=_system_python(),
+    ),
     Peer("KServe", ("kserve",), _script("kserve"), _oip, "binary tensors; it does not batch"),
     Peer("MLServer", ("mlserver",), _mlserver, _oip_json, "no parallel workers; batches of 32 or 2 ms, none on tiny"),
     Peer(

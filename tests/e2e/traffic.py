@@ -4,7 +4,7 @@ import asyncio
 import struct
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -36,16 +36,23 @@ class Outcome:
 class Load:
     """Requests to one gateway from `clients` tasks until stopped; `outcome` may be read while it runs."""
 
-    def __init__(self, gateway: str, model: str, *, clients: int, pause_s: float) -> None:
+    def __init__(
+        self, gateway: str, model: str, *, clients: int, pause_s: float, enter: Callable[[], None] = lambda: None
+    ) -> None:
         self.gateway, self.model, self.clients, self.pause_s = gateway, model, clients, pause_s
         self.outcome = Outcome()
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
+        self._enter = enter
+        self._thread = threading.Thread(target=self._work, daemon=True)
 
     def fresh(self) -> Outcome:
         """Begin a new outcome, and return the old one."""
         old, self.outcome = self.outcome, Outcome()
         return old
+
+    def _work(self) -> None:
+        self._enter()
+        asyncio.run(self._run())
 
     async def _run(self) -> None:
         await asyncio.gather(*(self._client() for _ in range(self.clients)))
@@ -95,10 +102,16 @@ class Calls(Load):
 
 @contextmanager
 def load(
-    gateway: str, model: str, *, clients: int = 4, pause_s: float = 0.01, kind: type[Load] = Load
+    gateway: str,
+    model: str,
+    *,
+    clients: int = 4,
+    pause_s: float = 0.01,
+    kind: type[Load] = Load,
+    enter: Callable[[], None] = lambda: None,
 ) -> Iterator[Load]:
-    """A load that runs while the block does."""
-    running = kind(gateway, model, clients=clients, pause_s=pause_s)
+    """A load that runs while the block does, in a thread that calls ``enter`` first."""
+    running = kind(gateway, model, clients=clients, pause_s=pause_s, enter=enter)
     running._thread.start()
     try:
         yield running

@@ -40,6 +40,7 @@ from nearcast.agent.states import (
     Unit,
     Unload,
 )
+from nearcast.resources.plan import drains
 
 
 def step(state: State, event: Event, now_s: float) -> tuple[State, tuple[Command, ...]]:
@@ -78,10 +79,15 @@ def wake_at_s(state: State, now_s: float) -> float | None:
 
 
 def wanted(state: State) -> Mapping[Key, str]:
-    """The model versions of the plan -> digests of their releases. One version per model: the first that is named."""
+    """The model versions of the plan -> digests of their releases. One version per model: the first that is named.
+
+    None while this node drains: then its models leave the routes, finish what is in flight, and are unloaded.
+    """
     releases: dict[Key, str] = {}
     models: set[str] = set()
-    for planned in state.plan.models if state.plan else ():
+    if state.plan is None or drains(state.plan, state.node):
+        return releases
+    for planned in state.plan.models:
         if planned.model not in models:
             models.add(planned.model)
             releases[Key(planned.model, planned.version)] = planned.release
@@ -263,7 +269,10 @@ def _collect(state: State) -> tuple[State, tuple[Command, ...]]:
     """Let unneeded releases go once the node has arrived: before that, the old ones may be needed again."""
     if not all(is_active(state, key) for key in wanted(state)) or not _is_settled(state.units.values()):
         return state, ()
-    keep = frozenset(unit.release for unit in state.units.values() if unit.release)
+    planned = (
+        {planned.release for planned in state.plan.models} if state.plan else set()
+    )  # a node may drain for a while
+    keep = frozenset(unit.release for unit in state.units.values() if unit.release) | planned
     if keep == state.collected:
         return state, ()
     return replace(state, collected=keep), (Collect(keep),)

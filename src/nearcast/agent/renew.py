@@ -29,6 +29,7 @@ from nearcast.logs import line
 from nearcast.resources.plan import server_name
 
 LOOK_S: Final = 3600.0
+LEAST_S: Final = 10.0
 RETRY: Final = Backoff(base_s=10.0, factor=2.0, cap_s=LOOK_S)
 CERTIFICATE: Final = "Certificate"
 
@@ -63,7 +64,7 @@ class Renewer:
         self._now = now
 
     async def run(self) -> None:
-        """Look every hour until cancelled."""
+        """Look when it is time, and every hour, until cancelled."""
         failures = 0
         while True:
             try:
@@ -71,11 +72,23 @@ class Renewer:
             except NearcastError as error:
                 failures += 1
                 self._troubles.set(CERTIFICATE, error)
-                await asyncio.sleep(RETRY.delay_s(failures, self._membership.spiffe_id))
-                continue
-            failures = 0
-            self._troubles.clear(CERTIFICATE)
-            await asyncio.sleep(LOOK_S)
+            else:
+                failures = 0
+                self._troubles.clear(CERTIFICATE)
+            await asyncio.sleep(await asyncio.to_thread(self._pause_s, failures))
+
+    def _pause_s(self, failures: int) -> float:
+        """How long to wait: until it is time, an hour at most; after failures as they ask, within what a
+        short-lived certificate leaves. Never so short that a clock gone wrong makes it spin."""
+        try:
+            current = validity_of(self._layout.certificate.read_text())
+        except (NearcastError, OSError):  # it is damaged, which the next look reports again
+            return LOOK_S
+        step_s = (current.ends - current.begins).total_seconds() / 20
+        if failures:
+            return min(RETRY.delay_s(failures, self._membership.spiffe_id), step_s)
+        left_s = (current.renew_at() - self._now()).total_seconds()
+        return min(LOOK_S, max(min(LEAST_S, step_s), left_s))
 
     async def renew_if_due(self) -> bool:
         """Renew the certificate if its time has come; whether it had.

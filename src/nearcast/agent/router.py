@@ -18,7 +18,7 @@ from typing import Final, Protocol
 from nearcast.agent.backoff import PROCESS
 from nearcast.agent.engine_client import EngineClient, EngineReports
 from nearcast.agent.layout import Layout
-from nearcast.agent.measure import Measurements
+from nearcast.agent.measure import MAX_PEERS, Measurements
 from nearcast.agent.memory import Memory
 from nearcast.agent.ports import Addresses, addresses, prove, reconsider
 from nearcast.agent.settings import Settings
@@ -39,6 +39,7 @@ from nearcast.gateway.render import (
 from nearcast.logs import line
 from nearcast.planning.routes import Observation, RouteTable, route_table
 from nearcast.resources.load import LoadReport
+from nearcast.resources.plan import siblings
 from nearcast.resources.status import Share
 
 TICK_S: Final = 1.0
@@ -154,8 +155,7 @@ class Router:
     def offer(self, generation: int, serving: Serving) -> None:
         """Make the gateway know ``serving``; a later offer replaces one that waits."""
         self._offer = (generation, serving)
-        followed = tuple(peer.site.name for peer in serving.plan.peers if peer.addresses)
-        self._measurements.follow(followed)
+        self._measurements.follow(self._asked(serving))
         self._woken.set()
 
     async def replace_identity(self, identity: Identity) -> None:
@@ -194,8 +194,7 @@ class Router:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._woken.wait(), SETTLE_S)
         while self._offer is not None and self._clock() < deadline_s:
-            peers = {peer.site.name for peer in self._offer[1].plan.peers if peer.addresses}
-            if peers <= self._measurements.estimates.keys():
+            if set(self._asked(self._offer[1])) <= self._measurements.estimates.keys():
                 return
             await asyncio.sleep(0.05)
 
@@ -203,7 +202,12 @@ class Router:
         self.load = await self._reports.load()
         now_s = self._clock()
         table = route_table(
-            serving.plan, frozenset(serving.active), self._observations(serving, now_s), self._previous, now_s
+            serving.plan,
+            frozenset(serving.active),
+            self._observations(serving, now_s),
+            self._previous,
+            now_s,
+            self._node,
         )
         files = render(self._inputs(serving, table))
         if self._watch is None or self._watch.done():
@@ -316,6 +320,11 @@ class Router:
             await asyncio.to_thread(self._memory.keep_routes, table)
 
     # --- what goes in ------------------------------------------------------------------------------------------------
+
+    def _asked(self, serving: Serving) -> tuple[str, ...]:
+        """Whom to measure: peer sites, then siblings, so that a site of many nodes forgets no other site."""
+        peers = (peer.site.name for peer in serving.plan.peers if peer.addresses)
+        return (*peers, *siblings(serving.plan, self._node))[:MAX_PEERS]
 
     def _observations(self, serving: Serving, now_s: float) -> dict[str, Observation]:
         estimates = self._measurements.estimates

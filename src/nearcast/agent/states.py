@@ -150,7 +150,7 @@ class State:
     """What a node knows.
 
     Attributes:
-        who: names the node; spreads its retries.
+        who: names the node (``site/node``); spreads its retries.
         limits: see :class:`Limits`.
         plan: the site plan in force; None before the first.
         plan_trouble: why a newer plan was refused; None when the last poll was fine.
@@ -186,6 +186,11 @@ class State:
     gateway_confirmed: bool = False
     gateway_failure: Failure | None = None
     collected: frozenset[str] | None = None
+
+    @property
+    def node(self) -> str:
+        """The name of the node in its site."""
+        return self.who.rpartition("/")[2]
 
 
 # --- events ----------------------------------------------------------------------------------------------------------

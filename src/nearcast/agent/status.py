@@ -14,7 +14,9 @@ from nearcast.agent.reconcile import is_active, is_renamed, wanted
 from nearcast.agent.states import Failure, Key, Phase, State, Unit
 from nearcast.planning.routes import RouteTable
 from nearcast.resources.load import LoadReport
+from nearcast.resources.plan import drains
 from nearcast.resources.status import (
+    DRAINED,
     ConditionReport,
     EngineStatus,
     GatewayStatus,
@@ -159,8 +161,24 @@ def _shall_serve(state: State, key: Key) -> bool:
 
 
 def _conditions(state: State, troubles: tuple[ConditionReport, ...]) -> tuple[ConditionReport, ...]:
-    found = [_condition("PlanTrusted", state.plan_trouble), _condition("GatewayConfigured", state.gateway_failure)]
+    found = [
+        _condition("PlanTrusted", state.plan_trouble),
+        _condition("GatewayConfigured", state.gateway_failure),
+        _drained(state),
+    ]
     return (*(item for item in found if item is not None), *troubles)
+
+
+def _drained(state: State) -> ConditionReport | None:
+    """How far a node that drains has come: its gateway runs the plan that says so, and its engine is empty."""
+    if state.plan is None or not drains(state.plan, state.node):
+        return None
+    held = sorted(str(unit.key) for unit in state.units.values())
+    follows = state.accepted is not None and drains(state.accepted.plan, state.node)
+    if held or not follows:
+        message = f"finishes what is in flight at {', '.join(held)}" if held else "routes are being moved away"
+        return ConditionReport(type=DRAINED, status=False, reason="Draining", message=message)
+    return ConditionReport(type=DRAINED, status=True, reason="Empty", message="serves no model; its gateway answers")
 
 
 def _condition(kind: str, failure: Failure | None) -> ConditionReport | None:

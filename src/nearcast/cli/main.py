@@ -48,8 +48,10 @@ COMMANDS: Final[dict[str, Entry]] = {
     "control": Entry("processes", "Run a control plane in the foreground.", PROCESSES),
     "agent": Entry("processes", "Run the agent of a node in the foreground.", PROCESSES),
     "releaser": Entry("releaser", "Begin the releases of a fleet.", PROCESSES),
+    "drain": Entry("drain", "Have a node serve no model, while its gateway goes on answering.", PROCESSES),
+    "undrain": Entry("drain", "Let a node that was drained serve again.", PROCESSES),
     "join-token": Entry("processes", "Make a token that lets one node join a site.", PROCESSES),
-    "revoke": Entry("processes", "No longer honour a node's identity.", PROCESSES),
+    "revoke": Entry("drain", "No longer honour a node's identity.", PROCESSES),
     "version": Entry("version", "Print the versions of this command and of the control plane.", PROCESSES),
 }
 

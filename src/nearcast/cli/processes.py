@@ -1,4 +1,4 @@
-"""``control``, ``agent``, ``join-token``, ``revoke``: the processes of a fleet whose machines are many."""
+"""``control``, ``agent``, ``join-token``: the processes of a fleet whose machines are many."""
 
 import importlib
 from pathlib import Path
@@ -16,7 +16,7 @@ from nearcast.control.settings import Settings as ControlSettings
 from nearcast.errors import InvalidInput
 
 DEFAULTS: Final = ControlSettings(Path())
-COMMANDS: Final = {name: application() for name in ("control", "agent", "join-token", "revoke")}
+COMMANDS: Final = {name: application() for name in ("control", "agent", "join-token")}
 
 
 @command(
@@ -44,23 +44,6 @@ def join_token(
     note(f"on the node: nearcast agent --data-dir DIR --control {url} --join TOKEN")
 
 
-@command(COMMANDS["revoke"], "revoke", examples=("revoke frankfurt/frankfurt-1",))
-def revoke(
-    session: Session,
-    node: Annotated[str, typer.Argument(metavar="SITE/NODE", help="The node; `describe site SITE` lists them.")],
-) -> None:
-    """No longer honour a node's identity: other sites refuse it once their next plan has arrived.
-
-    Its name stays closed until its last certificate has ended. A machine that shall come back joins under another name.
-    """
-    site, slash, name = node.partition("/")
-    if not (site and slash and name):
-        raise InvalidInput(f"expected SITE/NODE, got {node!r}", hint="nearcast describe site SITE lists its nodes")
-    with connected(session) as client:
-        client.revoke(site, name)
-    note(f"{node} is revoked: every other site refuses it with its next plan")
-
-
 @command(
     COMMANDS["control"],
     "control",
@@ -82,6 +65,9 @@ def control(
     node_timeout: Annotated[
         str, typer.Option(help="A node that is silent for longer counts as disconnected.")
     ] = f"{DEFAULTS.node_timeout_s:g}s",
+    certificate_lifetime: Annotated[
+        str, typer.Option(help="How long a node's certificate is honoured; renewed after a third of it.")
+    ] = f"{DEFAULTS.certificate_lifetime_s / 3600:g}h",
     fleet: Annotated[str | None, typer.Option(help="Trust domain, a DNS name; only the first start chooses.")] = None,
     repository: Annotated[
         str | None, typer.Option(metavar="URL", help="Object store of releases; default: a folder in the directory.")
@@ -99,6 +85,7 @@ def control(
         advertise=tuple(advertise or ()),
         publish_interval_s=seconds_of(publish_interval),
         node_timeout_s=seconds_of(node_timeout),
+        certificate_lifetime_s=seconds_of(certificate_lifetime),
         fleet=fleet,
         repository=repository,
     )

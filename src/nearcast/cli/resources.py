@@ -17,6 +17,7 @@ from nearcast.cli.conditions import (
 )
 from nearcast.cli.connect import connected
 from nearcast.cli.naming import Reference, name_in, named, reference_of, unknown
+from nearcast.cli.nodes import is_node, remove_node, show_nodes
 from nearcast.cli.options import Format, Output, application, command
 from nearcast.cli.screen import Cell, coloured, note, show_document, show_lines, show_pairs, show_table
 from nearcast.cli.session import Session
@@ -26,20 +27,23 @@ from nearcast.errors import InvalidInput, NotFound
 _MOMENT: Final = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z")
 COMMANDS: Final = {name: application() for name in ("get", "describe", "delete")}
 
-What = Annotated[str, typer.Argument(metavar="KIND", help="site, model, deployment or policy; /NAME may follow.")]
+What = Annotated[str, typer.Argument(metavar="KIND", help="site, node, model, deployment or policy; /NAME may follow.")]
 Name = Annotated[str | None, typer.Argument(metavar="NAME", help="Its name, where it does not stand after a slash.")]
 
 
 @command(
     COMMANDS["get"],
     "get",
-    examples=("get sites", "get deployment magika -o yaml", "get deployment/magika -o json"),
+    examples=("get sites", "get nodes", "get deployment magika -o yaml", "get deployment/magika -o json"),
 )
 def get(session: Session, what: What, name: Name = None, output: Output = Format.TABLE) -> None:
     """List resources of a kind, or print one.
 
     YAML and JSON hold whole resources, status included; what YAML prints can be applied again.
     """
+    if is_node(what):
+        show_nodes(session, what, name, output)
+        return
     reference = reference_of(what, name)
     with connected(session) as client:
         documents = [read(client, reference).document] if reference.name else client.resources(reference.plural)
@@ -79,13 +83,17 @@ def describe(session: Session, what: What, name: Name = None, output: Output = F
 @command(
     COMMANDS["delete"],
     "delete",
-    examples=("delete deployment magika", "delete policy/eu-only"),
+    examples=("delete deployment magika", "delete policy/eu-only", "delete node/frankfurt/frankfurt-1"),
 )
 def delete(session: Session, what: What, name: Name = None) -> None:
     """Remove a resource. Sites stop what it asked for; releases stay.
 
-    A resource that changed while the command ran is not removed: look at it, then try again.
+    A resource that changed while the command ran is not removed: look at it, then try again. A node is removed once it
+    is drained, or when it is dead.
     """
+    if is_node(what):
+        remove_node(session, what, name)
+        return
     reference, own = named(what, name)
     with connected(session) as client:
         stored = read(client, reference)

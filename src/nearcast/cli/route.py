@@ -37,16 +37,17 @@ def _group() -> None:
 def explain(
     session: Session,
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Name of the model.")],
-    site: Annotated[str, typer.Option(help="The site at which requests enter.")],
+    site: Annotated[str, typer.Option(help="The site at which requests enter, or SITE/NODE: one of its gateways.")],
     output: Output = Format.TABLE,
 ) -> None:
     """Explain where requests for a model go that enter at a site.
 
     Times are in milliseconds and add up to the cost. Hard rules come before any cost.
     """
+    site, _, node = site.partition("/")
     with connected(session) as client:
         try:
-            explanation = client.explain(model, site)
+            explanation = client.explain(model, site, node or None)
         except NotFound as error:
             raise _unknown(client, model, site) or error from error
     if output is not Format.TABLE:
@@ -58,7 +59,7 @@ def explain(
 def show_explanation(explanation: Explanation) -> None:
     """Print the verdict, then the candidates with their costs, then the other places with who refused them."""
     show_lines(
-        Text.assemble((explanation.model, "bold"), " asked at ", (explanation.site, "bold")),
+        Text.assemble((explanation.model, "bold"), " asked at ", (_entrance(explanation), "bold")),
         VERDICTS[explanation.verdict],
         "",
     )
@@ -76,6 +77,12 @@ def show_explanation(explanation: Explanation) -> None:
         note(f"{explanation.unlisted} more sites do not have the model")
     if not explanation.reported:
         note(f"{explanation.site} has not reported yet: costs rest on its plan alone")
+
+
+def _entrance(explanation: Explanation) -> str:
+    """The site, and which of its nodes where that makes a difference."""
+    several = any(place.site.startswith(f"{explanation.site}/") for place in explanation.places)
+    return f"{explanation.site}/{explanation.node}" if several else explanation.site
 
 
 def _row(place: PlaceExplanation) -> tuple[Cell, ...]:

@@ -141,9 +141,10 @@ class ControlClient:
         """The same, as the control plane wrote it."""
         return _document(self._call("GET", "/v1/status"))
 
-    def explain(self, model: str, site: str) -> Explanation:
-        """Why requests for ``model`` that enter at ``site`` go where they go."""
-        return _typed(self._call("GET", "/v1/route/explain", params={"model": model, "site": site}), Explanation)
+    def explain(self, model: str, site: str, node: str | None = None) -> Explanation:
+        """Why requests for ``model`` that enter at ``site`` (there at ``node``) go where they go."""
+        params = {"model": model, "site": site} | ({"node": node} if node else {})
+        return _typed(self._call("GET", "/v1/route/explain", params=params), Explanation)
 
     # --- resources
 
@@ -195,9 +196,27 @@ class ControlClient:
         """Every node that joined, with its last status."""
         return _typed(self._call("GET", "/v1/nodes"), Documents).items
 
-    def revoke(self, site: str, node: str) -> None:
-        """No longer honour a node's identity."""
-        self._call("DELETE", f"/v1/nodes/{site}/{node}")
+    def drain(self, site: str, node: str, *, force: bool = False) -> Document:
+        """Have a node serve no model, while its gateway goes on answering; the node as it then is.
+
+        Raises:
+            NotFound: there is no such node.
+            Conflict: it is the only place of a model, and ``force`` is not set.
+        """
+        return _document(self._call("PUT", f"/v1/nodes/{site}/{node}/drain", json={"force": force}, repeatable=True))
+
+    def undrain(self, site: str, node: str) -> Document:
+        """Let a node serve again; the node as it then is. Raises :class:`NotFound`."""
+        return _document(self._call("DELETE", f"/v1/nodes/{site}/{node}/drain", repeatable=True))
+
+    def revoke(self, site: str, node: str, *, drained: bool = False) -> None:
+        """No longer honour a node's identity.
+
+        Raises:
+            NotFound: there is no such node.
+            Conflict: ``drained`` is asked for, and the node still serves.
+        """
+        self._call("DELETE", f"/v1/nodes/{site}/{node}", params={"drained": str(drained).lower()})
 
     # --- releases
 

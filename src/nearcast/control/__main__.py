@@ -24,6 +24,7 @@ def settings_of(arguments: list[str]) -> Settings:
     )
     parser.add_argument("--publish-interval-s", type=float, default=defaults.publish_interval_s, metavar="S")
     parser.add_argument("--node-timeout-s", type=float, default=defaults.node_timeout_s, metavar="S")
+    parser.add_argument("--certificate-lifetime-s", type=float, default=defaults.certificate_lifetime_s, metavar="S")
     parser.add_argument("--fleet", help="trust domain, a DNS name; only the first start may choose it")
     parser.add_argument("--repository", help="URL of an object store (default: a folder in the data directory)")
     given = parser.parse_args(arguments)
@@ -34,6 +35,7 @@ def settings_of(arguments: list[str]) -> Settings:
         advertise=tuple(given.advertise),
         publish_interval_s=given.publish_interval_s,
         node_timeout_s=given.node_timeout_s,
+        certificate_lifetime_s=given.certificate_lifetime_s,
         fleet=given.fleet,
         repository=given.repository,
     )

@@ -55,6 +55,7 @@ class Authority:
     fleet: str
     certificate: x509.Certificate
     key: ec.EllipticCurvePrivateKey
+    node_lifetime: timedelta = LEAF_LIFETIME
 
     @property
     def pem(self) -> str:
@@ -78,13 +79,18 @@ class Authority:
             x509.DNSName(server_name(self.fleet, site)),
         ]
         usages = [ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH]
-        return self._issue(key, f"{site}/{node}", names, usages, now)
+        return self._issue(key, f"{site}/{node}", names, usages, now, self.node_lifetime)
 
     def issue_server(self, names: Sequence[str], now: datetime) -> tuple[bytes, Issued]:
         """A fresh private key (PEM) and a certificate for the control plane's own API, valid for ``names``."""
         key = ec.generate_private_key(ec.SECP256R1())
         issued = self._issue(
-            key.public_key(), "control", [_name(name) for name in names], [ExtendedKeyUsageOID.SERVER_AUTH], now
+            key.public_key(),
+            "control",
+            [_name(name) for name in names],
+            [ExtendedKeyUsageOID.SERVER_AUTH],
+            now,
+            LEAF_LIFETIME,
         )
         return _private_pem(key), issued
 
@@ -95,8 +101,9 @@ class Authority:
         names: Sequence[x509.GeneralName],
         usages: Sequence[x509.ObjectIdentifier],
         now: datetime,
+        lifetime: timedelta,
     ) -> Issued:
-        expires_at = min(now + LEAF_LIFETIME, self.certificate.not_valid_after_utc)
+        expires_at = min(now + lifetime, self.certificate.not_valid_after_utc)
         own = self.certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
         certificate = (
             x509.CertificateBuilder()
@@ -104,7 +111,7 @@ class Authority:
             .issuer_name(self.certificate.subject)
             .public_key(key)
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now - CLOCK_SKEW)
+            .not_valid_before(now - min(CLOCK_SKEW, lifetime / 10))
             .not_valid_after(expires_at)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_key_usage(signs_certificates=False), critical=True)

@@ -1,8 +1,8 @@
 """Conditions: desired state beside what nodes report, in the words of ``status.conditions``. Pure.
 
-A deployment is ready when every connected site that shall serve it does so, and every connected site's gateway has
-accepted routes of a plan that knows it. The latter is decided per model by :func:`slices`: a site's plan may change
-for other reasons, and that must not make a deployment unready.
+A deployment is ready when every connected node that shall serve it does so (one that drains shall not), and every
+connected node's gateway has accepted routes of a plan that knows it. The latter is decided per model by :func:`slices`:
+a site's plan may change for other reasons, and that must not make a deployment unready.
 """
 
 from collections.abc import Iterable, Mapping
@@ -15,9 +15,10 @@ from nearcast.planning.residency import refusals
 from nearcast.resources.kinds import AnyResource, Deployment, Model, Policy, Site
 from nearcast.resources.plan import ResidencyRule, SitePlan
 from nearcast.resources.state import DesiredState
-from nearcast.resources.status import ModelStatus
+from nearcast.resources.status import DRAINED, ModelStatus
 
 Said = TypeVar("Said")
+Phase = Literal["Ready", "NotReady", "Draining", "Drained"]
 Slice = tuple[tuple[str, str, bool], ...]
 """What a plan says of one model: (site, version, whether its peer listener is known) of each place that serves it."""
 
@@ -66,6 +67,10 @@ class Observed:
     def connected(self, site: str) -> list[NodeView]:
         """The nodes of ``site`` that are connected."""
         return [node for node in self.nodes.get(site, ()) if node.connected]
+
+    def serving(self, site: str) -> list[NodeView]:
+        """The nodes of ``site`` that are connected and shall serve models."""
+        return [node for node in self.connected(site) if not node.draining]
 
 
 def slices(plan: SitePlan) -> dict[str, Slice]:
@@ -135,6 +140,15 @@ def _of_site(site: Site, observed: Observed) -> tuple[Finding, ...]:
     else:
         reach = Finding("Connected", "True", "Reporting")
     return reach, _gateway(site.name, observed), *_reported(connected)
+
+
+def node_phase(node: NodeView) -> Phase:
+    """Where a node stands. It says itself when it is drained; a silent one is asked by nobody, which is as good."""
+    if not node.draining:
+        return "Ready" if node.connected and node.status and node.status.gateway.ready else "NotReady"
+    if node.status is None or not node.connected:
+        return "Drained"
+    return "Drained" if any(said.type == DRAINED and said.status for said in node.status.conditions) else "Draining"
 
 
 def _gateway(site: str, observed: Observed) -> Finding:
@@ -247,13 +261,16 @@ def _origins_without_a_place(deployment: Deployment, where: Placed, observed: Ob
 
 
 def _ready(deployment: Deployment, where: Placed, observed: Observed) -> Finding:
-    serving = [site for site in where.sites if observed.connected(site)]
+    serving = [site for site in where.sites if observed.serving(site)]
+    drained = [site for site in where.sites if observed.connected(site) and site not in serving]
+    if not serving and drained:
+        return Finding("Ready", "False", "Drained", f"every node of {_list(drained)} that is connected drains")
     if not serving:
         return Finding("Ready", "False", "NoSiteConnected", f"none of {_list(where.sites)} is connected")
     lacking: list[str] = []
     failed = False
     for site in serving:
-        for node in observed.connected(site):
+        for node in observed.serving(site):
             word, broken = _progress(deployment, node)
             failed = failed or broken
             lacking += [f"{site}: {word}"] if word else []
@@ -264,11 +281,13 @@ def _ready(deployment: Deployment, where: Placed, observed: Observed) -> Finding
     ]
     if unrouted:
         return Finding("Ready", "False", "Routing", "; ".join(unrouted))
-    away = [site for site in where.sites if site not in serving]
+    away = [site for site in where.sites if site not in serving and site not in drained]
     message = (
         f"{_list(serving)} serve{'s' if len(serving) == 1 else ''} {deployment.spec.model}@{deployment.spec.version}"
     )
-    return Finding("Ready", "True", "Serving", f"{message}; not connected: {_list(away)}" if away else message)
+    notes = [f"not connected: {_list(away)}"] if away else []
+    notes += [f"draining: {_list(drained)}"] if drained else []
+    return Finding("Ready", "True", "Serving", "; ".join([message, *notes]))
 
 
 def _progress(deployment: Deployment, node: NodeView) -> tuple[str, bool]:

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from nearcast.control.authority import Issued
 from nearcast.control.database import Database
 from nearcast.control.store import Clock, timestamp
-from nearcast.control.tables import Head, Node, Token
+from nearcast.control.tables import Drain, Event, Head, Node, Token
 from nearcast.control.tokens import hashed, matches, new_id, new_secret
 from nearcast.errors import Conflict, Forbidden, NotFound, Unauthenticated
 
@@ -30,6 +30,7 @@ class Member:
     certificate_expires_at: str
     joined_at: str
     revoked_at: str | None = None
+    draining_since: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,10 @@ class Members:
         self._guard = threading.Lock()
         with database.read() as session:
             rows = session.scalars(select(Node)).all()
-        self._members = {(row.site, row.node): _member(row) for row in rows}
+            drains = {(row.site, row.node): row.since for row in session.scalars(select(Drain))}
+        self._members = {
+            (row.site, row.node): replace(_member(row), draining_since=drains.get((row.site, row.node))) for row in rows
+        }
         self._by_credential = {row.credential_sha256: (row.site, row.node) for row in rows if row.revoked_at is None}
 
     def all(self) -> tuple[Member, ...]:
@@ -129,10 +133,13 @@ class Members:
                 session.add(row)
             if row.revoked_at is not None:  # another machine under an old name: what the old one said is void
                 row.status, row.status_at, row.revoked_at = None, None, None
+                _end_drain(session, token.site, node)
             row.credential_sha256 = hashed(credential)
             _record(row, issued)
             session.flush()
-            member, digest = _member(row), row.credential_sha256
+            drain = session.get(Drain, (token.site, node))
+            member = replace(_member(row), draining_since=drain.since if drain else None)
+            digest = row.credential_sha256
         self._remember(member, digest)
         return member
 
@@ -145,18 +152,45 @@ class Members:
             _record(row, issued)
             member = _member(row)
         with self._guard:
-            self._members[site, node] = member
+            self._members[site, node] = replace(member, draining_since=self._members[site, node].draining_since)
 
-    def revoke(self, site: str, node: str) -> None:
+    def drain(self, site: str, node: str, actor: str) -> Member:
+        """Have a node serve no model until :meth:`undrain`. Durable, and written into the history; twice is fine.
+
+        Raises:
+            NotFound: there is no such node, or it was revoked.
+        """
+        now = timestamp(self._clock())
+        with self._database.write() as session:
+            _require_node(session, site, node)
+            held = session.get(Drain, (site, node))
+            since = held.since if held else now
+            if held is None:
+                session.add(Drain(site=site, node=node, since=since, actor=actor))
+                session.add(_noted(site, node, "drain", actor, now))
+        return self._set_draining(site, node, since)
+
+    def undrain(self, site: str, node: str, actor: str) -> Member:
+        """Let a node serve again; fine for one that does. Raises :class:`NotFound`."""
+        with self._database.write() as session:
+            _require_node(session, site, node)
+            if _end_drain(session, site, node):
+                session.add(_noted(site, node, "undrain", actor, timestamp(self._clock())))
+        return self._set_draining(site, node, None)
+
+    def revoke(self, site: str, node: str, actor: str = "admin") -> None:
         """Shut a node out for good. Raises :class:`NotFound`; revoking twice is fine."""
         with self._database.write() as session:
             row = session.get(Node, (site, node))
             if row is None:
                 raise NotFound(f"there is no node {site}/{node}")
-            row.revoked_at = row.revoked_at or timestamp(self._clock())
+            if row.revoked_at is None:
+                row.revoked_at = timestamp(self._clock())
+                session.add(_noted(site, node, "revoke", actor, row.revoked_at))
+            _end_drain(session, site, node)
             revoked_at, digest = row.revoked_at, row.credential_sha256
         with self._guard:
-            self._members[site, node] = replace(self._members[site, node], revoked_at=revoked_at)
+            self._members[site, node] = replace(self._members[site, node], revoked_at=revoked_at, draining_since=None)
             self._by_credential.pop(digest, None)
 
     def statuses(self) -> dict[tuple[str, str], tuple[str, str]]:
@@ -172,6 +206,11 @@ class Members:
             row = session.get(Node, (site, node))
             if row is not None:
                 row.status, row.status_at = document, timestamp(self._clock())
+
+    def _set_draining(self, site: str, node: str, since: str | None) -> Member:
+        with self._guard:
+            member = self._members[site, node] = replace(self._members[site, node], draining_since=since)
+        return member
 
     def _judge(self, session: Session, token_id: str, secret: str, node: str, key_sha256: str) -> Token:
         row = session.get(Token, token_id)
@@ -216,6 +255,25 @@ def _record(row: Node, issued: Issued) -> None:
 
 def _member(row: Node) -> Member:
     return Member(row.site, row.node, row.key_sha256, row.certificate_expires_at, row.joined_at, row.revoked_at)
+
+
+def _require_node(session: Session, site: str, node: str) -> None:
+    row = session.get(Node, (site, node))
+    if row is None or row.revoked_at is not None:
+        raise NotFound(f"there is no node {site}/{node}", hint="nearcast get nodes")
+
+
+def _end_drain(session: Session, site: str, node: str) -> bool:
+    """Whether there was a drain to end."""
+    held = session.get(Drain, (site, node))
+    if held is not None:
+        session.delete(held)
+    return held is not None
+
+
+def _noted(site: str, node: str, action: str, actor: str, at: str) -> Event:
+    """A line of the history about a node; it has no content."""
+    return Event(kind="Node", name=f"{site}/{node}", action=action, revision=None, generation=0, actor=actor, at=at)
 
 
 def _require_site(session: Session, site: str) -> None:

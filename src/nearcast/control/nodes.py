@@ -22,13 +22,17 @@ _decoder = msgspec.json.Decoder(NodeStatus, strict=True)
 
 @dataclass(frozen=True, slots=True)
 class NodeView:
-    """A node as the control plane sees it. ``status`` is None before its first report."""
+    """A node as the control plane sees it. ``status`` is None before its first report.
+
+    ``draining`` says that it shall serve no model.
+    """
 
     site: str
     node: str
     connected: bool
     status: NodeStatus | None = None
     seen_at: datetime | None = None
+    draining: bool = False
 
 
 class NodeBook:
@@ -69,7 +73,11 @@ class NodeBook:
     def views(self) -> tuple[NodeView, ...]:
         """Every node that is not revoked, by site and name."""
         now = self._clock()
-        members = [(member.site, member.node) for member in self._members.all() if member.revoked_at is None]
+        members = [
+            (member.site, member.node, member.draining_since is not None)
+            for member in self._members.all()
+            if member.revoked_at is None
+        ]
         with self._guard:
             return tuple(
                 NodeView(
@@ -78,8 +86,9 @@ class NodeBook:
                     (site, node) in self._seen and now - self._seen[site, node] <= self._timeout,
                     self._statuses.get((site, node)),
                     self._seen.get((site, node)),
+                    draining,
                 )
-                for site, node in members
+                for site, node, draining in members
             )
 
     def forget(self, site: str, node: str) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from nearcast import __version__
-from nearcast.control.conditions import Finding, Observed, findings, model_on, site_is_ready
+from nearcast.control.conditions import Finding, Observed, findings, model_on, node_phase, site_is_ready
 from nearcast.control.nodes import NodeView
 from nearcast.control.plane import ControlPlane
 from nearcast.control.publisher import facts_of
@@ -102,11 +102,11 @@ class Observer:
             "sites": [self._site(site, view) for site in view.snapshot.state.sites],
         }
 
-    def explain(self, model: str, site: str) -> Explanation:
-        """Why requests for ``model`` that enter at ``site`` go where they go.
+    def explain(self, model: str, site: str, node: str | None = None) -> Explanation:
+        """Why requests for ``model`` that enter at ``site`` go where they go; at ``node``, or the first that reports.
 
         Raises:
-            NotFound: the site does not exist, or no deployment has the model.
+            NotFound: the site or node does not exist, or no deployment has the model.
         """
         view = self.look()
         plan = view.observed.plans.get(site)
@@ -118,8 +118,34 @@ class Observer:
         published = view.observed.published.get(site)
         if published is not None and model in published.plan.catalog:
             plan = published.plan
-        reports = [node for node in view.observed.connected(site) if node.status is not None]
+        reports = [item for item in view.observed.connected(site) if item.status is not None]
+        if node is not None:
+            known = [item.node for item in view.observed.nodes.get(site, ())]
+            if node not in known:
+                raise NotFound(f"there is no node {site}/{node}", hint=did_you_mean(node, known))
+            reports = [item for item in reports if item.node == node]
+        reports.sort(key=lambda item: item.draining)
         return explain(view.snapshot.state, plan, reports[0].status if reports else None, model)
+
+    def node_view(self, site: str, node: str) -> NodeView:
+        """One node. Raises :class:`NotFound`."""
+        views = self._plane.nodes.views()
+        found = next((view for view in views if (view.site, view.node) == (site, node)), None)
+        if found is None:
+            names = [f"{view.site}/{view.node}" for view in views]
+            raise NotFound(f"there is no node {site}/{node}", hint=did_you_mean(f"{site}/{node}", names))
+        return found
+
+    def served_only_by(self, site: str, node: str) -> list[str]:
+        """Models that this node serves and no other connected node that does not drain. Raises :class:`NotFound`."""
+        own = self.node_view(site, node)
+        others = [
+            view
+            for view in self._plane.nodes.views()
+            if view.connected and not view.draining and (view.site, view.node) != (site, node)
+        ]
+        elsewhere = {model for view in others for model in _ready_models(view)}
+        return sorted(_ready_models(own) - elsewhere) if not own.draining else []
 
     def node(self, node: NodeView) -> dict[str, Any]:
         """A node for people and programs; its whole status is under ``status``."""
@@ -127,6 +153,7 @@ class Observer:
         return {
             "site": node.site,
             "name": node.node,
+            "phase": node_phase(node),
             "connected": node.connected,
             "seen_at": timestamp(node.seen_at) if node.seen_at else None,
             "software": status.software if status else None,
@@ -185,7 +212,7 @@ class Observer:
                 return {
                     "planVersion": published.plan.version if published else None,
                     "nodes": [
-                        {"name": node.node, "connected": node.connected}
+                        {"name": node.node, "phase": node_phase(node), "connected": node.connected}
                         for node in observed.nodes.get(resource.name, ())
                     ],
                 }
@@ -207,6 +234,10 @@ class Observer:
                 return _where(resource, observed)
             case Policy():
                 return {}
+
+
+def _ready_models(node: NodeView) -> set[str]:
+    return {item.model for item in node.status.models if item.state == "ready"} if node.status else set()
 
 
 def _where(deployment: Deployment, observed: Observed) -> dict[str, Any]:

@@ -11,14 +11,14 @@ import re
 import secrets
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 from typing import Final
 
 from securesystemslib.signer import Signer
 
-from nearcast.control.authority import Authority, load_or_create_authority
+from nearcast.control.authority import AUTHORITY_LIFETIME, Authority, load_or_create_authority
 from nearcast.control.bell import Bell
 from nearcast.control.database import Database
 from nearcast.control.members import Members
@@ -48,6 +48,8 @@ _FLEET: Final = re.compile(
 
 
 _ROOT_COPIES: Final = "Copy it back from repository/plans/*/metadata/1.root.json, or restore a backup."
+MIN_CERTIFICATE_LIFETIME: Final = timedelta(seconds=10)
+
 _KEYS_MADE: Final = "keys_made"
 _KEY_FILES: Final = ("ca.key", "ca.pem", "online.key", "plans.root.json")
 
@@ -138,7 +140,13 @@ def _opened(settings: Settings, now: Clock, lock: int) -> ControlPlane:
     recorder.watch_database(database.engine)
     fleet = _fleet(settings, database)
     _require_keys(settings, database)
-    authority = load_or_create_authority(settings.keys_dir, fleet, now())
+    lifetime = timedelta(seconds=settings.certificate_lifetime_s)
+    if not MIN_CERTIFICATE_LIFETIME <= lifetime <= AUTHORITY_LIFETIME:
+        raise InvalidInput(
+            f"expected certificates that live {MIN_CERTIFICATE_LIFETIME.total_seconds():g} s to"
+            f" {AUTHORITY_LIFETIME.days} days, got {lifetime.total_seconds():g} s"
+        )
+    authority = replace(load_or_create_authority(settings.keys_dir, fleet, now()), node_lifetime=lifetime)
     if read_if_exists(settings.ca_file) != authority.pem.encode():
         write_whole(settings.ca_file, authority.pem.encode())
     online = load_or_create_signer(settings.keys_dir / "online.key")

@@ -18,7 +18,7 @@ from nearcast.errors import IntegrityError
 from nearcast.planning.plans import FleetFacts
 from nearcast.registry.plans import PlansRepository
 from nearcast.resources.names import is_address
-from nearcast.resources.plan import SitePlan, node_id
+from nearcast.resources.plan import SiteNode, SitePlan, node_id
 
 log = logging.getLogger(__name__)
 
@@ -91,17 +91,26 @@ def facts_of(
     nodes: Iterable[NodeView],
     revoked: Iterable[tuple[str, str]],
 ) -> FleetFacts:
-    """What planning needs to know, out of what nodes last said. A silent node keeps its address and its models."""
+    """What planning needs to know, out of what nodes last said. A silent node keeps its address and its models.
+
+    A node that drains is asked by nobody, and nobody waits for it.
+    """
     addresses: dict[str, set[str]] = {}
     serving: dict[str, set[tuple[str, str]]] = {}
     connected = set()
+    known: dict[str, list[SiteNode]] = {}
     for node in nodes:
+        address = node.status.gateway.peer_address if node.status else ""
+        address = address if is_address(address) else ""
+        known.setdefault(node.site, []).append(SiteNode(name=node.node, address=address, draining=node.draining))
+        if node.draining:
+            continue
         if node.connected:
             connected.add(node.site)
         if node.status is None:
             continue
-        if is_address(node.status.gateway.peer_address):
-            addresses.setdefault(node.site, set()).add(node.status.gateway.peer_address)
+        if address:
+            addresses.setdefault(node.site, set()).add(address)
         ready = {(model.model, model.version) for model in node.status.models if model.state == "ready"}
         serving.setdefault(node.site, set()).update(ready)
     return FleetFacts(
@@ -110,4 +119,5 @@ def facts_of(
         serving={site: frozenset(found) for site, found in serving.items()},
         connected=frozenset(connected),
         revoked_nodes=tuple(sorted(node_id(fleet, site, node) for site, node in revoked)),
+        nodes={site: tuple(sorted(found, key=lambda item: item.name)) for site, found in known.items()},
     )

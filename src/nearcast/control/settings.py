@@ -16,6 +16,9 @@ class Settings:
             first one stands in its URL.
         publish_interval_s: changes that come within this time are published together.
         node_timeout_s: a node that was silent for longer counts as disconnected.
+        certificate_lifetime_s: how long a node's certificate is honoured. It is renewed when a third of that is over:
+            the rest is the grace for which a site may be cut off, and the longest time for which a site that is cut
+            off itself honours a node that was revoked meanwhile.
         fleet: trust domain, a DNS name; None keeps that of the first start, or makes one up.
         repository: URL of the object store of releases, plans and blobs; None is a folder in ``data_dir``.
         database: SQLAlchemy URL; None is SQLite in ``data_dir``.
@@ -27,6 +30,7 @@ class Settings:
     advertise: tuple[str, ...] = ()
     publish_interval_s: float = 2.0
     node_timeout_s: float = 150.0
+    certificate_lifetime_s: float = 30 * 86_400.0
     fleet: str | None = None
     repository: str | None = None
     database: str | None = None

@@ -85,6 +85,16 @@ class Node(Table):
     status_at: Mapped[str | None]
 
 
+class Drain(Table):
+    """A node that shall serve no model, since when, and who asked for it."""
+
+    __tablename__ = "drains"
+    site: Mapped[str] = mapped_column(primary_key=True)
+    node: Mapped[str] = mapped_column(primary_key=True)
+    since: Mapped[str]
+    actor: Mapped[str]
+
+
 class Transition(Table):
     """Since when a condition has had its status."""
 

@@ -22,8 +22,8 @@ from nearcast.gateway.admin import Admin
 from nearcast.gateway.process import started_at
 from nearcast.resources.revision import digest_of, revision_of
 
-DRAIN_TIME_S: Final = 60
-"""How long Envoy lets connections of a replaced filter chain live."""
+DRAIN_TIME_S: Final = 30
+"""How long Envoy lets connections of a replaced filter chain live: those of a revoked node, too."""
 _LEAVING: Final = "leaving"
 _STOP_S: Final = 3.0
 _POLL_S: Final = 0.02

@@ -45,6 +45,7 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
         reported: whether the site has reported; without a report, costs rest on the plan alone.
         places: candidates by cost, then the refused ones, then sites without the model.
         unlisted: how many sites without the model were left out.
+        node: whose report this rests on; the other nodes of its site are places by the name ``site/node``.
     """
 
     model: str
@@ -53,11 +54,11 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     reported: bool
     places: tuple[PlaceExplanation, ...]
     unlisted: int = 0
+    node: str = ""
 
 
 def explain(state: DesiredState, plan: SitePlan, status: NodeStatus | None, model: str) -> Explanation:
     """Explain the routes of ``model`` at the site that ``plan`` is for.
-
     Args:
         state: desired state, for the sites that were never candidates.
         plan: the site's plan.
@@ -66,7 +67,8 @@ def explain(state: DesiredState, plan: SitePlan, status: NodeStatus | None, mode
     """
     observations = _observations(status) if status else {}
     ready = frozenset(item.model for item in status.models if item.state == "ready") if status else frozenset()
-    route = route_table(plan, ready, observations, None, 0.0).models[model]
+    node = status.node if status else ""
+    route = route_table(plan, ready, observations, None, 0.0, node).models[model]
     shares = _shares_in_force(status, route, model)
     candidates = [_candidate(place, shares.get(place.site, 0)) for place in _by_cost(route)]
     refused = {place.site: _rule(place.policies) for place in route.refused}
@@ -89,6 +91,7 @@ def explain(state: DesiredState, plan: SitePlan, status: NodeStatus | None, mode
         reported=status is not None,
         places=(*candidates, *closed, *others[:MAX_LISTED]),
         unlisted=max(0, len(others) - MAX_LISTED),
+        node=node,
     )
 
 

@@ -14,7 +14,16 @@ import msgspec
 from nearcast.planning.distance import guessed_round_trip_s
 from nearcast.planning.residency import allows, matches, refusals
 from nearcast.resources.kinds import Deployment, Policy, Site
-from nearcast.resources.plan import Peer, PlannedModel, ResidencyRule, ServedModel, SiteFacts, SitePlan, server_name
+from nearcast.resources.plan import (
+    Peer,
+    PlannedModel,
+    ResidencyRule,
+    ServedModel,
+    SiteFacts,
+    SiteNode,
+    SitePlan,
+    server_name,
+)
 from nearcast.resources.revision import revision_of
 from nearcast.resources.state import DesiredState
 
@@ -29,10 +38,11 @@ class FleetFacts:
 
     Attributes:
         releases: (model, version) -> digest of its signed manifest.
-        addresses: site -> ``host:port`` of its peer listeners.
+        addresses: site -> ``host:port`` of the peer listeners of its nodes that may be asked.
         serving: site -> the (model, version) pairs that it reported as ready, kept across restarts.
         connected: sites whose reports are recent; a successor there is waited for, one elsewhere is not.
         revoked_nodes: SPIFFE ids that are no longer honoured.
+        nodes: site -> all of its nodes, those that drain among them.
     """
 
     releases: Mapping[tuple[str, str], str] = field(default_factory=dict)
@@ -40,6 +50,7 @@ class FleetFacts:
     serving: Mapping[str, frozenset[tuple[str, str]]] = field(default_factory=dict)
     connected: frozenset[str] = frozenset()
     revoked_nodes: tuple[str, ...] = ()
+    nodes: Mapping[str, tuple[SiteNode, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +131,8 @@ def site_plans(state: DesiredState, facts: FleetFacts, fleet: str, version: int)
     peers = {name: _peers(name, known, models, rules, round_trips[name]) for name in sites}
     plans = {}
     for name, site in sites.items():
-        callers = sorted(other for other, theirs in peers.items() if name in theirs)
+        nodes = facts.nodes.get(name, ())
+        callers = sorted(other for other, theirs in peers.items() if name in theirs or (other == name and nodes[1:]))
         plan = SitePlan(
             fleet=fleet,
             site=known[name],
@@ -129,6 +141,7 @@ def site_plans(state: DesiredState, facts: FleetFacts, fleet: str, version: int)
             models=models[name],
             peers=tuple(_peer(other, known, models, facts, fleet, round_trips[name][other]) for other in peers[name]),
             callers=tuple(known[caller] for caller in callers),
+            nodes=nodes,
             residency=rules,
             catalog=catalog,
             closed={model: _refusing(rules, model, known[name], refused, known) for model, refused in closed.items()},
@@ -243,8 +256,10 @@ def _peer(
     fleet: str,
     round_trip_s: float,
 ) -> Peer:
+    asked = (node for node in facts.nodes.get(name, ()) if node.address and not node.draining)
     return Peer(
         site=known[name],
+        nodes=tuple(sorted(node.name for node in asked)),
         addresses=tuple(sorted(facts.addresses.get(name, ()))),
         server_name=server_name(fleet, name),
         round_trip_s=round_trip_s,

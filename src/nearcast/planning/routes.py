@@ -18,10 +18,12 @@ from typing import Final, Literal
 from nearcast.planning.cost import UNKNOWN_SERVICE_S, Terms
 from nearcast.planning.residency import refusals
 from nearcast.resources.load import LoadReport
-from nearcast.resources.plan import SiteFacts, SitePlan
+from nearcast.resources.plan import SiteFacts, SitePlan, place_of, siblings
 from nearcast.resources.status import Share
 
 MAX_ORDER: Final = 5
+MAX_SIBLINGS: Final = 2
+"""Nodes of the own site in one order: a site that is full or broken must leave room for other sites."""
 MAX_SHIFT_PER_S: Final = 0.2
 MAX_STEP_S: Final = 2.0
 """A table made after a pause moves no more than this many seconds' worth."""
@@ -37,7 +39,7 @@ State = Literal["ready", "unreachable", "not_ready"]
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What was last measured of a site: the own one or a peer. ``load`` is None where it did not answer with one."""
+    """What was last measured of a place: the own node, a sibling, or a peer. ``load`` is None where none was told."""
 
     measured_at_s: float
     reachable: bool
@@ -95,15 +97,17 @@ def route_table(
     observations: Mapping[str, Observation],
     previous: RouteTable | None,
     now_s: float,
+    node: str = "",
 ) -> RouteTable:
-    """The next route table of the site that ``plan`` is for.
+    """The next route table of a node of the site that ``plan`` is for.
 
     Args:
         plan: the verified plan.
-        local_ready: models that the site's own engines serve now.
-        observations: site -> last measurement, the own site's load among them.
+        local_ready: models that the node's own engine serves now.
+        observations: place -> last measurement, the own node's load among them by the name of the site.
         previous: the table in force, from which shares move by limited steps; None at start.
         now_s: seconds on any clock that does not go back, the one of ``measured_at_s``.
+        node: name of the node; without it the site's other nodes are no places.
 
     Returns:
         A table with one entry per model of ``plan.catalog``. Cost: O(models x places).
@@ -114,7 +118,7 @@ def route_table(
     return RouteTable(
         made_at_s=now_s,
         models={
-            name: _route(plan, name, name in local_ready, observations, before.get(name), now_s, elapsed_s)
+            name: _route(plan, node, name, name in local_ready, observations, before.get(name), now_s, elapsed_s)
             for name in names
         },
     )
@@ -122,6 +126,7 @@ def route_table(
 
 def _route(
     plan: SitePlan,
+    node: str,
     model: str,
     local: bool,
     observations: Mapping[str, Observation],
@@ -129,37 +134,47 @@ def _route(
     now_s: float,
     elapsed_s: float,
 ) -> ModelRoute:
-    holders = _holders(plan, model, local)
-    verdicts = {site.name: refusals(plan.residency, model, plan.site, site) for site, _ in holders}
+    holders = _holders(plan, node, model, local)
+    verdicts = {name: refusals(plan.residency, model, plan.site, site) for name, site, _ in holders}
     refused = tuple(RefusedPlace(name, policies) for name, policies in sorted(verdicts.items()) if policies)
-    allowed = [(site, prior_s) for site, prior_s in holders if not verdicts[site.name]]
+    allowed = [(name, prior_s) for name, _, prior_s in holders if not verdicts[name]]
     if not allowed:
         closed = bool(refused) or model in plan.closed
         return ModelRoute("residency_refused" if closed else "no_place_ready", refused=refused)
     candidates = {
-        site.name: _candidate(site.name, plan.site.name, model, prior_s, observations.get(site.name), now_s)
-        for site, prior_s in allowed
+        name: _candidate(name, plan.site.name, model, prior_s, observations.get(name), now_s)
+        for name, prior_s in allowed
     }
     weights = _weights(candidates, before, elapsed_s)
-    ranking = _ranking(candidates, before)
+    ranking = _ranking(candidates, before, place_of(plan.site.name, node))
     places = tuple(
         PlaceCost(name, candidates[name][0], candidates[name][1], weights.get(name, 0.0)) for name in ranking
     )
-    shares = tuple(
-        Share(percent=percent, order=(name, *(other for other in ranking if other != name))[:MAX_ORDER])
-        for name, percent in _percents(weights)
-    )
+    shares = tuple(Share(percent=percent, order=_order(name, ranking)) for name, percent in _percents(weights))
     return ModelRoute("routed", shares, places, refused)
 
 
-def _holders(plan: SitePlan, model: str, local: bool) -> list[tuple[SiteFacts, float]]:
-    """Sites that have the model, each with the expected round trip: the own one only while its engine serves it."""
-    peers = [
-        (peer.site, peer.round_trip_s)
-        for peer in plan.peers
+def _holders(plan: SitePlan, node: str, model: str, local: bool) -> list[tuple[str, SiteFacts, float]]:
+    """Places that have the model, each with its site and the expected round trip: the own node (by the name of the
+    site) only while its engine serves it."""
+    others = [*siblings(plan, node).items(), *((peer.site.name, peer) for peer in plan.peers)]
+    found = [
+        (name, peer.site, peer.round_trip_s)
+        for name, peer in others
         if peer.addresses and any(served.model == model for served in peer.models)
     ]
-    return [(plan.site, 0.0), *peers] if local else peers
+    return [(plan.site.name, plan.site, 0.0), *found] if local else found
+
+
+def _order(first: str, ranking: list[str]) -> tuple[str, ...]:
+    """``first``, then the others as they rank, at most :data:`MAX_ORDER`; siblings beyond their number come last."""
+    names = [first, *(other for other in ranking if other != first)]
+    spare = [name for name in names if _is_sibling(name)][MAX_SIBLINGS:]
+    return tuple([*(name for name in names if name not in spare), *spare][:MAX_ORDER])
+
+
+def _is_sibling(place: str) -> bool:
+    return "/" in place
 
 
 def _candidate(
@@ -212,13 +227,16 @@ def _weights(
     return {name: weight for name, weight in weights.items() if weight > 0.0}
 
 
-def _ranking(candidates: Mapping[str, tuple[State, Terms]], before: ModelRoute | None) -> list[str]:
-    """All candidates, best first: those that stand, by cost, then the doubtful; the old order where gains are small."""
+def _ranking(candidates: Mapping[str, tuple[State, Terms]], before: ModelRoute | None, own: str) -> list[str]:
+    """All candidates, best first: those that stand, by cost, then the doubtful; the old order where gains are small.
+
+    Siblings that cost the same come in a ring that begins after ``own``, so that not all nodes spill to the same one.
+    """
     cost = {name: terms.total_s for name, (_, terms) in candidates.items()}
 
     def settle(names: Iterable[str]) -> list[str]:
         held = [place.site for place in before.places] if before else []
-        fresh = sorted(names, key=lambda name: (cost[name], name))
+        fresh = sorted(names, key=lambda name: (cost[name], _is_sibling(name) and name < own, name))
         kept = [name for name in held if name in set(fresh)]
         for name in fresh:
             if name not in kept:

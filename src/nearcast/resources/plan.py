@@ -13,6 +13,9 @@ from nearcast.resources.revision import canonical_json
 
 SCHEMA: Final = "nearcast.dev/site-plan/v1alpha1"
 
+SIBLING_ROUND_TRIP_S: Final = 0.0005
+"""Between nodes of one site, until it was measured."""
+
 Objective = Literal["realtime", "interactive", "batch"]
 Tier = Literal["device", "edge", "regional", "cloud"]
 
@@ -50,6 +53,7 @@ class Peer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         site: its facts.
         addresses: ``host:port`` of the peer listeners of its nodes; empty while none has reported.
         server_name: DNS name that its certificate must carry; also the SNI.
+        nodes: names of the nodes behind ``addresses``; only their certificates are honoured there. Empty: any node's.
         round_trip_s: expected round trip, until the agent has measured it.
         models: what it serves.
     """
@@ -59,6 +63,18 @@ class Peer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     server_name: str
     round_trip_s: float
     models: tuple[ServedModel, ...] = ()
+    nodes: tuple[str, ...] = ()
+
+
+class SiteNode(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A node of the site itself. ``address`` is that of its peer listener, empty while it has reported none.
+
+    A node that is ``draining`` serves no model; its gateway goes on answering, through others.
+    """
+
+    name: str
+    address: str = ""
+    draining: bool = False
 
 
 class ResidencyRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -88,7 +104,8 @@ class SitePlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         revision: content hash of everything else in the plan; equal revisions ask for the same.
         models: what to serve here.
         peers: whom to ask, at most K of them.
-        callers: sites that may ask us.
+        callers: sites that may ask us; the site itself where it has several nodes.
+        nodes: the nodes of the site, all of which share this plan.
         residency: all rules that could matter here.
         catalog: every model of the fleet that may be asked for here, so that an unknown one is a 404 and one with no
             allowed place a 403.
@@ -104,6 +121,7 @@ class SitePlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     models: tuple[PlannedModel, ...] = ()
     peers: tuple[Peer, ...] = ()
     callers: tuple[SiteFacts, ...] = ()
+    nodes: tuple[SiteNode, ...] = ()
     residency: tuple[ResidencyRule, ...] = ()
     catalog: tuple[str, ...] = ()
     closed: dict[str, tuple[str, ...]] = {}
@@ -125,6 +143,36 @@ def site_id_prefix(fleet: str, site: str) -> str:
 def server_name(fleet: str, site: str) -> str:
     """The DNS name of a site's peer listener: SNI and SAN."""
     return f"{site}.{fleet}"
+
+
+def place_of(site: str, node: str) -> str:
+    """The name of a sibling node among places, beside the names of sites: no site's name has a slash."""
+    return f"{site}/{node}"
+
+
+def siblings(plan: SitePlan, node: str) -> dict[str, Peer]:
+    """The other nodes of the site that ``node`` may ask, as peers of one node each, by the names of their places.
+
+    Empty for the empty ``node``: whoever is no node has no siblings.
+    """
+    models = tuple(ServedModel(model=planned.model, version=planned.version) for planned in plan.models)
+    return {
+        place_of(plan.site.name, other.name): Peer(
+            site=plan.site,
+            addresses=(other.address,),
+            server_name=server_name(plan.fleet, plan.site.name),
+            round_trip_s=SIBLING_ROUND_TRIP_S,
+            models=models,
+            nodes=(other.name,),
+        )
+        for other in plan.nodes
+        if node and other.name != node and other.address and not other.draining
+    }
+
+
+def drains(plan: SitePlan, node: str) -> bool:
+    """Whether ``node`` shall serve no model of its own."""
+    return any(other.name == node and other.draining for other in plan.nodes)
 
 
 def plan_target_path(site: str) -> str:

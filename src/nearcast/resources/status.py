@@ -3,11 +3,14 @@
 One document per node, replaced as a whole. It never carries inputs, outputs or keys.
 """
 
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
 from nearcast.resources.load import LoadReport
+
+DRAINED: Final = "Drained"
+"""Type of the condition of a node that drains: true once it holds no model and has finished what was in flight."""
 
 ModelState = Literal["fetching", "loading", "ready", "draining", "failed"]
 

@@ -116,7 +116,10 @@ def status(services: ServicesOf, _admin: AdminOf) -> dict[str, Any]:
     ),
     response_class=Response,
 )
-def explain(services: ServicesOf, _admin: AdminOf, model: str, site: str) -> Response:
-    """Every place with each term of its cost in milliseconds, the share it gets, and the rule that refused it."""
-    found = services.observer.explain(model, site)
+def explain(services: ServicesOf, _admin: AdminOf, model: str, site: str, node: str | None = None) -> Response:
+    """Every place with each term of its cost in milliseconds, the share it gets, and the rule that refused it.
+
+    A site of several nodes has several gateways: ``node`` names one; else it is the first that reports.
+    """
+    found = services.observer.explain(model, site, node)
     return Response(msgspec.json.encode(found), media_type="application/json")

@@ -4,15 +4,16 @@ from typing import Annotated, Any
 
 import msgspec
 from fastapi import APIRouter, Depends, Request
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 
 from nearcast.control import joining
 from nearcast.control.api.bodies import Body, body, described, wire
 from nearcast.control.api.failures import failures
 from nearcast.control.api.services import AdminOf, NodeOf, ServicesOf
+from nearcast.control.conditions import node_phase
 from nearcast.control.store import timestamp
-from nearcast.errors import Forbidden, InvalidInput, Unauthenticated, Unavailable
+from nearcast.errors import Conflict, Forbidden, InvalidInput, Unauthenticated, Unavailable
 from nearcast.resources.join import JoinRequest
 from nearcast.resources.names import is_address
 from nearcast.resources.status import NodeStatus
@@ -67,6 +68,22 @@ class StatusAnswer(BaseModel):
     """A hint: the newest plan of the site, to be fetched if it is newer than the one in force; 0 before the first."""
 
     plan_version: int
+
+
+class DrainRequest(Body):
+    """How a node shall be drained."""
+
+    force: bool = Field(default=False, description="even where it is the only place of a model")
+
+
+class NodeAnswer(BaseModel):
+    """A node, and how far a drain has come: `phase` is Ready, NotReady, Draining or Drained."""
+
+    model_config = ConfigDict(extra="allow")
+
+    site: str
+    name: str
+    phase: str
 
 
 class NodeList(BaseModel):
@@ -173,14 +190,66 @@ def read_nodes(services: ServicesOf, _admin: AdminOf) -> NodeList:
     return NodeList(items=[services.observer.node(node) for node in services.plane.nodes.views()])
 
 
+@router.put(
+    "/v1/nodes/{site}/{node}/drain",
+    summary="Drain a node",
+    response_model=NodeAnswer,
+    responses=failures(400, 401, 403, 404, 409, 503),
+    openapi_extra=described(DrainRequest),
+)
+def drain(
+    services: ServicesOf,
+    _admin: AdminOf,
+    site: str,
+    node: str,
+    request: Annotated[DrainRequest, Depends(body(DrainRequest))],
+) -> NodeAnswer:
+    """It serves no model until the drain is taken back; its gateway goes on answering, through other places.
+
+    Refused where it is the only place of a model, unless `force` says that requests for it may fail.
+    """
+    alone = services.observer.served_only_by(site, node)
+    if alone and not request.force:
+        raise Conflict(
+            f"node {site}/{node} is the only place that serves {', '.join(alone)}",
+            hint="Place them elsewhere first, or drain it with --force: requests for them get 503 then.",
+        )
+    services.plane.members.drain(site, node, "admin")
+    services.plane.bell.ring()
+    return NodeAnswer.model_validate(services.observer.node(services.observer.node_view(site, node)))
+
+
+@router.delete(
+    "/v1/nodes/{site}/{node}/drain",
+    summary="Let a node serve again",
+    response_model=NodeAnswer,
+    responses=failures(401, 403, 404, 503),
+)
+def undrain(services: ServicesOf, _admin: AdminOf, site: str, node: str) -> NodeAnswer:
+    """Fine for a node that serves."""
+    services.plane.members.undrain(site, node, "admin")
+    services.plane.bell.ring()
+    return NodeAnswer.model_validate(services.observer.node(services.observer.node_view(site, node)))
+
+
 @router.delete(
     "/v1/nodes/{site}/{node}",
     summary="Revoke a node",
     status_code=204,
-    responses=failures(401, 403, 404, 503),
+    responses=failures(400, 401, 403, 404, 409, 503),
 )
-def revoke(services: ServicesOf, _admin: AdminOf, site: str, node: str) -> None:
-    """Its credential closes at once; every plan denies its certificate until that has ended."""
+def revoke(services: ServicesOf, _admin: AdminOf, site: str, node: str, drained: bool = False) -> None:
+    """Its credential closes at once; every plan denies its certificate until that has ended.
+
+    With `drained`, only a node that nobody asks any more: one that is drained, or that does not report.
+    """
+    if drained:
+        view = services.observer.node_view(site, node)
+        if view.connected and node_phase(view) != "Drained":
+            raise Conflict(
+                f"node {site}/{node} still serves ({node_phase(view).lower()})",
+                hint=f"nearcast drain {site}/{node}; or `nearcast revoke` to shut it out at once",
+            )
     services.plane.members.revoke(site, node)
     services.plane.nodes.forget(site, node)
     services.plane.bell.ring()

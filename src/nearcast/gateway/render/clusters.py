@@ -5,12 +5,13 @@ Every number here is there because leaving it at Envoy's default failed a probe;
 
 from typing import Final
 
-from nearcast.gateway.render.document import CLUSTER_TYPE, TYPE_URL, Document, Message
+from nearcast.gateway.render.document import CLUSTER_TYPE, TYPE_URL, Document, Json, Message
 from nearcast.gateway.render.identity import authority_reference, identity_reference
 from nearcast.gateway.render.inputs import GatewayInputs, LocalModel
 from nearcast.gateway.render.places import (
     Decision,
     Routed,
+    attempts,
     engine_cluster,
     order_cluster,
     place_cluster,
@@ -18,7 +19,7 @@ from nearcast.gateway.render.places import (
 )
 from nearcast.gateway.render.tracing import collector_clusters
 from nearcast.resources import wire
-from nearcast.resources.plan import Peer
+from nearcast.resources.plan import Peer, node_id, site_id_prefix
 
 STATUS_CLUSTER: Final = "engine.status"
 VIA: Final = "x-nearcast-via"
@@ -39,7 +40,7 @@ _ENGINE_PROTOCOL: Final[Message] = {"http_protocol_options": {"enable_trailers":
 def clusters(inputs: GatewayInputs, decided: dict[str, Decision]) -> Document:
     """All clusters of ``inputs``, in a stable order: places first, since composites name them."""
     engines = [_engine(inputs, item) for item in sorted(inputs.local, key=lambda item: (item.model, item.version))]
-    peers = [_site(inputs, peer) for peer in inputs.plan.peers if peer.addresses]
+    peers = [_site(inputs, place, peer) for place, peer in inputs.others().items() if peer.addresses]
     composites = {
         order_cluster(inputs, model, share.order): _composite(inputs, model, share.order)
         for model, decision in decided.items()
@@ -104,21 +105,23 @@ def _liveness() -> Message:
     }
 
 
-def _site(inputs: GatewayInputs, peer: Peer) -> Message:
+def _site(inputs: GatewayInputs, place: str, peer: Peer) -> Message:
+    reasons = {REASON_LOCAL_FIRST: "spill", REASON_LOCAL_LATER: "balance", REASON_NOT_HERE: "nearest"}
+    if place != peer.site.name:
+        reasons = dict.fromkeys(reasons, "sibling")
     endpoints = []
     for address in peer.addresses:
         host, _, port = address.rpartition(":")
         endpoint = _endpoint(
             {"socket_address": {"address": host.strip("[]"), "port_value": int(port)}},
             site=peer.site.name,
-            reasons={REASON_LOCAL_FIRST: "spill", REASON_LOCAL_LATER: "balance", REASON_NOT_HERE: "nearest"},
-            # SNI and the DNS name that the peer's certificate must carry.
-            hostname=peer.server_name,
+            reasons=reasons,
+            hostname=peer.server_name,  # the SNI
         )
         endpoints.append(endpoint)
     # Connecting takes two round trips (TCP, TLS), so the time-out has room for a site on the other side of the earth.
-    cluster = _place(site_cluster(peer.site.name), "3s", endpoints, {"http2_protocol_options": http2_options()})
-    return {**cluster, "transport_socket": _peer_tls(inputs.envoy_dir)}
+    cluster = _place(site_cluster(place), "3s", endpoints, {"http2_protocol_options": http2_options()})
+    return {**cluster, "transport_socket": _peer_tls(inputs, peer)}
 
 
 def _status(inputs: GatewayInputs) -> Message:
@@ -144,6 +147,7 @@ def _status_pipe(inputs: GatewayInputs) -> Message:
 def _composite(inputs: GatewayInputs, model: str, order: tuple[str, ...]) -> Message:
     """Places in the order in which attempts go to them. It has no hosts of its own, but the router asks *its* breakers
     and error matcher, so they are those of the places."""
+    tries = attempts(inputs, order)
     return {
         "name": order_cluster(inputs, model, order),
         "connect_timeout": "1s",
@@ -152,7 +156,9 @@ def _composite(inputs: GatewayInputs, model: str, order: tuple[str, ...]) -> Mes
             "name": "envoy.clusters.composite",
             "typed_config": {
                 "@type": f"{TYPE_URL}envoy.extensions.clusters.composite.v3.ClusterConfig",
-                "clusters": [{"name": place_cluster(inputs, model, site)} for site in order],
+                "clusters": [
+                    {"name": place_cluster(inputs, model, place)} for place in order for _ in range(tries[place])
+                ],
             },
         },
         "typed_extension_protocol_options": _protocol(
@@ -262,13 +268,19 @@ def _breakers() -> Message:
     }
 
 
-def _peer_tls(envoy_dir: str) -> Message:
+def _peer_tls(inputs: GatewayInputs, peer: Peer) -> Message:
+    """Mutual TLS to a node of ``peer`` that the plan names: whoever holds another key of the fleet, or that of a
+    revoked node, cannot stand in for it."""
+    fleet, site = inputs.plan.fleet, peer.site.name
+    known: list[Message] = [{"exact": node_id(fleet, site, node)} for node in peer.nodes]
+    honoured = known or [{"prefix": site_id_prefix(fleet, site)}]
+    names: list[Json] = [{"san_type": "URI", "matcher": matcher} for matcher in honoured]
     return {
         "name": "envoy.transport_sockets.tls",
         "typed_config": {
             "@type": f"{TYPE_URL}envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
+            # Envoy's own check of the SNI (auto_sni_san_validation) would put itself in the place of these names.
             "auto_host_sni": True,
-            "auto_sni_san_validation": True,
             "common_tls_context": {
                 "alpn_protocols": ["h2"],
                 # The maximum for upstreams defaults to 1.2: a minimum of 1.3 alone means no connection.
@@ -276,8 +288,11 @@ def _peer_tls(envoy_dir: str) -> Message:
                     "tls_minimum_protocol_version": "TLSv1_3",
                     "tls_maximum_protocol_version": "TLSv1_3",
                 },
-                "tls_certificate_sds_secret_configs": [identity_reference(envoy_dir)],
-                "validation_context_sds_secret_config": authority_reference(envoy_dir),
+                "tls_certificate_sds_secret_configs": [identity_reference(inputs.envoy_dir)],
+                "combined_validation_context": {
+                    "default_validation_context": {"match_typed_subject_alt_names": names},
+                    "validation_context_sds_secret_config": authority_reference(inputs.envoy_dir),
+                },
             },
         },
     }

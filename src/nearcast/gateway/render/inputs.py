@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from nearcast.planning.routes import RouteTable
-from nearcast.resources.plan import SitePlan
+from nearcast.resources.plan import Peer, SitePlan, siblings
 
 HEAP_BYTES: Final = 1024 * 1024 * 1024
 """Room for a dozen of the largest bodies at once, and for thousands of usual requests."""
@@ -83,7 +83,7 @@ class GatewayInputs:
         local: model versions whose sockets are up.
         active: model -> the local version that new requests go to; a model that is missing here, or whose version is
             not in ``local``, is not served locally.
-        routes: shares and orders per model; the own site's name means the local engine.
+        routes: shares and orders per model; the own site's name means the local engine, ``site/node`` a sibling.
         telemetry: access log and traces.
         heap_bytes: what the gateway's memory may grow to before it refuses requests.
     """
@@ -98,6 +98,10 @@ class GatewayInputs:
     routes: RouteTable = field(default_factory=RouteTable)
     telemetry: Telemetry = field(default_factory=Telemetry)
     heap_bytes: int = HEAP_BYTES
+
+    def others(self) -> dict[str, Peer]:
+        """Every place beyond this node that may be asked, by name: siblings, then peer sites."""
+        return siblings(self.plan, self.node) | {peer.site.name: peer for peer in self.plan.peers}
 
     def serving(self, model: str) -> LocalModel | None:
         """The local model version that new requests for ``model`` go to, or None."""

@@ -1,7 +1,8 @@
 """Listeners: public (clients), peer (other sites, mutual TLS), probe (the agent, a pipe). They hardly ever change.
 
 What follows from the plan lies in routes: a listener that changes drains its connections, and requests that come in
-that moment may be lost. Only the addresses, and room for emulated round trips, are rendered into listeners.
+that moment may be lost. Only the addresses, room for emulated round trips, and who is revoked are rendered into
+listeners: a revoked node shall lose its connections.
 """
 
 from typing import Final
@@ -12,7 +13,7 @@ from nearcast.gateway.render.document import LISTENER_TYPE, TYPE_URL, Document, 
 from nearcast.gateway.render.identity import authority_reference, identity_reference, public_reference
 from nearcast.gateway.render.inputs import GatewayInputs
 from nearcast.gateway.render.lua import MODEL_OF_REQUEST
-from nearcast.gateway.render.peer import delay_slots, nobody
+from nearcast.gateway.render.peer import delay_slots, nobody, revoked_at_the_door
 from nearcast.gateway.render.public import model_headers_removed
 from nearcast.gateway.render.telemetry import access_logs
 from nearcast.gateway.render.tracing import tracing
@@ -61,6 +62,7 @@ def _public(inputs: GatewayInputs) -> Message:
 
 
 def _peer(inputs: GatewayInputs) -> Message:
+    door: list[Json] = [*revoked_at_the_door(inputs.plan)]
     filters: list[Json] = [*delay_slots(inputs.plan), nobody(), _router()]
     manager: Message = {
         **_manager(inputs, "peer", filters),
@@ -75,7 +77,7 @@ def _peer(inputs: GatewayInputs) -> Message:
     }
     return {
         **_listener("peer", inputs.listen.peer_host, inputs.listen.peer_port),
-        "filter_chains": [{"transport_socket": _peer_tls(inputs), "filters": [_network_filter(manager)]}],
+        "filter_chains": [{"transport_socket": _peer_tls(inputs), "filters": [*door, _network_filter(manager)]}],
     }
 
 

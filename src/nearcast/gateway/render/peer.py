@@ -14,7 +14,7 @@ from nearcast.gateway.render.clusters import STATUS_CLUSTER, VIA
 from nearcast.gateway.render.document import ROUTES_TYPE, TYPE_URL, Document, Message
 from nearcast.gateway.render.inputs import GatewayInputs
 from nearcast.gateway.render.places import callers_of, engine_cluster, site_cluster
-from nearcast.gateway.render.public import action, by_model, reconnects
+from nearcast.gateway.render.public import action, by_model, reconnects, retries
 from nearcast.resources import wire
 from nearcast.resources.plan import SiteFacts, SitePlan, site_id_prefix
 
@@ -22,6 +22,8 @@ RBAC: Final = "envoy.filters.http.rbac"
 _RBAC_TYPE: Final = f"{TYPE_URL}envoy.extensions.filters.http.rbac.v3"
 _FAULT_TYPE: Final = f"{TYPE_URL}envoy.extensions.filters.http.fault.v3.HTTPFault"
 _PROBE_TIMEOUT: Final = "2s"
+_OTHER_NODE: Final[Message] = {**retries(1, elsewhere=True), "per_try_timeout": "0.9s"}
+"""A site of several nodes is reachable while one of them is."""
 _SLOTS: Final = 8
 """Delays are made room for by so many."""
 
@@ -50,14 +52,15 @@ def probe_routes(inputs: GatewayInputs) -> Document:
     """Routes of the probe listener: load reports of the local engine and, over the links of requests, of peers."""
     peers: list[Message] = [
         {
-            "match": {"path": f"/-/peers/{peer.site.name}/load"},
+            "match": {"path": f"/-/peers/{place}/load"},
             "route": {
-                "cluster": site_cluster(peer.site.name),
+                "cluster": site_cluster(place),
                 "prefix_rewrite": wire.LOAD_PATH,
                 "timeout": _PROBE_TIMEOUT,
+                **({"retry_policy": _OTHER_NODE} if len(peer.addresses) > 1 else {}),
             },
         }
-        for peer in inputs.plan.peers
+        for place, peer in inputs.others().items()
         if peer.addresses
     ]
     local: Message = {
@@ -139,6 +142,24 @@ def _delays(plan: SitePlan) -> Message:
 def _nodes_of(plan: SitePlan, site: str) -> str:
     """What Envoy writes about a client's certificate when it is one of ``site``."""
     return f".*;URI={re.escape(site_id_prefix(plan.fleet, site))}[^;,/]+"
+
+
+def revoked_at_the_door(plan: SitePlan) -> list[Message]:
+    """The listener's first rule: a connection of a revoked node is closed before it may ask anything.
+
+    It changes with the deny list alone. The filter chain is then a new one, so every connection that stood is made
+    anew within Envoy's drain time, and that of the revoked is not; routes refuse its requests at once.
+    """
+    if not plan.revoked_nodes:
+        return []
+    principals = [_authenticated({"exact": node}) for node in sorted(plan.revoked_nodes)]
+    policy: Message = {"permissions": [{"any": True}], "principals": [*principals]}
+    config: Message = {
+        "@type": f"{TYPE_URL}envoy.extensions.filters.network.rbac.v3.RBAC",
+        "stat_prefix": "revoked",
+        "rules": {"action": "DENY", "policies": {"revoked": policy}},
+    }
+    return [{"name": "envoy.filters.network.rbac", "typed_config": config}]
 
 
 def nobody() -> Message:

@@ -7,6 +7,7 @@ reason: a model without an allowed place is refused, not sent elsewhere.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from nearcast.gateway.render.inputs import GatewayInputs
 from nearcast.planning.residency import refusals
@@ -14,10 +15,13 @@ from nearcast.resources.plan import Peer, SiteFacts
 from nearcast.resources.status import Share
 from nearcast.resources.wire import model_at
 
+MAX_NODES_TRIED: Final = 2
+"""Nodes of one peer site that a request tries before it goes to another site."""
+
 
 @dataclass(frozen=True, slots=True)
 class Routed:
-    """Requests go to ``shares``: each order holds usable, allowed sites, each once; percents are positive."""
+    """Requests go to ``shares``: each order holds usable, allowed places, each once; percents are positive."""
 
     shares: tuple[Share, ...]
 
@@ -41,15 +45,15 @@ def decisions(inputs: GatewayInputs) -> dict[str, Decision]:
     """The decision for every model that may be asked for here, by name in order."""
     plan = inputs.plan
     names = {*plan.catalog, *(planned.model for planned in plan.models), *inputs.routes.models}
-    peers = {peer.site.name: peer for peer in plan.peers}
-    return {name: _decision(inputs, name, peers) for name in sorted(names)}
+    others = inputs.others()
+    return {name: _decision(inputs, name, others) for name in sorted(names)}
 
 
-def _decision(inputs: GatewayInputs, model: str, peers: Mapping[str, Peer]) -> Decision:
+def _decision(inputs: GatewayInputs, model: str, others: Mapping[str, Peer]) -> Decision:
     route = inputs.routes.models.get(model)
     merged: dict[tuple[str, ...], int] = {}
     for share in route.shares if route else ():
-        order = _usable(inputs, model, share.order, peers)
+        order = _usable(inputs, model, share.order, others)
         if order and share.percent > 0:
             merged[order] = merged.get(order, 0) + share.percent
     if merged:
@@ -65,15 +69,15 @@ def _decision(inputs: GatewayInputs, model: str, peers: Mapping[str, Peer]) -> D
     return NotReady()
 
 
-def _usable(inputs: GatewayInputs, model: str, order: tuple[str, ...], peers: Mapping[str, Peer]) -> tuple[str, ...]:
-    """The sites of ``order`` that can be reached and that no policy refuses, in that order, each once."""
+def _usable(inputs: GatewayInputs, model: str, order: tuple[str, ...], others: Mapping[str, Peer]) -> tuple[str, ...]:
+    """The places of ``order`` that can be reached and that no policy refuses, in that order, each once."""
     own = inputs.plan.site
     usable: list[str] = []
     for name in order:
         if name == own.name:
             site, reachable = own, inputs.serving(model) is not None
-        elif name in peers:
-            site, reachable = peers[name].site, bool(peers[name].addresses)
+        elif name in others:
+            site, reachable = others[name].site, bool(others[name].addresses)
         else:
             continue
         if reachable and name not in usable and not refusals(inputs.plan.residency, model, own, site):
@@ -102,9 +106,9 @@ def engine_cluster(model: str, version: str) -> str:
     return f"engine:{model_at(model, version)}"
 
 
-def site_cluster(site: str) -> str:
-    """Name of the cluster of a peer site."""
-    return f"site:{site}"
+def site_cluster(place: str) -> str:
+    """Name of the cluster of a peer site, or of a sibling."""
+    return f"site:{place}"
 
 
 def place_cluster(inputs: GatewayInputs, model: str, site: str) -> str:
@@ -125,5 +129,15 @@ def order_cluster(inputs: GatewayInputs, model: str, order: tuple[str, ...]) -> 
         return place_cluster(inputs, model, order[0])
     serving = inputs.serving(model)
     own = inputs.plan.site.name
-    names = [model_at(site, serving.version) if site == own and serving else site for site in order]
-    return f"order:{model}:{'>'.join(names)}"
+    names = [model_at(place, serving.version) if place == own and serving else place for place in order]
+    tries = attempts(inputs, order)
+    counted = [
+        name if tries[place] == 1 else f"{name}*{tries[place]}" for name, place in zip(names, order, strict=True)
+    ]
+    return f"order:{model}:{'>'.join(counted)}"
+
+
+def attempts(inputs: GatewayInputs, order: tuple[str, ...]) -> dict[str, int]:
+    """How often each place of ``order`` is tried: twice a site of several nodes, so that one of them may be lost."""
+    others = inputs.others()
+    return {name: min(MAX_NODES_TRIED, max(1, len(others[name].addresses))) if name in others else 1 for name in order}

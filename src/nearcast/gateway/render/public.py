@@ -12,10 +12,12 @@ from nearcast.gateway.render.clusters import (
 )
 from nearcast.gateway.render.document import ROUTES_TYPE, TYPE_URL, Document, Json, Message
 from nearcast.gateway.render.inputs import GatewayInputs
-from nearcast.gateway.render.places import Decision, Refused, Routed, order_cluster
+from nearcast.gateway.render.places import Decision, Refused, Routed, attempts, order_cluster
 from nearcast.resources import wire
 from nearcast.resources.status import Share
 
+_PREVIOUS: Final = "envoy.retry_host_predicates.previous_hosts"
+_PREVIOUS_TYPE: Final = f"{TYPE_URL}envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"
 _LOAD_METRICS: Final = "endpoint-load-metrics"
 _TIMING: Final = (
     "gateway;dur=%COMMON_DURATION(DS_RX_BEG:US_TX_BEG:ms)%, upstream;dur=%COMMON_DURATION(US_TX_BEG:US_RX_BEG:ms)%"
@@ -108,7 +110,7 @@ def _model(inputs: GatewayInputs, model: str, decision: Decision) -> list[Messag
 
 
 def _forward(inputs: GatewayInputs, model: str, shares: tuple[Share, ...]) -> Message:
-    longest = max(len(share.order) for share in shares)
+    tries = max(sum(attempts(inputs, share.order).values()) for share in shares)
     return {
         "name": model,
         "match": {"prefix": "/"},
@@ -118,7 +120,7 @@ def _forward(inputs: GatewayInputs, model: str, shares: tuple[Share, ...]) -> Me
             "timeout": "0s",  # the default of 15 s kills long answers
             "max_stream_duration": {"grpc_timeout_header_max": "0s"},  # as long as the caller of a gRPC call says
             "weighted_clusters": {"clusters": [_share(inputs, model, share) for share in shares]},
-            "retry_policy": retries(longest - 1) if longest > 1 else reconnects(),
+            "retry_policy": retries(tries - 1, elsewhere=_has_choice(inputs)) if tries > 1 else reconnects(),
         },
         "response_headers_to_remove": [_LOAD_METRICS, VIA],
         "response_headers_to_add": [
@@ -141,15 +143,30 @@ def _share(inputs: GatewayInputs, model: str, share: Share) -> Message:
     }
 
 
-def retries(count: int) -> Message:
-    """Try the next place, before the first byte of an answer: inference is pure, so a reset may be retried too."""
-    return {
+def _has_choice(inputs: GatewayInputs) -> bool:
+    """Whether a peer site has several nodes."""
+    return any(len(peer.addresses) > 1 for peer in inputs.plan.peers)
+
+
+def retries(count: int, *, elsewhere: bool = False) -> Message:
+    """Try the next place, before the first byte of an answer: inference is pure, so a reset may be retried too.
+
+    Args:
+        count: attempts after the first one.
+        elsewhere: inside a site, a node that has not been tried.
+    """
+    policy: Message = {
         "retry_on": "connect-failure,refused-stream,reset,retriable-status-codes,retriable-headers",
         "retriable_status_codes": [503],
         "retriable_headers": [{"name": wire.FULL, "present_match": True}],
         "num_retries": count,
         "retry_back_off": {"base_interval": "0.001s", "max_interval": "0.002s"},  # the default adds 25 ms per spill
     }
+    if elsewhere:
+        policy["retry_host_predicate"] = [{"name": _PREVIOUS, "typed_config": {"@type": _PREVIOUS_TYPE}}]
+        # Least request likes the node that fails fast, so the choice is made again often.
+        policy["host_selection_retry_max_attempts"] = "32"
+    return policy
 
 
 def reconnects() -> Message:

@@ -215,12 +215,20 @@ def test_who_may_call_is_decided_by_the_certificate(fleet, sites, tmp_path):
 
 
 def test_a_revoked_node_is_refused_and_its_neighbour_is_not(fleet, sites, tmp_path):
+    """On a connection that stands, each request; a new one is closed before it may ask."""
     sin = sites["sin"]
     revoked = "spiffe://fleet.test/site/fra/node/lost"
     inputs = sin.inputs({"m1": [(100, "sin")]}, callers=("fra",), revoked=(revoked,))
-    sin.gateway.apply(render(inputs))
     lost = fleet.authority.identity("fra", "lost")
-    assert call(fleet, sin, lost, tmp_path, "/v2/models/m1", "m1").status == 403
+    standing = connect(sin, lost, tmp_path)
+    sin.gateway.apply(render(sin.inputs({"m1": [(100, "sin")]}, callers=("fra",))))
+    headers = {wire.MODEL: "m1"}
+    assert fleet.exchange(standing, "/v2/models/m1", headers=headers, close=False).status == 200
+    sin.gateway.apply(render(inputs))
+    refused = fleet.exchange(standing, "/v2/models/m1", headers=headers)
+    assert (refused.status, refused.headers["x-nearcast-error"]) == (403, "caller_not_permitted")
+    with pytest.raises((ssl.SSLError, ConnectionError, http.client.RemoteDisconnected)):
+        call(fleet, sin, lost, tmp_path, "/v2/models/m1", "m1")
     assert call(fleet, sin, sites["fra"].identity, tmp_path, "/v2/models/m1", "m1").status == 200
 
 

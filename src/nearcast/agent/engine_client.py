@@ -5,8 +5,6 @@ second and does not.
 """
 
 import http.client
-import socket
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -17,6 +15,7 @@ import msgspec
 from nearcast.agent.states import Key
 from nearcast.errors import InvalidInput, NearcastError, Unavailable
 from nearcast.gateway.pipe import PipeConnection
+from nearcast.gateway.process import listener_of
 from nearcast.resources import wire
 from nearcast.resources.load import LoadReport
 from nearcast.resources.release import ReleaseManifest
@@ -119,16 +118,7 @@ class EngineClient:
 
     def pid(self) -> int | None:
         """Process id of whoever listens on the admin socket; None where nobody does or the system does not tell."""
-        if not hasattr(socket, "SO_PEERCRED"):
-            return None
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-            probe.settimeout(ANSWER_TIMEOUT_S)
-            try:
-                probe.connect(str(self._run_dir / wire.ENGINE_ADMIN))
-                credentials = probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-            except OSError:
-                return None
-        return int.from_bytes(credentials[:4], sys.byteorder) or None
+        return listener_of(self._run_dir / wire.ENGINE_ADMIN, ANSWER_TIMEOUT_S)
 
     def model_socket(self, key: Key) -> Path:
         """The socket that serves ``key``."""

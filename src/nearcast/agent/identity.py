@@ -85,7 +85,8 @@ def read_membership(layout: Layout) -> Membership | None:
         return None if data is None else msgspec.json.decode(data, type=Membership)
     except msgspec.DecodeError as error:
         raise IntegrityError(
-            f"{layout.node} is damaged: {error}", hint="remove the data directory and join again"
+            f"{layout.node} is damaged: {error}",
+            hint="join again with a new token: the node keeps its key and its files",
         ) from (error)
 
 

@@ -57,8 +57,14 @@ async def ensure_joined(settings: Settings, layout: Layout, connect: Connect | N
         Unauthenticated, Conflict: the token does not admit this node.
         IntegrityError: what came is not what the token pins.
     """
-    found = read_membership(layout)
     token = decode_token(settings.join) if settings.join else None
+    try:
+        found = read_membership(layout)
+    except IntegrityError as error:
+        if token is None:
+            raise
+        log.warning(line("joins again", message=error.message))
+        found = None
     if found is not None:
         _check_same(found, token, settings)
         return _rebased(found, settings, layout)

@@ -36,6 +36,7 @@ from nearcast.agent.join import ensure_joined
 from nearcast.agent.layout import Layout, layout_of
 from nearcast.agent.measure import GatewayProber, Measurements
 from nearcast.agent.memory import Memory
+from nearcast.agent.mend import mend
 from nearcast.agent.node import Node
 from nearcast.agent.poll import Poller
 from nearcast.agent.public_tls import PublicTls
@@ -179,12 +180,19 @@ async def _joined(settings: Settings, layout: Layout) -> Membership:
     attempt = 0
     while True:
         try:
-            return await ensure_joined(settings, layout)
+            member = await ensure_joined(settings, layout)
+            await mend(layout, member, _connect)
         except Unavailable as error:
             attempt += 1
             if attempt in {1, 10}:
-                log.warning(line("cannot join yet", message=error.message))
+                log.warning(line("cannot begin yet", message=error.message))
             await asyncio.sleep(JOIN_RETRY.delay_s(attempt, str(layout.data_dir)))
+        else:
+            return member
+
+
+def _connect(url: str, authority_pem: str | None, credential: str | None) -> ControlUplink:
+    return ControlUplink(url, authority_pem=authority_pem, credential=credential)
 
 
 class Agent:

@@ -8,9 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from nearcast.agent.backoff import PROCESS
 from nearcast.agent.layout import layout_of
 from nearcast.cli.fleet import FleetFile, LocalPaths, node_name
+from nearcast.durable import read_if_exists
 
 CONTROL: Final = "control"
 STEADY_S: Final = 30.0
@@ -58,8 +61,12 @@ def can_start(paths: LocalPaths, site: str) -> bool:
 
 
 def has_joined(paths: LocalPaths, site: str) -> bool:
-    """Whether the node of ``site`` is a member of the fleet already."""
-    return layout_of(paths.site(site)).node.exists()
+    """Whether the node of ``site`` is a member of the fleet already. One whose ``node.json`` is damaged joins again."""
+    data = read_if_exists(layout_of(paths.site(site)).node)
+    try:
+        return data is not None and bool(msgspec.json.decode(data))
+    except msgspec.DecodeError:
+        return False
 
 
 def control_child(paths: LocalPaths, fleet: FleetFile) -> Child:

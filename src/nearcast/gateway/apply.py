@@ -81,6 +81,7 @@ class Gateway:
                 bootstrap=envoy_dir / BOOTSTRAP_FILE,
                 log_file=log_file,
                 record=envoy_dir / _RECORD_FILE,
+                admin=run_dir / wire.ENVOY_ADMIN,
                 concurrency=concurrency,
             )
         )

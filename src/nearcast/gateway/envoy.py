@@ -19,7 +19,7 @@ import msgspec
 
 from nearcast.durable import read_if_exists, write_whole
 from nearcast.gateway.admin import Admin
-from nearcast.gateway.process import started_at
+from nearcast.gateway.process import listener_of, started_at
 from nearcast.resources.revision import digest_of, revision_of
 
 DRAIN_TIME_S: Final = 30
@@ -46,11 +46,12 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """How an Envoy is started: its files, its log, its threads."""
+    """How an Envoy is started: its files, its log, its admin pipe, its threads."""
 
     bootstrap: Path
     log_file: Path
     record: Path
+    admin: Path
     concurrency: int
 
     def command(self) -> list[str]:
@@ -104,18 +105,28 @@ class EnvoyProcess:
         return started_at(record.pid) == record.started
 
     def find(self) -> bool:
-        """Take up the process of the record on disk; True if it lives."""
-        data = read_if_exists(self._launch.record)
-        if data is None or self.is_alive():
-            return self.is_alive()
-        try:
-            record = msgspec.json.decode(data, type=Record)
-        except msgspec.DecodeError:
-            return False
-        if started_at(record.pid) != record.started:
+        """Take up the process of the record on disk; True if it lives.
+
+        Where the record is damaged or gone, it is whoever listens on the admin pipe. How that one was started is not
+        known, so it is not one to be adopted, but one to be replaced: it holds our ports.
+        """
+        if self.is_alive():
+            return True
+        record = self._noted()
+        if record is None:
+            pid = listener_of(self._launch.admin, _STOP_S)
+            record = None if pid is None else Record(pid=pid, started=started_at(pid) or "", how=_LEAVING)
+        if record is None or started_at(record.pid) != record.started:
             return False
         self._record, self._child = record, None
         return True
+
+    def _noted(self) -> Record | None:
+        data = read_if_exists(self._launch.record)
+        try:
+            return None if data is None else msgspec.json.decode(data, type=Record)
+        except msgspec.DecodeError:
+            return None
 
     def runs_as(self, bootstrap: bytes) -> bool:
         """Whether the process was started with this command line, this version and ``bootstrap``."""

@@ -5,7 +5,9 @@ systems ask ``ps``.
 """
 
 import os
+import socket
 import subprocess
+import sys
 from pathlib import Path
 from typing import Final
 
@@ -38,6 +40,20 @@ def work_done(pid: int) -> int | None:
     """
     fields = _stat(pid)
     return None if fields is None else int(fields[11]) + int(fields[12])
+
+
+def listener_of(pipe: Path, timeout_s: float) -> int | None:
+    """Process id of whoever listens on a Unix socket; None where nobody does or the system does not tell."""
+    if not hasattr(socket, "SO_PEERCRED"):
+        return None
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(timeout_s)
+        try:
+            probe.connect(str(pipe))
+            credentials = probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+        except OSError:
+            return None
+    return int.from_bytes(credentials[:4], sys.byteorder) or None
 
 
 def memory_bytes() -> int:

@@ -64,7 +64,7 @@ def has_joined(paths: LocalPaths, site: str) -> bool:
     """Whether the node of ``site`` is a member of the fleet already. One whose ``node.json`` is damaged joins again."""
     data = read_if_exists(layout_of(paths.site(site)).node)
     try:
-        return data is not None and bool(msgspec.json.decode(data))
+        return data is not None and isinstance(msgspec.json.decode(data), dict)
     except msgspec.DecodeError:
         return False
 

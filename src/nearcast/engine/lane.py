@@ -61,7 +61,7 @@ class Lane:
     ) -> None:
         self.name = name
         self.gauges = Gauges(profile.service_s, profile.item_s)
-        self.inline = profile.inline
+        self.inline = self._was_inline = profile.inline
         self._model: Runs | None = model
         self._max_batch = profile.max_batch
         self._queue = queue
@@ -152,7 +152,7 @@ class Lane:
                 self._broke(batch)
         self._inline_s += WEIGHT * (ran.timing.finished_s - ran.timing.started_s - self._inline_s)
         if self._inline_s > 2 * INLINE_MAX_S:
-            self.inline = False  # slower than measured at first: get out of the loop's way, for good
+            self.inline = False  # slower than measured at first: get out of the loop's way
         self._finish(ran)
 
     # --- computing on the worker ---------------------------------------------------------------------------------
@@ -177,7 +177,14 @@ class Lane:
                     return
             ran = self._compute(self._current)
             self._current = []
-            self._loop.call_soon_threadsafe(self._finish, ran)
+            self._loop.call_soon_threadsafe(self._worked, ran)
+
+    def _worked(self, ran: _Ran) -> None:
+        """A batch came back from the worker. A model that was too slow for the loop may have had a busy neighbour."""
+        if self._was_inline and not self.inline:
+            self._inline_s += WEIGHT * (ran.timing.finished_s - ran.timing.started_s - self._inline_s)
+            self.inline = self._inline_s < INLINE_MAX_S
+        self._finish(ran)
 
     def _worker_ended(self, future: "Future[None]") -> None:
         """The worker found no more work, or broke. On the worker thread."""

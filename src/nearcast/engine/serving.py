@@ -23,6 +23,7 @@ from nearcast.engine.device import Device, device_memory
 from nearcast.engine.endpoint import ModelEndpoint
 from nearcast.engine.exchange import Limits
 from nearcast.engine.lane import Lane
+from nearcast.engine.memory import available_bytes, check_fits
 from nearcast.engine.oip import InferCodec
 from nearcast.engine.profile import Profile, Runs, made_up, profile
 from nearcast.engine.refusal import Refusal
@@ -163,6 +164,7 @@ class Serving:
     def _load(self, order: Order) -> _Loaded:
         """On the loading thread."""
         manifest = order.manifest
+        check_fits(manifest, available_bytes())
         pad = is_token_model(manifest.signature)
         embedder = load_embedder(order.directory, manifest)
         device = self.device

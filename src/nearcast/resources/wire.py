@@ -185,6 +185,8 @@ CODE_RESIDENCY_REFUSED: Final = "residency_refused"
 CODE_NO_PLACE_READY: Final = "no_place_ready"
 """503: no place can answer now."""
 # The admin socket's.
+CODE_TOO_LARGE_FOR_NODE: Final = "too_large_for_node"
+"""507 on the admin socket: the model would not fit into the memory that the node still has."""
 CODE_INVALID_MODEL: Final = "invalid_model"
 """422: the files are not a model that the engine can serve as its manifest says."""
 CODE_CONFLICT: Final = "conflict"

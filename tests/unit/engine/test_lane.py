@@ -269,3 +269,27 @@ def test_inputs_too_large_for_the_loop_go_to_the_worker() -> None:
     with_lane(Watching(), INLINE, story)
     assert threads[0] == threading.main_thread().name
     assert threads[1].startswith("run-m@1")
+
+
+def test_a_model_that_was_slow_for_a_while_comes_back_into_the_loop() -> None:
+    """A busy neighbour on the machine makes runs long for a moment; that must not cost the fast path for good."""
+    model = Model()
+
+    async def story(lane: Lane) -> None:
+        seconds = [1.0]
+        clock = iter(range(10**6))
+        lane._now = lambda: next(clock) * seconds[0]  # every look at the clock is that much later
+        works = [Asked(1) for _ in range(3)]
+        for work in works:
+            lane.submit(work)
+            await settled([work])
+        assert not lane.inline
+        seconds[0] = 1e-9
+        clock = iter(range(10**6))
+        for _ in range(200):
+            work = Asked(2)
+            lane.submit(work)
+            await settled([work])
+        assert lane.inline
+
+    with_lane(model, INLINE, story)

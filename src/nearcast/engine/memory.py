@@ -1,0 +1,99 @@
+"""Whether a model fits beside what runs already: asked before it is loaded, since afterwards the kernel answers.
+
+Decides from the size of the release's files and from what the machine, and the control groups that this process stands
+in, still have. An estimate: weights are read, and most are kept a second time in the layout that the kernels want. Does
+not bound what a model takes while it runs.
+Source: Linux, "Control Group v2" (memory.max, memory.current, memory.stat), "The /proc Filesystem" (meminfo).
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from nearcast.engine.refusal import Refusal
+from nearcast.resources import wire
+from nearcast.resources.release import ReleaseManifest
+
+WEIGHT_COPIES: Final = 2
+OVERHEAD_BYTES: Final = 24 * 1024 * 1024
+"""Of a session and its first runs, however small the model."""
+RESERVE_BYTES: Final = 32 * 1024 * 1024
+"""What is left to the machine for its other work."""
+_INFINITE: Final = 1 << 62
+
+
+def needed_bytes(manifest: ReleaseManifest) -> int:
+    """Memory that serving ``manifest`` is expected to take."""
+    return WEIGHT_COPIES * manifest.size_bytes + OVERHEAD_BYTES
+
+
+def available_bytes(proc: Path = Path("/proc"), groups: Path = Path("/sys/fs/cgroup")) -> int:
+    """Memory that can still be had before something is killed; very much where the system does not tell.
+
+    Args:
+        proc: where procfs is mounted.
+        groups: where control groups (version 2) are.
+    """
+    return min([_machine(proc), *_groups(proc, groups)])
+
+
+def check_fits(manifest: ReleaseManifest, available: int) -> None:
+    """Refuse a model that would not fit into ``available`` bytes.
+
+    Raises:
+        Refusal: status 507, with both figures: not for good, since something else may be unloaded.
+    """
+    needed = needed_bytes(manifest)
+    if needed > available - RESERVE_BYTES:
+        name = wire.model_at(manifest.model, manifest.version)
+        raise Refusal(
+            507,
+            wire.CODE_TOO_LARGE_FOR_NODE,
+            f"{name} needs about {_mib(needed)} MiB of memory; {_mib(max(0, available - RESERVE_BYTES))} MiB are free "
+            f"here beside what runs already",
+        )
+
+
+def _machine(proc: Path) -> int:
+    try:
+        lines = (proc / "meminfo").read_text().splitlines()
+    except OSError:
+        return _INFINITE
+    for line in lines:
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return _INFINITE
+
+
+def _groups(proc: Path, groups: Path) -> Iterator[int]:
+    """What is left in the control group of this process, and in each above it that has a limit."""
+    try:
+        own = (proc / "self" / "cgroup").read_text()
+    except OSError:
+        return
+    path = next((line[3:].strip() for line in own.splitlines() if line.startswith("0::")), "/")
+    folder = groups / path.lstrip("/")
+    while True:
+        left = _left(folder)
+        if left is not None:
+            yield left
+        if folder == groups or groups not in folder.parents:
+            return
+        folder = folder.parent
+
+
+def _left(folder: Path) -> int | None:
+    try:
+        limit = (folder / "memory.max").read_text().strip()
+        if limit == "max":
+            return None
+        current = int((folder / "memory.current").read_text())
+        lines = (folder / "memory.stat").read_text().splitlines()
+    except (OSError, ValueError):
+        return None
+    cache = sum(int(line.split()[1]) for line in lines if line.startswith(("inactive_file ", "active_file ")))
+    return int(limit) - current + cache  # pages of files are given back before anything is killed
+
+
+def _mib(size_bytes: int) -> int:
+    return size_bytes // (1024 * 1024)

@@ -30,6 +30,7 @@ import nearcast
 from nearcast import logs
 from nearcast.agent import metrics
 from nearcast.agent.backoff import Backoff
+from nearcast.agent.book import ProcessBook
 from nearcast.agent.engine_client import EngineClient
 from nearcast.agent.identity import Membership, read_credential, read_identity, validity_of
 from nearcast.agent.join import ensure_joined
@@ -48,7 +49,7 @@ from nearcast.agent.scrape import Scrape, engine_families
 from nearcast.agent.settings import LOOPBACK, Settings, address, collector
 from nearcast.agent.states import Serving, State
 from nearcast.agent.status import Vitals, node_status
-from nearcast.agent.supervise import EngineLaunch, EngineProcess, ProcessBook
+from nearcast.agent.supervise import EngineLaunch, EngineProcess
 from nearcast.agent.uplink import ControlUplink
 from nearcast.errors import Conflict, InvalidInput, NearcastError, Unavailable, meaning_of
 from nearcast.gateway.apply import Gateway

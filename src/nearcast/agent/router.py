@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from nearcast.agent.backoff import PROCESS
+from nearcast.agent.book import ProcessBook
 from nearcast.agent.engine_client import EngineClient, EngineReports
 from nearcast.agent.layout import Layout
 from nearcast.agent.measure import MAX_PEERS, Measurements
@@ -23,7 +24,7 @@ from nearcast.agent.memory import Memory
 from nearcast.agent.ports import Addresses, addresses, prove, reconsider
 from nearcast.agent.settings import Settings
 from nearcast.agent.states import Event, GatewayAccepted, GatewayLost, GatewayRefused, GatewayUp, Serving
-from nearcast.agent.supervise import GATEWAY, ProcessBook, until_gone
+from nearcast.agent.supervise import GATEWAY, until_gone
 from nearcast.errors import Bug, InvalidInput, NearcastError
 from nearcast.gateway.process import memory_bytes
 from nearcast.gateway.render import (

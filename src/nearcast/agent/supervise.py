@@ -19,11 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import msgspec
-
 import nearcast
+from nearcast.agent.book import ProcessBook, ProcessRecord, is_alive
 from nearcast.agent.engine_client import EngineClient
-from nearcast.durable import read_if_exists, write_whole
 from nearcast.errors import Unavailable
 from nearcast.gateway.process import started_at, work_done
 from nearcast.logs import bound, line
@@ -42,65 +40,6 @@ SILENT_LOOKS: Final = 7
 _POLL_S: Final = 0.05
 
 log = logging.getLogger(__name__)
-
-
-class ProcessRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One process in ``run.json``. ``started`` and ``boot`` make the pid mean it alone, ``how`` is its command."""
-
-    pid: int
-    started: str
-    boot: str = ""
-    how: str = ""
-
-
-class ProcessBook:
-    """``run.json``: which processes this node has left running. Blocking; for one thread at a time."""
-
-    def __init__(self, file: Path) -> None:
-        self._file = file
-
-    def find(self, name: str) -> ProcessRecord | None:
-        """The record of ``name`` if that very process lives."""
-        record = self._read().get(name)
-        return record if record is not None and is_alive(record) else None
-
-    def note(self, name: str, pid: int, how: str = "") -> ProcessRecord | None:
-        """Write down the process that has ``pid`` now; None (and no record) where there is none."""
-        records = self._read()
-        before = records.pop(name, None)
-        record = _record_of(pid, how)
-        if record is not None:
-            records[name] = record
-        if record != before:
-            write_whole(self._file, msgspec.json.encode(records))
-        return record
-
-    def forget(self, name: str) -> None:
-        """Remove the record of ``name``."""
-        records = self._read()
-        if records.pop(name, None) is not None:
-            write_whole(self._file, msgspec.json.encode(records))
-
-    def _read(self) -> dict[str, ProcessRecord]:
-        data = read_if_exists(self._file)
-        try:
-            return {} if data is None else msgspec.json.decode(data, type=dict[str, ProcessRecord])
-        except msgspec.DecodeError:
-            return {}
-
-
-def is_alive(record: ProcessRecord) -> bool:
-    """Whether that very process lives."""
-    found = _record_of(record.pid, record.how)
-    return found == record
-
-
-def _record_of(pid: int, how: str) -> ProcessRecord | None:
-    started = started_at(pid)
-    if started is None:
-        return None
-    boot, _, ticks = started.rpartition(":") if Path("/proc/self/stat").exists() else ("", "", started)
-    return ProcessRecord(pid=pid, started=ticks, boot=boot, how=how)
 
 
 @dataclass(frozen=True, slots=True)

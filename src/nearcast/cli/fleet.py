@@ -10,6 +10,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
+from nearcast.agent.book import ProcessBook
 from nearcast.agent.layout import layout_of
 from nearcast.durable import read_if_exists, write_whole
 from nearcast.errors import IntegrityError, NotFound
@@ -66,14 +67,6 @@ class ProcessRecord(msgspec.Struct, frozen=True, kw_only=True):
     started: str
 
 
-class _NodeProcess(msgspec.Struct, frozen=True):
-    """A process as an agent writes it down: on Linux the boot stands apart."""
-
-    pid: int
-    started: str
-    boot: str = ""
-
-
 class Processes(msgspec.Struct, frozen=True, kw_only=True):
     """The processes that the supervisor looks after, and the supervisor itself."""
 
@@ -127,11 +120,7 @@ class LocalPaths:
         """Gateways and engines, as agents wrote them down (``run.json``); they may be gone. A damaged list is none."""
         found: dict[str, ProcessRecord] = {}
         for path in sorted(self.sites.glob("*/run.json")):
-            try:
-                held = _read(path, dict[str, _NodeProcess]) or {}
-            except IntegrityError:
-                continue
-            for name, noted in held.items():
+            for name, noted in ProcessBook(path).noted().items():
                 started = f"{noted.boot}:{noted.started}" if noted.boot else noted.started
                 found[f"{name}:{path.parent.name}"] = ProcessRecord(pid=noted.pid, started=started)
         return found

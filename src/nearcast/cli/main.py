@@ -35,6 +35,7 @@ COMMANDS: Final[dict[str, Entry]] = {
     "up": Entry("up", "Start a fleet of sites on this machine, or what is missing of it.", HERE),
     "down": Entry("down", "Stop the fleet on this machine; its data stay.", HERE),
     "status": Entry("status", "Show the fleet: its sites, their gateways, and whether they are ready.", HERE),
+    "doctor": Entry("doctor", "Look at what is here, and say what to do.", HERE),
     "logs": Entry("logs", "Show the logs of a fleet on this machine.", HERE),
     "apply": Entry("apply", "Make the fleet hold what manifests say.", STATE),
     "get": Entry("resources", "List resources of a kind, or print one.", STATE),

@@ -14,7 +14,8 @@ from nearcast.agent.memory import Memory
 from nearcast.agent.router import Router
 from nearcast.agent.settings import Settings
 from nearcast.agent.states import Event, GatewayAccepted, GatewayRefused, GatewayUp, Key, Serving
-from nearcast.agent.supervise import GATEWAY, ProcessBook
+from nearcast.agent.book import ProcessBook
+from nearcast.agent.supervise import GATEWAY
 from nearcast.errors import Bug, InvalidInput
 from nearcast.gateway.render import GatewayFiles, Identity
 from nearcast.resources.plan import Peer, PlannedModel, ServedModel, SiteFacts, SitePlan

@@ -22,9 +22,9 @@ import msgspec
 from securesystemslib.signer import CryptoSigner
 
 from e2e.tiny_models import adder
+from nearcast.agent.book import ProcessRecord, is_alive
 from nearcast.agent.identity import Membership, load_or_make_key, signing_request
 from nearcast.agent.layout import layout_of
-from nearcast.agent.book import ProcessRecord, is_alive
 from nearcast.control.authority import load_or_create_authority
 from nearcast.registry.blobs import BlobStore, blob_path
 from nearcast.registry.objects import open_objects

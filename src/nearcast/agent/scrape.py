@@ -8,7 +8,7 @@ secret; that is why loopback is the address to give.
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, Final
 
@@ -120,12 +120,4 @@ async def engine_families(run_dir: Path) -> list[Family]:
             answer = await client.get(wire.METRICS_PATH)
         except httpx.HTTPError:
             return []
-    return list(parsed(answer.text)) if answer.status_code == 200 else []
-
-
-def parsed(text: str) -> Iterable[Family]:
-    """The families in ``text``, without the extra series of a counter's birth."""
-    for each in text_string_to_metric_families(text):
-        each.samples = [sample for sample in each.samples if not sample.name.endswith("_created")]
-        if each.samples:
-            yield each
+    return list(text_string_to_metric_families(answer.text)) if answer.status_code == 200 else []

@@ -36,7 +36,7 @@ COMMANDS: Final[dict[str, Entry]] = {
     "down": Entry("down", "Stop the fleet on this machine; its data stay.", HERE),
     "status": Entry("status", "Show the fleet: its sites, their gateways, and whether they are ready.", HERE),
     "doctor": Entry("doctor", "Look at what is here, and say what to do.", HERE),
-    "logs": Entry("logs", "Show the logs of a fleet on this machine.", HERE),
+    "logs": Entry("logs", "Show the logs of a fleet or a node on this machine, in the order of time.", HERE),
     "apply": Entry("apply", "Make the fleet hold what manifests say.", STATE),
     "get": Entry("resources", "List resources of a kind, or print one.", STATE),
     "describe": Entry("resources", "Tell everything about one resource: conditions, nodes, history.", STATE),

@@ -12,6 +12,7 @@ Invariants:
 import argparse
 import contextlib
 import fcntl
+import logging
 import os
 import select
 import signal
@@ -21,7 +22,6 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 from typing import Final
@@ -34,10 +34,14 @@ from nearcast.cli.pids import end, is_alive, record_of, send
 from nearcast.durable import write_whole
 from nearcast.errors import Bug, IntegrityError, NearcastError
 from nearcast.gateway.process import is_stopped
+from nearcast.logs import bound, set_up
 
 TICK_S: Final = 0.1
 AGENT_GRACE_S: Final = 20.0
 CONTROL_GRACE_S: Final = 10.0
+BOUND_EVERY_S: Final = 5.0
+
+log = logging.getLogger(__name__)
 STOPPED_S: Final = 10.0
 """A child that a signal has stopped for so long is told to go on: nobody else would."""
 
@@ -77,6 +81,8 @@ class Supervisor:
     running: dict[str, Running] = field(default_factory=dict)
     deaths: dict[str, Deaths] = field(default_factory=dict)
     trouble: str = ""
+    logs: set[Path] = field(default_factory=set)
+    bounded_s: float = 0.0
 
     def run(self) -> None:
         """Supervise until :attr:`stop` is set, then stop all children, agents before the control plane."""
@@ -120,8 +126,13 @@ class Supervisor:
                 self._start(wanted, now_s)
         if self.trouble:
             self._write_down()  # which may have failed before
+        if now_s - self.bounded_s >= BOUND_EVERY_S:
+            self.bounded_s = now_s
+            for path in (self.paths.supervisor_log, *self.logs):
+                bound(path)
 
     def _start(self, child: Child, now_s: float) -> None:
+        self.logs.add(child.log)
         child.log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with child.log.open("ab") as log:
             process = subprocess.Popen(
@@ -176,9 +187,7 @@ def _collecting(children: dict[str, Running]) -> Iterator[None]:
 
 def say(text: str) -> None:
     """One line for the log of the supervisor, which is its standard error; lost where the disk is full."""
-    with contextlib.suppress(OSError):
-        sys.stderr.write(f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {text}\n")
-        sys.stderr.flush()
+    log.info(text)
 
 
 @contextlib.contextmanager
@@ -208,6 +217,7 @@ def main() -> None:
     parser.add_argument("--data-dir", type=Path, required=True)
     parser.add_argument("--tied", action="store_true", help="stop when standard input is closed")
     arguments = parser.parse_args()
+    set_up()
     paths = LocalPaths(arguments.data_dir.resolve())
     stop = threading.Event()
 

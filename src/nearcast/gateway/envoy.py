@@ -72,6 +72,8 @@ class Launch:
             str(DRAIN_TIME_S),
             "--log-level",
             "warning",
+            "--log-format",
+            "%Y-%m-%dT%H:%M:%S.%eZ %l [%n] %v",  # as our own processes write, see nearcast.logs
             # Lines about requests are worth reading while they are news; the default is ten seconds.
             "--file-flush-interval-msec",
             "1000",
@@ -144,6 +146,7 @@ class EnvoyProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
+                env={**os.environ, "TZ": "UTC"},
                 cwd=self._launch.bootstrap.parent,
                 start_new_session=True,
             )
@@ -199,7 +202,7 @@ class EnvoyProcess:
         """Lines that were logged after ``offset``, without time and thread."""
         data = read_if_exists(self._launch.log_file) or b""
         lines = data[offset:].decode(errors="replace").splitlines()
-        return [line.split("] ", 2)[-1] for line in lines]
+        return [line.split("] ", 1)[-1] for line in lines]
 
 
 def _allow_open_files(pid: int) -> None:

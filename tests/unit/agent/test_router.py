@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from nearcast.agent.book import ProcessBook
 from nearcast.agent.estimate import Probe
 from nearcast.agent.layout import Layout
 from nearcast.agent.measure import Measurements
@@ -14,7 +15,6 @@ from nearcast.agent.memory import Memory
 from nearcast.agent.router import Router
 from nearcast.agent.settings import Settings
 from nearcast.agent.states import Event, GatewayAccepted, GatewayRefused, GatewayUp, Key, Serving
-from nearcast.agent.book import ProcessBook
 from nearcast.agent.supervise import GATEWAY
 from nearcast.errors import Bug, InvalidInput
 from nearcast.gateway.render import GatewayFiles, Identity

@@ -55,6 +55,7 @@ from nearcast.errors import Conflict, InvalidInput, NearcastError, Unavailable, 
 from nearcast.gateway.apply import Gateway
 from nearcast.logs import line, set_up
 from nearcast.planning.routes import RouteTable
+from nearcast.resources import wire
 from nearcast.resources.device import DEVICE_RULE
 from nearcast.resources.status import NodeStatus
 
@@ -101,6 +102,9 @@ def parse(argv: Sequence[str]) -> Settings:
     parser.add_argument("--trace-ratio", default=ratio, type=float, metavar="R", help="share of requests to trace")
     parser.add_argument("--device", default="auto", metavar="DEVICE", help=f"where models run: {DEVICE_RULE}")
     parser.add_argument("--device-memory", type=int, default=0, metavar="N", help="device bytes per model; 0: all")
+    parser.add_argument(
+        "--max-body", type=int, default=wire.BODY_BYTES, metavar="BYTES", help="largest body or gRPC message"
+    )
     given = parser.parse_args(argv)
     join: str | None = given.join
     if given.join_file is not None:
@@ -123,6 +127,7 @@ def parse(argv: Sequence[str]) -> Settings:
         engine_threads=given.engine_threads,
         device=given.device,
         device_memory_bytes=given.device_memory,
+        max_body_bytes=given.max_body,
         log_level=given.log_level,
         metrics=address(given.metrics) if given.metrics else None,
         access_log=given.access_log,
@@ -240,6 +245,7 @@ class Agent:
             ENGINE_STOP_S - 1.0,
             settings.device,
             settings.device_memory_bytes,
+            settings.max_body_bytes,
             otlp_traces=settings.collector.url if settings.collector else None,
             name=who,
         )

@@ -348,6 +348,7 @@ class Router:
             local=tuple(local),
             active=dict(serving.active),
             routes=table,
+            max_body_bytes=self._settings.max_body_bytes,
             telemetry=Telemetry(
                 access_log=self._settings.access_log,
                 access_log_file=str(self._layout.access_log),

@@ -5,10 +5,12 @@ import platform
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 from urllib.parse import urlsplit
 
 from nearcast.errors import InvalidInput
 from nearcast.gateway.render import AccessLog, Collector
+from nearcast.resources import wire
 from nearcast.resources.device import parse_device
 from nearcast.resources.names import SITE_RULE, is_site_name
 
@@ -28,6 +30,10 @@ class Address:
         """Whether it means every interface, which nobody can connect to by that name."""
         return self.host in {"0.0.0.0", "::"}
 
+
+BODY_LEAST: Final = 64 * 1024
+BODY_MOST: Final = 1024**3
+"""HTTP/2 windows end at 2 GiB, and a gateway may hold a body of this size for each request."""
 
 LOOPBACK = Address("127.0.0.1", 0)
 
@@ -51,6 +57,7 @@ class Settings:
         engine_threads: threads for one run of a model; 0 for as many as there are cores.
         device: where models run, of :data:`~nearcast.resources.device.DEVICE_RULE`.
         device_memory_bytes: of device memory that each model may take; 0 for as much as there is.
+        max_body_bytes: largest body, or gRPC message, of a request.
         log_level: of the agent's own log.
         metrics: where ``/metrics`` is served; None for nowhere.
         access_log: which requests the gateway writes a line for.
@@ -71,6 +78,7 @@ class Settings:
     engine_threads: int = 0
     device: str = "auto"
     device_memory_bytes: int = 0
+    max_body_bytes: int = wire.BODY_BYTES
     log_level: str = "info"
     metrics: Address | None = None
     access_log: AccessLog = "errors"
@@ -82,6 +90,10 @@ class Settings:
         parse_device(self.device)
         if self.device_memory_bytes < 0:
             raise InvalidInput(f"expected device memory of 0 bytes or more, got {self.device_memory_bytes}")
+        if not BODY_LEAST <= self.max_body_bytes <= BODY_MOST:
+            raise InvalidInput(
+                f"expected a largest body of {BODY_LEAST} to {BODY_MOST}, got {self.max_body_bytes} bytes"
+            )
         if self.node is not None and not is_site_name(self.node):
             raise InvalidInput(f"expected a node name of {SITE_RULE}; got {self.node!r}")
         if self.peer.is_wildcard and (self.advertise_peer is None or self.advertise_peer.is_wildcard):

@@ -25,6 +25,7 @@ from nearcast.agent.engine_client import EngineClient
 from nearcast.errors import Unavailable
 from nearcast.gateway.process import started_at, work_done
 from nearcast.logs import bound, line
+from nearcast.resources import wire
 from nearcast.resources.revision import revision_of
 
 ENGINE: Final = "engine"
@@ -52,6 +53,7 @@ class EngineLaunch:
     drain_s: float = 5.0
     device: str = "auto"
     device_memory_bytes: int = 0
+    max_body_bytes: int = wire.BODY_BYTES
     otlp_traces: str | None = None
     name: str = ""
 
@@ -65,6 +67,7 @@ class EngineLaunch:
             *("--drain-s", f"{self.drain_s:g}"),
             *("--device", self.device),
             *("--device-memory", str(self.device_memory_bytes)),
+            *("--max-body", str(self.max_body_bytes)),
             *(() if self.otlp_traces is None else ("--otlp-traces", self.otlp_traces, "--name", self.name)),
         ]
 

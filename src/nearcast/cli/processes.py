@@ -151,6 +151,7 @@ def agent(
         ),
     ] = None,
     device: Annotated[str | None, typer.Option(help="Where models run: auto, cpu, cuda or cuda:INDEX.")] = None,
+    max_body: Annotated[int | None, typer.Option(help="Largest body or gRPC message, in bytes; 64 MiB.")] = None,
     device_memory: Annotated[int | None, typer.Option(min=0, help="Device bytes that each model may take.")] = None,
 ) -> None:
     """Run the agent of a node in the foreground.
@@ -174,6 +175,7 @@ def agent(
         "--engine-threads": engine_threads,
         "--device": device,
         "--device-memory": device_memory,
+        "--max-body": max_body,
         "--log-level": log_level,
         "--metrics": metrics,
         "--access-log": access_log,

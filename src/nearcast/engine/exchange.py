@@ -33,7 +33,7 @@ class Limits:
         pipelined: most complete requests that wait behind the one being handled, before reading stops.
     """
 
-    body_bytes: int = 64 * 1024 * 1024
+    body_bytes: int = wire.BODY_BYTES
     head_bytes: int = 64 * 1024
     stall_s: int = 30
     request_s: int = 300

@@ -40,6 +40,9 @@ def model_socket(model: str, version: str) -> str:
     return f"m-{hashlib.sha256(model_at(model, version).encode()).hexdigest()[:12]}"
 
 
+BODY_BYTES: Final = 64 * 1024 * 1024
+"""Largest body, or gRPC message, that gateways and engines take unless told otherwise."""
+
 # --- headers (lower case, as HTTP/2 wants them) --------------------------------------------------------------------
 
 PREFIX: Final = "x-nearcast-"

@@ -3,6 +3,7 @@
 import contextlib
 import http.client
 from collections.abc import Iterator
+from dataclasses import replace
 from types import SimpleNamespace
 
 import grpc
@@ -97,7 +98,7 @@ def sites(fleet, tmp_path_factory) -> Iterator[SimpleNamespace]:
         from nearcast.resources.plan import ResidencyRule
 
         rules = (ResidencyRule(policy="us-only", models=("closed",), allow_countries=("US",)),)
-        iad.run(iad.inputs({"adder": [(100, "iad")]}, callers=("fra",)))
+        iad.run(replace(iad.inputs({"adder": [(100, "iad")]}, callers=("fra",)), max_body_bytes=MIB))
         fra.run(
             fra.inputs(
                 {
@@ -264,6 +265,14 @@ def test_a_message_over_the_limit_is_refused_with_a_clear_message(stub):
     answer = Called(stub.ModelInfer, question("wide", rows=4 * MIB + 1))
     assert (answer.code, answer.metadata["x-nearcast-error"]) == ("RESOURCE_EXHAUSTED", "body_too_large")
     assert str(64 * MIB) in answer.message
+
+
+def test_the_limit_is_what_the_gateway_is_told(sites):
+    with called(sites.iad.public) as stub:
+        assert Called(stub.ModelInfer, question(rows=65_000)).code == "OK"
+        answer = Called(stub.ModelInfer, question(rows=66_000))
+    assert (answer.code, answer.metadata["x-nearcast-error"]) == ("RESOURCE_EXHAUSTED", "body_too_large")
+    assert str(MIB) in answer.message
 
 
 def test_streams_methods_that_are_not_there_and_other_services_are_unimplemented(client, sites):

@@ -7,6 +7,7 @@ import pytest
 from nearcast.agent.main import parse
 from nearcast.agent.ports import addresses, prove, reconsider
 from nearcast.agent.settings import Address, Settings, address, default_node_name
+from nearcast.agent.supervise import EngineLaunch
 from nearcast.errors import InvalidInput
 from nearcast.resources.names import is_site_name
 
@@ -103,3 +104,13 @@ def test_what_is_advertised_follows_what_is_known(tmp_path: Path) -> None:
     found = addresses(settings, tmp_path / "ports.json")
     assert found.advertised_peer == Address("edge.example", 8443)
     assert found.url == "http://edge.example:8080"
+
+
+def test_the_largest_body_reaches_the_engine_and_has_bounds(tmp_path: Path) -> None:
+    settings = parse(["--data-dir", str(tmp_path), "--max-body", "1048576"])
+    assert settings.max_body_bytes == 1048576
+    command = EngineLaunch(tmp_path, tmp_path / "log", max_body_bytes=settings.max_body_bytes).command()
+    assert command[command.index("--max-body") + 1] == "1048576"
+    for wrong in ("0", str(2**31)):
+        with pytest.raises(InvalidInput, match="largest body"):
+            parse(["--data-dir", str(tmp_path), "--max-body", wrong])

@@ -13,10 +13,11 @@ REFERENCE = Path(__file__).resolve().parents[3] / "docs/reference/headers.md"
 
 @pytest.mark.parametrize("error", [*answers.PUBLIC_ERRORS, *answers.PEER_ERRORS], ids=lambda error: error.code)
 def test_each_error_has_all_shapes_its_code_and_a_line_in_the_reference(error):
-    call, openai, plain = answers.mappers([error])
-    assert call["body_format_override"]["text_format_source"]["inline_string"] == error.text
+    call, openai, plain = answers.mappers([error], 5)
+    text = error.text.replace("{LIMIT}", "5")
+    assert call["body_format_override"]["text_format_source"]["inline_string"] == text
     assert openai["body_format_override"]["json_format"]["error"]["code"] == error.code
-    assert plain["body_format_override"]["json_format"] == {"error": error.text, "request_id": "%REQ(x-request-id)%"}
+    assert plain["body_format_override"]["json_format"] == {"error": text, "request_id": "%REQ(x-request-id)%"}
     for mapper in (call, openai, plain):
         headers = {item["header"]["key"]: item["header"]["value"] for item in mapper["headers_to_add"]}
         assert ("grpc-status" in headers) == (mapper is call)

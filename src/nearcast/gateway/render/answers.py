@@ -18,7 +18,6 @@ from nearcast.resources.revision import canonical_json
 ROUTE: Final = f"{TYPE_URL}envoy.config.route.v3.Route"
 RETRY_AFTER_S: Final = 1
 _REQUEST_ID: Final = f"%REQ({wire.REQUEST_ID})%"
-MAX_BODY_BYTES: Final = 64 * 1024 * 1024
 
 LIVE_PATHS: Final = ("/v2/health/live", "/livez", "/liveness", "/health/liveliness", "/health/liveness")
 READY_PATHS: Final = ("/v2/health/ready", "/readyz", "/readiness", "/health/readiness")
@@ -66,12 +65,13 @@ class GatewayError:
 
 
 _INVALID: Final = "invalid_request_error"
+_LIMIT: Final = "{LIMIT}"
 _TOO_LARGE: Final = GatewayError(
     413,
     wire.CODE_BODY_TOO_LARGE,
     _INVALID,
-    "The body is over 64 MiB.",
-    text=f"the body may have {MAX_BODY_BYTES} bytes, got more",
+    "The body is over the limit, 64 MiB by default.",
+    text=f"the body may have {_LIMIT} bytes, got more",
 )
 _CODING: Final = GatewayError(
     501,
@@ -231,13 +231,13 @@ def discovery(models: Iterable[str]) -> list[Message]:
     ]
 
 
-def mappers(errors: Iterable[GatewayError]) -> list[Json]:
+def mappers(errors: Iterable[GatewayError], max_body_bytes: int = wire.BODY_BYTES) -> list[Json]:
     """What turns an error text of ours or of Envoy into one of ``errors``, in the shape of the path family."""
-    return [mapper for error in errors for mapper in _shapes(error)]
+    return [mapper for error in errors for mapper in _shapes(error, max_body_bytes)]
 
 
-def _shapes(error: GatewayError) -> list[Message]:
-    text = error.text
+def _shapes(error: GatewayError, max_body_bytes: int) -> list[Message]:
+    text = error.text.replace(_LIMIT, str(max_body_bytes))
     openai: Json = {
         "error": {
             "message": text,

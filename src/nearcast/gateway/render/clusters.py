@@ -62,7 +62,7 @@ def http2_windows(stream_bytes: int = WINDOW_BYTES) -> Message:
     """Windows for large bodies over long round trips."""
     return {
         "initial_stream_window_size": stream_bytes,
-        "initial_connection_window_size": CONNECTION_WINDOW_BYTES,
+        "initial_connection_window_size": max(CONNECTION_WINDOW_BYTES, stream_bytes),
     }
 
 

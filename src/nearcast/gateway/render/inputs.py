@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from nearcast.planning.routes import RouteTable
+from nearcast.resources import wire
 from nearcast.resources.plan import Peer, SitePlan, siblings
 
 HEAP_BYTES: Final = 1024 * 1024 * 1024
@@ -83,6 +84,7 @@ class GatewayInputs:
         local: model versions whose sockets are up.
         active: model -> the local version that new requests go to; a model that is missing here, or whose version is
             not in ``local``, is not served locally.
+        max_body_bytes: largest body of a request.
         routes: shares and orders per model; the own site's name means the local engine, ``site/node`` a sibling.
         telemetry: access log and traces.
         heap_bytes: what the gateway's memory may grow to before it refuses requests.
@@ -96,6 +98,7 @@ class GatewayInputs:
     local: tuple[LocalModel, ...] = ()
     active: Mapping[str, str] = field(default_factory=dict)
     routes: RouteTable = field(default_factory=RouteTable)
+    max_body_bytes: int = wire.BODY_BYTES
     telemetry: Telemetry = field(default_factory=Telemetry)
     heap_bytes: int = HEAP_BYTES
 

@@ -38,25 +38,25 @@ def listeners(inputs: GatewayInputs) -> Document:
 
 def _public(inputs: GatewayInputs) -> Message:
     filters: list[Json] = [
-        _filter("body_size_limit", "BodySizeLimit", {"max_request_bytes": answers.MAX_BODY_BYTES}),
+        _filter("body_size_limit", "BodySizeLimit", {"max_request_bytes": inputs.max_body_bytes}),
         _filter("lua", "Lua", {"default_source_code": {"inline_string": MODEL_OF_REQUEST}}),
         _router(),
     ]
     manager: Message = {
         **_manager(inputs, "public", filters),
         **_told(inputs, "public"),
-        "local_reply_config": {"mappers": answers.mappers(answers.PUBLIC_ERRORS)},
+        "local_reply_config": {"mappers": answers.mappers(answers.PUBLIC_ERRORS, inputs.max_body_bytes)},
         # Health checks of load balancers and proxies in front of us may still speak HTTP/1.0.
         "http_protocol_options": {"accept_http_10": True, "default_host_for_http_10": "nearcast"},
         # A message that must be there as a whole, to find its model, fits a stream's window or is never complete.
-        "http2_protocol_options": {"max_concurrent_streams": 100, **http2_windows(answers.MAX_BODY_BYTES)},
+        "http2_protocol_options": {"max_concurrent_streams": 100, **http2_windows(inputs.max_body_bytes)},
         "common_http_protocol_options": {"idle_timeout": "300s", **_NAMES},
     }
     chain: Message = {"filters": [_network_filter(manager)]}
     if inputs.listen.public_tls:
         chain["transport_socket"] = _public_tls(inputs)
     return {
-        **_listener("public", inputs.listen.public_host, inputs.listen.public_port),
+        **_listener("public", inputs.listen.public_host, inputs.listen.public_port, inputs.max_body_bytes),
         "filter_chains": [chain],
     }
 
@@ -70,13 +70,13 @@ def _peer(inputs: GatewayInputs) -> Message:
         # Envoy itself writes who calls into x-forwarded-client-cert, and removes what the caller wrote there.
         "forward_client_cert_details": "SANITIZE_SET",
         "set_current_client_cert_details": {"uri": True},
-        "local_reply_config": {"mappers": answers.mappers(answers.PEER_ERRORS)},
+        "local_reply_config": {"mappers": answers.mappers(answers.PEER_ERRORS, inputs.max_body_bytes)},
         "http2_protocol_options": {"max_concurrent_streams": 1024, **http2_options()},
         # Without an end a connection outlives the identity that it was made with.
         "common_http_protocol_options": {"idle_timeout": "300s", "max_connection_duration": "3600s", **_NAMES},
     }
     return {
-        **_listener("peer", inputs.listen.peer_host, inputs.listen.peer_port),
+        **_listener("peer", inputs.listen.peer_host, inputs.listen.peer_port, inputs.max_body_bytes),
         "filter_chains": [{"transport_socket": _peer_tls(inputs), "filters": [*door, _network_filter(manager)]}],
     }
 
@@ -90,11 +90,11 @@ def _probe(inputs: GatewayInputs) -> Message:
     }
 
 
-def _listener(name: str, host: str, port: int) -> Message:
+def _listener(name: str, host: str, port: int, buffer_bytes: int) -> Message:
     return {
         "name": name,
         "address": {"socket_address": {"address": host, "port_value": port}},
-        "per_connection_buffer_limit_bytes": answers.MAX_BODY_BYTES,
+        "per_connection_buffer_limit_bytes": buffer_bytes,
         # With SO_REUSEPORT a second Envoy on the same port would silently take half of the requests.
         "enable_reuse_port": False,
     }

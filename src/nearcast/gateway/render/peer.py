@@ -81,7 +81,7 @@ def _local(inputs: GatewayInputs, model: str, callers: Iterable[SiteFacts]) -> M
     route: Message = {
         "name": model,
         "match": {"prefix": "/"},
-        "request_body_buffer_limit": answers.MAX_BODY_BYTES,
+        "request_body_buffer_limit": inputs.max_body_bytes,
         "route": {
             "cluster": engine_cluster(model, serving.version),
             "timeout": "0s",

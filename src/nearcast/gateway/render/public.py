@@ -115,7 +115,7 @@ def _forward(inputs: GatewayInputs, model: str, shares: tuple[Share, ...]) -> Me
         "name": model,
         "match": {"prefix": "/"},
         # Without it a body larger than the default buffer is never sent to a second place.
-        "request_body_buffer_limit": answers.MAX_BODY_BYTES,
+        "request_body_buffer_limit": inputs.max_body_bytes,
         "route": {
             "timeout": "0s",  # the default of 15 s kills long answers
             "max_stream_duration": {"grpc_timeout_header_max": "0s"},  # as long as the caller of a gRPC call says

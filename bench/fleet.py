@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from bench import small_site, starting
 from bench.load import pss_mib
 from bench.models import tiny
 from e2e.local_fleet import LocalFleet, local_fleet, resource
@@ -37,6 +38,8 @@ def run(folder: Path) -> dict[str, Any]:
         "pss_mib": memory,
         "pss_mib_per_site": {site: sum(parts.values()) for site, parts in memory.items()},
         "models_loaded": 2,
+        "starting": starting.run(folder / "starting"),
+        "small_site": small_site.run(folder / "small"),
     }
 
 

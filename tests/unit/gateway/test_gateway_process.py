@@ -34,7 +34,7 @@ def test_a_zombie_does_not_live():
 
 def launch(tmp_path, **fields):
     given = {"concurrency": 1, **fields}
-    return Launch(tmp_path / "bootstrap.json", tmp_path / "log", tmp_path / "process.json", **given)
+    return Launch(tmp_path / "bootstrap.json", tmp_path / "log", tmp_path / "process.json", tmp_path / "admin", **given)
 
 
 def test_how_an_envoy_was_started_tells_apart_what_it_cannot_change(tmp_path):
@@ -68,6 +68,6 @@ def test_without_a_readable_record_there_is_no_process(tmp_path):
 def test_log_lines_are_given_without_time_and_place(tmp_path):
     process = EnvoyProcess(launch(tmp_path))
     assert process.log_since(0) == []
-    text = "[2026-11-20 16:46:08.755][1][warning][config] [source/a.cc:81] update rejected: bad\nplain\n"
+    text = "2026-11-20T16:46:08.755Z warning [config] update rejected: bad\nplain\n"
     (tmp_path / "log").write_text(f"before\n{text}")
     assert process.log_since(len("before\n")) == ["update rejected: bad", "plain"]

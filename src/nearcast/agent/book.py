@@ -4,12 +4,16 @@ A pid means a process only together with its start time and the boot it counts f
 decided in `supervise` and `router`.
 """
 
+import logging
 from pathlib import Path
 
 import msgspec
 
-from nearcast.durable import read_if_exists, write_whole
+from nearcast.durable import DiskFull, read_if_exists, write_whole
 from nearcast.gateway.process import started_at
+from nearcast.logs import line
+
+log = logging.getLogger(__name__)
 
 
 class ProcessRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -26,6 +30,7 @@ class ProcessBook:
 
     def __init__(self, file: Path) -> None:
         self._file = file
+        self._unwritten: dict[str, ProcessRecord] | None = None
 
     def find(self, name: str) -> ProcessRecord | None:
         """The record of ``name`` if that very process lives."""
@@ -44,16 +49,28 @@ class ProcessBook:
         if record is not None:
             records[name] = record
         if record != before:
-            write_whole(self._file, msgspec.json.encode(records))
+            self._write(records)
         return record
 
     def forget(self, name: str) -> None:
         """Remove the record of ``name``."""
         records = self._read()
         if records.pop(name, None) is not None:
+            self._write(records)
+
+    def _write(self, records: dict[str, ProcessRecord]) -> None:
+        """Without room on the disk the records are kept in mind: a successor finds the processes by their sockets."""
+        try:
             write_whole(self._file, msgspec.json.encode(records))
+        except DiskFull as error:
+            log.warning(line("processes cannot be written down", message=error.message))
+            self._unwritten = records
+        else:
+            self._unwritten = None
 
     def _read(self) -> dict[str, ProcessRecord]:
+        if self._unwritten is not None:
+            return dict(self._unwritten)
         data = read_if_exists(self._file)
         try:
             return {} if data is None else msgspec.json.decode(data, type=dict[str, ProcessRecord])

@@ -409,9 +409,10 @@ def _alone(layout: Layout) -> Iterator[None]:
                 hint="stop it, or give another --data-dir",
             ) from error
         lock.seek(0)
-        lock.truncate()
-        lock.write(f"{os.getpid()}\n")
-        lock.flush()
+        with contextlib.suppress(OSError):  # a full disk: the lock holds without a word in it
+            lock.truncate()
+            lock.write(f"{os.getpid()}\n")
+            lock.flush()
         yield
 
 

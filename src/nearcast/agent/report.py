@@ -18,7 +18,7 @@ import msgspec
 from nearcast.agent.backoff import Backoff
 from nearcast.agent.status import has_moved, urgent
 from nearcast.agent.uplink import Uplink
-from nearcast.durable import write_whole
+from nearcast.durable import DiskFull, write_whole
 from nearcast.errors import NearcastError, Unavailable
 from nearcast.logs import line
 from nearcast.resources.status import ConditionReport, NodeStatus
@@ -29,6 +29,7 @@ MOVED_S: Final = 5.0
 """Between two reports whose only news is that shares or round trips moved."""
 FILE_S: Final = 2.0
 UPLINK: Final = "Uplink"
+DISK: Final = "Disk"
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +46,8 @@ class Troubles:
 
     def set(self, kind: str, error: NearcastError) -> None:
         """``kind`` has failed with ``error``."""
-        reason = "Unreachable" if isinstance(error, Unavailable) else type(error).__name__
+        lost = isinstance(error, Unavailable) and not isinstance(error, DiskFull)
+        reason = "Unreachable" if lost else type(error).__name__
         if kind not in self._found or self._found[kind].reason != reason:
             log.warning(line(f"{kind.lower()} trouble", reason=reason, message=error.message))
         self._found[kind] = ConditionReport(type=kind, status=False, reason=reason, message=error.message)
@@ -117,7 +119,8 @@ class Reporter:
 
     async def last(self, status: NodeStatus, timeout_s: float) -> None:
         """A final report, if that is possible in time."""
-        await asyncio.to_thread(write_whole, self._file, msgspec.json.encode(status))
+        with contextlib.suppress(OSError):
+            await asyncio.to_thread(write_whole, self._file, msgspec.json.encode(status))
         if self._uplink is not None and not self._failures:
             with contextlib.suppress(NearcastError, TimeoutError):
                 await asyncio.wait_for(self._uplink.report(status), timeout_s)
@@ -129,8 +132,12 @@ class Reporter:
         self._written, self._written_s = news, now_s
         try:
             await asyncio.to_thread(write_whole, self._file, msgspec.json.encode(status))
+        except DiskFull as error:
+            self._troubles.set(DISK, error)
         except OSError as error:
             log.warning(line("status cannot be written", message=str(error)))
+        else:
+            self._troubles.clear(DISK)
 
     def _is_due(self, status: NodeStatus) -> bool:
         now_s = self._clock()

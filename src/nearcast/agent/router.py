@@ -25,6 +25,7 @@ from nearcast.agent.ports import Addresses, addresses, prove, reconsider
 from nearcast.agent.settings import Settings
 from nearcast.agent.states import Event, GatewayAccepted, GatewayLost, GatewayRefused, GatewayUp, Serving
 from nearcast.agent.supervise import GATEWAY, until_gone
+from nearcast.durable import DiskFull
 from nearcast.errors import Bug, InvalidInput, NearcastError
 from nearcast.gateway.process import memory_bytes
 from nearcast.gateway.render import (
@@ -234,7 +235,8 @@ class Router:
             return
         self._started_s = self._clock()
         await asyncio.to_thread(self._book.note, GATEWAY, pid)
-        await asyncio.to_thread(prove, self._layout.ports)
+        with contextlib.suppress(DiskFull):  # proven at the next start
+            await asyncio.to_thread(prove, self._layout.ports)
         self._watch = asyncio.create_task(self._until_lost(pid))
         log.info(line(f"gateway {how}", pid=pid, public=self.addresses.public, peer=self.addresses.peer))
         self._post(GatewayUp())
@@ -318,7 +320,8 @@ class Router:
         known, at_s = self._remembered
         if self.in_force is not None and shares != known and self._clock() - at_s >= REMEMBER_S:
             self._remembered = (shares, self._clock())
-            await asyncio.to_thread(self._memory.keep_routes, table)
+            with contextlib.suppress(DiskFull):  # the next change is remembered
+                await asyncio.to_thread(self._memory.keep_routes, table)
 
     # --- what goes in ------------------------------------------------------------------------------------------------
 

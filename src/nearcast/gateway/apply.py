@@ -17,7 +17,7 @@ from typing import Final, Literal
 
 from prometheus_client.core import Metric as Family
 
-from nearcast.durable import read_if_exists, write_whole
+from nearcast.durable import read_if_exists, write_if_changed, write_whole
 from nearcast.errors import Bug, NearcastError, Unavailable
 from nearcast.gateway import acceptance, metrics
 from nearcast.gateway.admin import Admin
@@ -230,7 +230,7 @@ class Gateway:
         self._validate(files)
         documents = _documents(files)
         for name, document in documents.items():
-            write_whole(self._dir / name, document.encode(), mode=0o600)
+            write_if_changed(self._dir / name, document.encode(), mode=0o600)
         offset = self._process.log_size()
         self._in_force, self._applied = {}, ""
         self._process.start(bootstrap)
@@ -320,7 +320,7 @@ class Gateway:
         if shape == self._valid_shape:
             return
         flat = self._dir / _FLAT_FILE
-        write_whole(flat, canonical_json(files.flattened()), mode=0o600)
+        write_if_changed(flat, canonical_json(files.flattened()), mode=0o600)
         command = [str(binary()), "--mode", "validate", "--config-path", str(flat), "--log-level", "error"]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=VALIDATE_S, check=False)

@@ -4,6 +4,7 @@ Decides which process is ours (pid and start time and how it was started). Does 
 (`gateway.apply`). Envoy outlives its agent: nothing here ties its life to ours.
 """
 
+import contextlib
 import importlib.metadata
 import os
 import resource
@@ -17,7 +18,7 @@ from typing import Final
 
 import msgspec
 
-from nearcast.durable import read_if_exists, write_whole
+from nearcast.durable import DiskFull, read_if_exists, write_if_changed, write_whole
 from nearcast.gateway.admin import Admin
 from nearcast.gateway.process import listener_of, started_at
 from nearcast.resources.revision import digest_of, revision_of
@@ -136,7 +137,7 @@ class EnvoyProcess:
 
     def start(self, bootstrap: bytes) -> None:
         """Start Envoy with ``bootstrap``, in its own session, and write down which process it is."""
-        write_whole(self._launch.bootstrap, bootstrap, mode=0o600)
+        write_if_changed(self._launch.bootstrap, bootstrap, mode=0o600)
         self._launch.log_file.parent.mkdir(parents=True, exist_ok=True)
         # Appending, so that the file can be cut short under the running process.
         log = os.open(self._launch.log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -162,8 +163,9 @@ class EnvoyProcess:
             self._write(msgspec.structs.replace(self._record, how=_LEAVING))
 
     def _write(self, record: Record) -> None:
-        write_whole(self._launch.record, msgspec.json.encode(record), mode=0o600)
         self._record = record
+        with contextlib.suppress(DiskFull):  # a successor finds the process by its admin pipe
+            write_whole(self._launch.record, msgspec.json.encode(record), mode=0o600)
 
     def stop(self) -> None:
         """End the process: politely, then not."""

@@ -17,6 +17,8 @@ RESULTS = ROOT / "bench" / "results"
 PAGE = ROOT / "docs" / "explanation" / "benchmarks.md"
 PARTS = ("gateway", "engine", "fleet")
 """In the order of the page."""
+BY_HAND = ("cuda",)
+"""Parts of the page that are measured elsewhere, each by a command of its own; drawn where their results are kept."""
 
 sys.path.insert(0, str(ROOT / "tests"))  # the fleet's benchmark drives a fleet as the end-to-end tests do
 
@@ -47,7 +49,7 @@ def _keep(name: str, result: object) -> None:
 
 
 def _write_page() -> None:
-    paths = {name: RESULTS / f"{name}.json" for name in PARTS}
+    paths = {name: RESULTS / f"{name}.json" for name in (*PARTS, *BY_HAND)}
     results = {name: json.loads(path.read_text()) for name, path in paths.items() if path.exists()}
     report.write(json.loads((RESULTS / "machine.json").read_text()), results, PAGE)
     print(f"wrote {PAGE.relative_to(ROOT)}")

@@ -84,7 +84,7 @@ def _small_site(found: dict[str, Any] | None) -> list[str]:
         "### A site on one core and 512 MB",
         "",
         f"Agent, Envoy and engine together on one core, limited to {found['limit_mib']} MiB by",
-        f"{found['limited_by']}, with three models, 16 connections of load to one after the other, through the gateway.",
+        f"{found['limited_by']}, with three models, 16 connections of load to one after another, by the gateway.",
         "Memory is what the group is charged with, file pages included.",
         f"Killed for memory: {found['killed_for_memory']}. Afterwards, in MiB: {parts}.",
         "",

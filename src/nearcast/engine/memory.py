@@ -3,9 +3,12 @@
 Decides from the size of the release's files and from what the machine, and the control groups that this process stands
 in, still have. An estimate: weights are read, and most are kept a second time in the layout that the kernels want. Does
 not bound what a model takes while it runs.
-Source: Linux, "Control Group v2" (memory.max, memory.current, memory.stat), "The /proc Filesystem" (meminfo).
+Source: Linux, "Control Group v2" (memory.max, memory.current, memory.stat), "Memory Resource Controller" (the same of
+version 1), "The /proc Filesystem" (meminfo).
 """
 
+import contextlib
+import ctypes
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -32,7 +35,7 @@ def available_bytes(proc: Path = Path("/proc"), groups: Path = Path("/sys/fs/cgr
 
     Args:
         proc: where procfs is mounted.
-        groups: where control groups (version 2) are.
+        groups: where control groups are.
     """
     return min([_machine(proc), *_groups(proc, groups)])
 
@@ -54,6 +57,12 @@ def check_fits(manifest: ReleaseManifest, available: int) -> None:
         )
 
 
+def give_back() -> None:
+    """Return to the system what the allocator keeps for later: loading needs much for a moment (a tenth is typical)."""
+    with contextlib.suppress(OSError, AttributeError):  # only glibc has it
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def _machine(proc: Path) -> int:
     try:
         lines = (proc / "meminfo").read_text().splitlines()
@@ -71,23 +80,29 @@ def _groups(proc: Path, groups: Path) -> Iterator[int]:
         own = (proc / "self" / "cgroup").read_text()
     except OSError:
         return
-    path = next((line[3:].strip() for line in own.splitlines() if line.startswith("0::")), "/")
-    folder = groups / path.lstrip("/")
-    while True:
-        left = _left(folder)
+    for line in own.splitlines():
+        _, kinds, path = line.split(":", 2)
+        if kinds == "":
+            yield from _upwards(groups, path, "memory.max", "memory.current")
+        elif kinds == "memory":  # version 1
+            yield from _upwards(groups / "memory", path, "memory.limit_in_bytes", "memory.usage_in_bytes")
+
+
+def _upwards(top: Path, path: str, limit: str, usage: str) -> Iterator[int]:
+    folder = top / path.strip().lstrip("/")
+    while folder == top or top in folder.parents:
+        left = _left(folder, limit, usage)
         if left is not None:
             yield left
-        if folder == groups or groups not in folder.parents:
-            return
         folder = folder.parent
 
 
-def _left(folder: Path) -> int | None:
+def _left(folder: Path, limit_file: str, usage_file: str) -> int | None:
     try:
-        limit = (folder / "memory.max").read_text().strip()
+        limit = (folder / limit_file).read_text().strip()
         if limit == "max":
             return None
-        current = int((folder / "memory.current").read_text())
+        current = int((folder / usage_file).read_text())
         lines = (folder / "memory.stat").read_text().splitlines()
     except (OSError, ValueError):
         return None

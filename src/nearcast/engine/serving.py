@@ -23,7 +23,7 @@ from nearcast.engine.device import Device, device_memory
 from nearcast.engine.endpoint import ModelEndpoint
 from nearcast.engine.exchange import Limits
 from nearcast.engine.lane import Lane
-from nearcast.engine.memory import available_bytes, check_fits
+from nearcast.engine.memory import available_bytes, check_fits, give_back
 from nearcast.engine.oip import InferCodec
 from nearcast.engine.profile import Profile, Runs, made_up, profile
 from nearcast.engine.refusal import Refusal
@@ -173,6 +173,7 @@ class Serving:
         if measured.curve:
             model.choose_binding(made_up(manifest.signature, 1, measured.width), perf_counter)
         runs = model if device.kind == "cpu" else steadied(model, manifest.signature, measured, perf_counter)
+        give_back()
         return _Loaded(runs, measured, embedder, pad)
 
     async def _listen(self, served: Served, loaded: _Loaded) -> None:

@@ -54,6 +54,17 @@ def test_the_tightest_group_above_counts(tmp_path: Path) -> None:
     assert available_bytes(proc, groups) == 200 * MIB
 
 
+def test_groups_of_version_1_count_too(tmp_path: Path) -> None:
+    proc, groups = system(tmp_path, 700, "/")
+    (proc / "self" / "cgroup").write_text("4:memory:/site\n3:cpuset:/\n0::/\n")
+    folder = groups / "memory" / "site"
+    folder.mkdir(parents=True)
+    (folder / "memory.limit_in_bytes").write_text(f"{300 * MIB}\n")
+    (folder / "memory.usage_in_bytes").write_text(f"{250 * MIB}\n")
+    (folder / "memory.stat").write_text(f"cache 5\ninactive_file {10 * MIB}\n")
+    assert available_bytes(proc, groups) == 60 * MIB
+
+
 def test_a_system_that_tells_nothing_refuses_nothing(tmp_path: Path) -> None:
     check_fits(manifest(1 << 40), available_bytes(tmp_path / "none", tmp_path / "none"))
 

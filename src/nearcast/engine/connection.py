@@ -143,7 +143,6 @@ class Connection(asyncio.Protocol):
         """The request is complete."""
         if self._deaf:
             return
-        self._in_body = False
         headers = self._head
         names = self._spellings.known(tuple(headers)) or self._spellings.learn(headers)
         if not self._judged and (names.encoding or self._received + self._read > self._limits.head_bytes):
@@ -158,6 +157,7 @@ class Connection(asyncio.Protocol):
         if len(body) > self._limits.body_bytes:
             self._reject(self._too_large(len(body)))
             return
+        self._in_body = False  # not before: a refusal is answered as the head asks for it
         parser = self._parser
         url = target[0] if len(target) == 1 else b"".join(target)
         exchange = self.exchange_type(self, parser.get_method(), url, headers, names, body)

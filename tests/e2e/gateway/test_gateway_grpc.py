@@ -108,6 +108,7 @@ def sites(fleet, tmp_path_factory) -> Iterator[SimpleNamespace]:
                     "slow": [(100, "fra>iad")],
                     "narrow": [(100, "fra>iad")],
                     "small": [(100, "iad")],
+                    "ghost": [(100, "iad")],
                     "closed": [(100, "fra")],
                 },
                 peers=(iad,),
@@ -333,6 +334,16 @@ def test_full_everywhere_is_resource_exhausted_and_nobody_is_ejected(stub, sites
     assert told["x-nearcast-reason"].endswith("attempt=2")
     assert sites.fra.ejections() == {}
     assert sites.iad.ejections() == {}
+
+
+def test_what_a_peer_cannot_take_is_not_held_against_the_peer(stub, sites):
+    """Envoy ejects a place that says UNAVAILABLE five times, and with it all other models of the peer."""
+    for _ in range(8):
+        answer = Called(stub.ModelInfer, question("ghost"))
+        assert (answer.code, answer.metadata["x-nearcast-full"]) == ("RESOURCE_EXHAUSTED", "no-model")
+        assert "ghost" in answer.message
+    assert Called(stub.ModelInfer, question("small")).code == "OK"
+    assert sites.fra.ejections() == {}
 
 
 def test_a_deadline_ends_the_call_and_the_engine_drops_what_waits_for_it(stub, sites):

@@ -295,8 +295,8 @@ local function from_call(handle, name)
   elseif headers:get(":method") ~= "POST" or handle:streamInfo():protocol() ~= "HTTP/2" then
     status, why = "415", "expected a gRPC call, which is a POST over HTTP/2"
   elseif CALLS[name] == nil then
-    status, why = "501", "the method " .. name .. " is not supported: expected ModelInfer, ModelReady, ModelMetadata,"
-      .. " ServerLive, ServerReady or ServerMetadata"
+    status, why = "501", "the method " .. sub(name, 1, 64) .. " is not supported: expected ModelInfer, ModelReady,"
+      .. " ModelMetadata, ServerLive, ServerReady or ServerMetadata"
   elseif CALLS[name] then
     local body = handle:body()
     if body then

@@ -1,12 +1,13 @@
 """``python -m nearcast.control``: the control plane as a process of its own, for a supervisor to run."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
 from nearcast import logs
 from nearcast.control.server import serve
-from nearcast.control.settings import Settings
+from nearcast.control.settings import DATABASE_VARIABLE, REPOSITORY_VARIABLE, Settings
 from nearcast.errors import NearcastError, meaning_of
 
 
@@ -27,6 +28,10 @@ def settings_of(arguments: list[str]) -> Settings:
     parser.add_argument("--certificate-lifetime-s", type=float, default=defaults.certificate_lifetime_s, metavar="S")
     parser.add_argument("--fleet", help="trust domain, a DNS name; only the first start may choose it")
     parser.add_argument("--repository", help="URL of an object store (default: a folder in the data directory)")
+    parser.add_argument(
+        "--database", metavar="URL", help=f"postgresql://… (default: {DATABASE_VARIABLE}, else SQLite in the directory)"
+    )
+    parser.add_argument("--secrets", type=Path, metavar="DIR", help="keys and admin token, shared by replicas")
     given = parser.parse_args(arguments)
     return Settings(
         data_dir=given.data_dir.expanduser().absolute(),
@@ -37,7 +42,9 @@ def settings_of(arguments: list[str]) -> Settings:
         node_timeout_s=given.node_timeout_s,
         certificate_lifetime_s=given.certificate_lifetime_s,
         fleet=given.fleet,
-        repository=given.repository,
+        repository=given.repository or os.environ.get(REPOSITORY_VARIABLE) or None,
+        database=given.database or os.environ.get(DATABASE_VARIABLE) or None,
+        secrets=given.secrets.expanduser().absolute() if given.secrets else None,
     )
 
 

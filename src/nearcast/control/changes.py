@@ -3,7 +3,9 @@
 from collections.abc import Mapping, Sequence
 
 from nearcast.control.admission import Known, Outcome, Precondition, admit, check, duplicate_free, require
+from nearcast.control.database import bump
 from nearcast.control.plane import ControlPlane
+from nearcast.control.releases import RELEASES
 from nearcast.control.store import Change, Snapshot
 from nearcast.resources.kinds import API_VERSION, AnyResource, Metadata, Model
 
@@ -58,10 +60,17 @@ def ensure_models(plane: ControlPlane) -> None:
 def accept_release(plane: ControlPlane, targets: bytes, manifest: bytes, expected_version: int) -> int:
     """Publish a release and make its Model; the new version of the list. Raises as the repository's ``accept``."""
     version = plane.releases.accept(targets, manifest, expected_version)
-    plane.index.refresh()
+    note_releases(plane)
     ensure_models(plane)
     plane.bell.ring()
     return version
+
+
+def note_releases(plane: ControlPlane) -> None:
+    """Read the releases again, here and at the other replicas."""
+    plane.index.refresh()
+    with plane.database.write() as session:
+        bump(session, RELEASES)
 
 
 def _change(

@@ -1,4 +1,6 @@
-"""Two loops: desired state and facts become published plans, and signatures stay fresh.
+"""The loops: desired state and facts become published plans, and signatures stay fresh.
+
+Only the replica that leads publishes and signs; the others keep what is published in mind, to take over at once.
 
 Decides when: a ring is answered at once, unless the last pass was less than the publish interval ago, so that what
 comes together is published together; every few seconds a pass looks for what only time changes (a node falls silent).
@@ -14,7 +16,10 @@ from datetime import datetime, timedelta
 from time import perf_counter
 from typing import Final
 
+from nearcast.control.backup import RESTORED
 from nearcast.control.changes import ensure_models
+from nearcast.control.follower import FOLLOW_EVERY_S
+from nearcast.control.leader import HOLD_EVERY_S
 from nearcast.control.observer import Observer
 from nearcast.control.plane import ControlPlane
 from nearcast.control.recorder import FAILED, PUBLISH, PUBLISHED
@@ -43,6 +48,9 @@ class Controllers:
         """Work until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._publishing())
+            if self._plane.database.is_shared:
+                group.create_task(self._leading())
+                group.create_task(self._following())
             group.create_task(self._renewing())
 
     async def _publishing(self) -> None:
@@ -58,20 +66,33 @@ class Controllers:
                 bell.ring()
             rung = await bell.wait(TICK_S)
 
+    async def _leading(self) -> None:
+        while True:
+            led = self._plane.leader.leads
+            await self._tried(self._plane.leader.hold, pause_s=0.0)
+            if self._plane.leader.leads and not led:
+                self._plane.bell.ring()
+            await asyncio.sleep(HOLD_EVERY_S)
+
+    async def _following(self) -> None:
+        while True:
+            await self._tried(self._plane.follower.follow, pause_s=0.0)
+            await asyncio.sleep(FOLLOW_EVERY_S)
+
     async def _renewing(self) -> None:
         while True:
             while not await self._tried(self.renew):
                 pass
             await asyncio.sleep(RENEWAL_EVERY_S)
 
-    async def _tried(self, work: Callable[[], object]) -> bool:
+    async def _tried(self, work: Callable[[], object], pause_s: float = PAUSE_S) -> bool:
         """Whether ``work`` came to its end; a pause comes after a failure that may pass."""
         try:
             await asyncio.to_thread(work)
         except Bug:
             raise
         except NearcastError as error:
-            pause_s = max(PAUSE_S, error.retry_after_s if isinstance(error, Unavailable) else 0.0)
+            pause_s = max(pause_s, error.retry_after_s if isinstance(error, Unavailable) else 0.0)
             self._plane.recorder.count(FAILED)
             log.warning("it failed and is tried again in %.0f s: %s", pause_s, error)
             await asyncio.sleep(pause_s)
@@ -79,7 +100,7 @@ class Controllers:
         return True
 
     def step(self, *, note: bool = True) -> tuple[str, ...]:
-        """One pass.
+        """One pass: of the leader, a publication; of another replica, a look at what is published.
 
         Args:
             note: look at every condition even if neither state nor facts changed; statuses may have.
@@ -87,7 +108,11 @@ class Controllers:
         Returns:
             The sites that got a new plan.
         """
+        if not self._plane.leader.leads:
+            self._plane.publisher.published(site.name for site in self._plane.store.snapshot().state.sites)
+            return ()
         ensure_models(self._plane)
+        self._after_restore()
         plans = self._observer.plans(self._plane.store.snapshot())
         began_s = perf_counter()
         published = self._plane.publisher.publish(plans)
@@ -100,6 +125,13 @@ class Controllers:
             self._noted = plans
         return published
 
+    def _after_restore(self) -> None:
+        """Sign the list of releases above all that sites may have seen before what was lost (`backup`)."""
+        floor = self._plane.database.setting(RESTORED)
+        if floor:
+            self._plane.releases.raise_to(int(floor))
+            self._plane.database.set_setting(RESTORED, "")
+
     def _version(self, site: str) -> int:
         entry = self._plane.publisher.of(site)
         return entry.plan.version if entry else 0
@@ -108,6 +140,8 @@ class Controllers:
         """Sign anew what is past half of its life, drop old publications, renew the server's certificate in time."""
         now = self._plane.clock()
         self._renew_server(now)
+        if not self._plane.leader.leads:
+            return
         self._plane.plans.renew(now)
         self._plane.plans.prune()
         self._plane.publisher.forget(self._plane.plans.take_damaged())

@@ -8,16 +8,19 @@ its node is revoked. Secrets are kept as hashes. Certificates are made by `autho
 import threading
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import Final
 
-from sqlalchemy import select
+from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from nearcast.control.authority import Issued
-from nearcast.control.database import Database
+from nearcast.control.database import Database, bump
 from nearcast.control.store import Clock, timestamp
-from nearcast.control.tables import Drain, Event, Head, Node, Token
+from nearcast.control.tables import Drain, Event, Head, Node, Report, Token
 from nearcast.control.tokens import hashed, matches, new_id, new_secret
 from nearcast.errors import Conflict, Forbidden, NotFound, Unauthenticated
+
+MEMBERS: Final = "members"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +57,23 @@ class Members:
         self._database = database
         self._clock = clock
         self._guard = threading.Lock()
-        with database.read() as session:
+        self._members: dict[tuple[str, str], Member] = {}
+        self._by_credential: dict[str, tuple[str, str]] = {}
+        self.reload()
+
+    def reload(self) -> bool:
+        """Read them again. Returns: whether anything is new."""
+        with self._database.read() as session:
             rows = session.scalars(select(Node)).all()
             drains = {(row.site, row.node): row.since for row in session.scalars(select(Drain))}
-        self._members = {
+        members = {
             (row.site, row.node): replace(_member(row), draining_since=drains.get((row.site, row.node))) for row in rows
         }
-        self._by_credential = {row.credential_sha256: (row.site, row.node) for row in rows if row.revoked_at is None}
+        by_credential = {row.credential_sha256: (row.site, row.node) for row in rows if row.revoked_at is None}
+        with self._guard:
+            before = (self._members, self._by_credential)
+            self._members, self._by_credential = members, by_credential
+        return before != (members, by_credential)
 
     def all(self) -> tuple[Member, ...]:
         """Every node that ever joined and was not forgotten, revoked ones too, by site and name."""
@@ -72,6 +85,15 @@ class Members:
         digest = hashed(credential)
         with self._guard:
             return self._by_credential.get(digest)
+
+    def look_up(self, credential: str) -> tuple[str, str] | None:
+        """As :meth:`of_credential`, by the database: another replica may have let the node in a moment ago."""
+        query = select(Node.site, Node.node).where(
+            Node.credential_sha256 == hashed(credential), Node.revoked_at.is_(None)
+        )
+        with self._database.read() as session:
+            found = session.execute(query).first()
+        return None if found is None else (found.site, found.node)
 
     def revoked(self, now: datetime) -> tuple[tuple[str, str], ...]:
         """(site, node) of every revoked node whose certificate has not ended yet."""
@@ -133,10 +155,11 @@ class Members:
                 session.add(row)
             if row.revoked_at is not None:  # another machine under an old name: what the old one said is void
                 row.status, row.status_at, row.revoked_at = None, None, None
+                session.execute(delete(Report).where(Report.site == token.site, Report.node == node))
                 _end_drain(session, token.site, node)
             row.credential_sha256 = hashed(credential)
             _record(row, issued)
-            session.flush()
+            bump(session, MEMBERS)
             drain = session.get(Drain, (token.site, node))
             member = replace(_member(row), draining_since=drain.since if drain else None)
             digest = row.credential_sha256
@@ -150,6 +173,7 @@ class Members:
             if row is None or row.revoked_at is not None:
                 raise Forbidden(f"node {site}/{node} was revoked")
             _record(row, issued)
+            bump(session, MEMBERS)
             member = _member(row)
         with self._guard:
             self._members[site, node] = replace(member, draining_since=self._members[site, node].draining_since)
@@ -167,7 +191,8 @@ class Members:
             since = held.since if held else now
             if held is None:
                 session.add(Drain(site=site, node=node, since=since, actor=actor))
-                session.add(_noted(site, node, "drain", actor, now))
+                _note(session, site, node, "drain", actor, now)
+                bump(session, MEMBERS)
         return self._set_draining(site, node, since)
 
     def undrain(self, site: str, node: str, actor: str) -> Member:
@@ -175,7 +200,8 @@ class Members:
         with self._database.write() as session:
             _require_node(session, site, node)
             if _end_drain(session, site, node):
-                session.add(_noted(site, node, "undrain", actor, timestamp(self._clock())))
+                _note(session, site, node, "undrain", actor, timestamp(self._clock()))
+                bump(session, MEMBERS)
         return self._set_draining(site, node, None)
 
     def revoke(self, site: str, node: str, actor: str = "admin") -> None:
@@ -186,11 +212,12 @@ class Members:
                 raise NotFound(f"there is no node {site}/{node}")
             if row.revoked_at is None:
                 row.revoked_at = timestamp(self._clock())
-                session.add(_noted(site, node, "revoke", actor, row.revoked_at))
+                _note(session, site, node, "revoke", actor, row.revoked_at)
             _end_drain(session, site, node)
-            revoked_at, digest = row.revoked_at, row.credential_sha256
+            bump(session, MEMBERS)
+            member, digest = _member(row), row.credential_sha256
         with self._guard:
-            self._members[site, node] = replace(self._members[site, node], revoked_at=revoked_at, draining_since=None)
+            self._members[site, node] = member
             self._by_credential.pop(digest, None)
 
     def statuses(self) -> dict[tuple[str, str], tuple[str, str]]:
@@ -271,9 +298,11 @@ def _end_drain(session: Session, site: str, node: str) -> bool:
     return held is not None
 
 
-def _noted(site: str, node: str, action: str, actor: str, at: str) -> Event:
-    """A line of the history about a node; it has no content."""
-    return Event(kind="Node", name=f"{site}/{node}", action=action, revision=None, generation=0, actor=actor, at=at)
+def _note(session: Session, site: str, node: str, action: str, actor: str, at: str) -> None:
+    """Write a line of the history about a node; it has no content. Its number is ours, as all of them (`store`)."""
+    sequence = (session.scalar(select(func.max(Event.sequence))) or 0) + 1
+    name = f"{site}/{node}"
+    session.add(Event(sequence=sequence, kind="Node", name=name, action=action, generation=0, actor=actor, at=at))
 
 
 def _require_site(session: Session, site: str) -> None:

@@ -2,6 +2,7 @@
 
 A fleet of 4,200 sites sends 70 reports a second; most say that nothing changed but the load. Whoever polls for plans
 counts as alive too. After a restart the statuses written down stand, so that plans do not change because we were away.
+Where there may be other replicas, they are told: of a status soon, of a mere sign of life now and then (`reports`).
 """
 
 import contextlib
@@ -12,11 +13,14 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 
 from nearcast.control.members import Members
-from nearcast.control.store import Clock
+from nearcast.control.reports import Reports
+from nearcast.control.store import Clock, timestamp
 from nearcast.resources.revision import canonical_json
 from nearcast.resources.status import NodeStatus
 
 NodeKey = tuple[str, str]
+SIGNS_PER_TIMEOUT = 8
+"""How often within the timeout a node that only polls is written down."""
 _decoder = msgspec.json.Decoder(NodeStatus, strict=True)
 
 
@@ -38,8 +42,12 @@ class NodeView:
 class NodeBook:
     """The last word of every node. Safe for several threads."""
 
-    def __init__(self, members: Members, clock: Clock, timeout_s: float) -> None:
+    def __init__(self, members: Members, reports: Reports, clock: Clock, timeout_s: float) -> None:
         self._members = members
+        self._reports = reports
+        self._beat = 0
+        self._untold: dict[NodeKey, NodeStatus | None] = {}
+        self._told: dict[NodeKey, datetime] = {}
         self._clock = clock
         self._timeout = timedelta(seconds=timeout_s)
         self._guard = threading.Lock()
@@ -49,6 +57,7 @@ class NodeBook:
             with contextlib.suppress(msgspec.DecodeError):  # of another nearcast; the node will report again
                 self._statuses[key] = _decoder.decode(document)
             self._seen[key] = datetime.fromisoformat(at).astimezone(UTC)
+        self.absorb()
 
     def seen(self, site: str, node: str) -> bool:
         """Note that a node called. Returns: whether it had been away, so that plans may change."""
@@ -56,6 +65,9 @@ class NodeBook:
         with self._guard:
             before = self._seen.get((site, node))
             self._seen[site, node] = now
+            told = self._told.get((site, node))
+            if self._reports.is_shared and (told is None or now - told > self._timeout / SIGNS_PER_TIMEOUT):
+                self._untold.setdefault((site, node), None)
         return before is None or now - before > self._timeout
 
     def report(self, status: NodeStatus) -> bool:
@@ -65,10 +77,59 @@ class NodeBook:
         with self._guard:
             before = self._statuses.get(key)
             self._statuses[key] = status
+            if self._reports.is_shared:
+                self._untold[key] = status
         if before is not None and lasting(before) == lasting(status):
             return returned
         self._members.write_status(status.site, status.node, canonical_json(lasting(status)).decode())
+        self.flush()
         return True
+
+    def flush(self) -> None:
+        """Tell the other replicas what nodes told us. What could not be written is tried again with the next flush."""
+        with self._guard:
+            untold, self._untold = self._untold, {}
+            words = {
+                key: (timestamp(self._seen[key]), None if status is None else msgspec.json.encode(status).decode())
+                for key, status in untold.items()
+                if key in self._seen
+            }
+        if not words:
+            return
+        try:
+            self._reports.write(words)
+        except BaseException:
+            with self._guard:
+                self._untold = untold | self._untold
+            raise
+        with self._guard:
+            self._told.update({key: self._seen[key] for key in words if key in self._seen})
+
+    def absorb(self) -> bool:
+        """Read what nodes told other replicas. Returns: whether it says anything new besides load and progress."""
+        if not self._reports.is_shared:
+            return False
+        self._beat, words = self._reports.since(self._beat)
+        news = [
+            self._absorbed(key, at, document) for key, (at, document) in words.items()
+        ]  # each of them, not up to one
+        return any(news)
+
+    def _absorbed(self, key: NodeKey, at: str, document: str | None) -> bool:
+        moment = datetime.fromisoformat(at).astimezone(UTC)
+        status = None
+        if document is not None:
+            with contextlib.suppress(msgspec.DecodeError):  # of another nearcast
+                status = _decoder.decode(document)
+        with self._guard:
+            seen, held = self._seen.get(key), self._statuses.get(key)
+            if seen is not None and seen >= moment:
+                return False
+            self._seen[key] = self._told[key] = moment
+            if status is not None:
+                self._statuses[key] = status
+        returned = seen is None or moment - seen > self._timeout
+        return returned or (status is not None and (held is None or lasting(held) != lasting(status)))
 
     def views(self) -> tuple[NodeView, ...]:
         """Every node that is not revoked, by site and name."""
@@ -96,6 +157,7 @@ class NodeBook:
         with self._guard:
             self._statuses.pop((site, node), None)
             self._seen.pop((site, node), None)
+            self._untold.pop((site, node), None)
 
 
 def lasting(status: NodeStatus) -> NodeStatus:

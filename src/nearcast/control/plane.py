@@ -1,19 +1,20 @@
 """The control plane as one value: every part opened in order, wired once, and handed to the API and to the loop.
 
 Decides where parts come from and what a first start makes (fleet name, keys, roots, admin token). What they do is
-theirs. One process serves a data directory: a lock on it is held until :meth:`ControlPlane.close`.
+theirs. One process serves a data directory: a lock on it is held until :meth:`ControlPlane.close`. Replicas have a
+directory each, and share database, object store and secrets; one that holds other secrets than the fleet's is refused.
 """
 
 import fcntl
+import hashlib
 import logging
 import os
 import re
 import secrets
-import threading
-from collections.abc import Mapping
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from types import MappingProxyType
 from typing import Final
 
 from securesystemslib.signer import Signer
@@ -21,12 +22,17 @@ from securesystemslib.signer import Signer
 from nearcast.control.authority import AUTHORITY_LIFETIME, Authority, load_or_create_authority
 from nearcast.control.bell import Bell
 from nearcast.control.database import Database
+from nearcast.control.follower import Follower
+from nearcast.control.leader import Leader
 from nearcast.control.members import Members
 from nearcast.control.nodes import NodeBook
 from nearcast.control.publisher import Publisher
 from nearcast.control.recorder import Recorder
+from nearcast.control.releases import ReleaseIndex
+from nearcast.control.reports import Reports
 from nearcast.control.settings import Settings
 from nearcast.control.store import Clock, Store, timestamp
+from nearcast.control.tables import Setting
 from nearcast.control.throttle import Throttle
 from nearcast.control.tokens import ADMIN_PREFIX, METRICS_PREFIX, load_or_create_token
 from nearcast.control.transitions import Transitions
@@ -36,7 +42,7 @@ from nearcast.registry.blobs import BlobStore
 from nearcast.registry.keys import load_or_create_signer
 from nearcast.registry.objects import Objects, open_objects
 from nearcast.registry.plans import PlansRepository, new_plans_root
-from nearcast.registry.releases import ReleaseEntry, ReleasesRepository
+from nearcast.registry.releases import ReleasesRepository
 from nearcast.registry.trust import first_root
 
 log = logging.getLogger(__name__)
@@ -51,32 +57,8 @@ _ROOT_COPIES: Final = "Copy it back from repository/plans/*/metadata/1.root.json
 MIN_CERTIFICATE_LIFETIME: Final = timedelta(seconds=10)
 
 _KEYS_MADE: Final = "keys_made"
+_SECRETS: Final = "secrets_sha256"
 _KEY_FILES: Final = ("ca.key", "ca.pem", "online.key", "plans.root.json")
-
-
-class ReleaseIndex:
-    """The releases, read once and after every push: nobody else writes them. Safe for several threads."""
-
-    def __init__(self, repository: ReleasesRepository) -> None:
-        self._repository = repository
-        self._guard = threading.Lock()
-        self._entries: Mapping[tuple[str, str], ReleaseEntry] = MappingProxyType({})
-        self.refresh()
-
-    def refresh(self) -> None:
-        """Read them again."""
-        entries = {(entry.model, entry.version): entry for entry in self._repository.list()}
-        with self._guard:
-            self._entries = MappingProxyType(entries)
-
-    def entries(self) -> Mapping[tuple[str, str], ReleaseEntry]:
-        """(model, version) -> release."""
-        with self._guard:
-            return self._entries
-
-    def models(self) -> frozenset[str]:
-        """Models that have a release."""
-        return frozenset(model for model, _ in self.entries())
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,15 +84,21 @@ class ControlPlane:
     plans: PlansRepository
     plans_root: bytes
     publisher: Publisher
+    leader: Leader
+    follower: Follower
     bell: Bell
     throttle: Throttle
     lock: int
 
     def close(self) -> None:
-        """Give back the database and the lock."""
-        self.transitions.flush()
-        self.database.close()
-        os.close(self.lock)
+        """Give back the lead, the database and the lock."""
+        try:
+            if self.leader.leads:
+                self.transitions.flush()
+            self.leader.resign()
+        finally:
+            self.database.close()
+            os.close(self.lock)
 
 
 def open_control_plane(settings: Settings, clock: Clock | None = None) -> ControlPlane:
@@ -132,33 +120,35 @@ def open_control_plane(settings: Settings, clock: Clock | None = None) -> Contro
 
 
 def _opened(settings: Settings, now: Clock, lock: int) -> ControlPlane:
-    settings.keys_dir.mkdir(mode=0o700, exist_ok=True)
-    recorder = Recorder()
-    admin_sha256 = load_or_create_token(settings.admin_token_file, ADMIN_PREFIX)
-    metrics_sha256 = load_or_create_token(settings.metrics_token_file, METRICS_PREFIX)
     database = Database(settings.database_url)
+    try:
+        return _wired(settings, database, now, lock)
+    except BaseException:
+        database.close()
+        raise
+
+
+def _wired(settings: Settings, database: Database, now: Clock, lock: int) -> ControlPlane:
+    recorder = Recorder()
     recorder.watch_database(database.engine)
-    fleet = _fleet(settings, database)
-    _require_keys(settings, database)
-    lifetime = timedelta(seconds=settings.certificate_lifetime_s)
-    if not MIN_CERTIFICATE_LIFETIME <= lifetime <= AUTHORITY_LIFETIME:
-        raise InvalidInput(
-            f"expected certificates that live {MIN_CERTIFICATE_LIFETIME.total_seconds():g} s to"
-            f" {AUTHORITY_LIFETIME.days} days, got {lifetime.total_seconds():g} s"
-        )
-    authority = replace(load_or_create_authority(settings.keys_dir, fleet, now()), node_lifetime=lifetime)
+    with _making(settings):
+        admin_sha256, fleet, authority, online, root = _secrets(settings, database, now())
+        metrics_sha256 = load_or_create_token(settings.metrics_token_file, METRICS_PREFIX)
+    settings.own_keys_dir.mkdir(mode=0o700, exist_ok=True)
     if read_if_exists(settings.ca_file) != authority.pem.encode():
         write_whole(settings.ca_file, authority.pem.encode())
-    online = load_or_create_signer(settings.keys_dir / "online.key")
-    root = _plans_root(settings, online, now())
-    if database.setting(_KEYS_MADE) is None:
-        database.set_setting(_KEYS_MADE, timestamp(now()))
     objects = recorder.watched_store(open_objects(settings.repository_url))
+    objects.reach()
     _sweep(settings, objects)
     blobs = BlobStore(objects)
     releases = ReleasesRepository(objects, blobs, online, now)
     plans = PlansRepository(objects, root, online, now)
     members = Members(database, now)
+    nodes = NodeBook(members, Reports(database), now, settings.node_timeout_s)
+    transitions = Transitions(database, now)
+    index, leader, bell = ReleaseIndex(releases), Leader(database), Bell()
+    publisher = Publisher(plans, leader)
+    leader.hold()
     return ControlPlane(
         settings=settings,
         fleet=fleet,
@@ -170,16 +160,18 @@ def _opened(settings: Settings, now: Clock, lock: int) -> ControlPlane:
         database=database,
         store=Store(database, now),
         members=members,
-        nodes=NodeBook(members, now, settings.node_timeout_s),
-        transitions=Transitions(database, now),
+        nodes=nodes,
+        transitions=transitions,
         objects=objects,
         blobs=blobs,
         releases=releases,
-        index=ReleaseIndex(releases),
+        index=index,
         plans=plans,
         plans_root=root,
-        publisher=Publisher(plans),
-        bell=Bell(),
+        publisher=publisher,
+        leader=leader,
+        follower=Follower(database, members, nodes, transitions, index, publisher, leader, bell),
+        bell=bell,
         throttle=Throttle(),
         lock=lock,
     )
@@ -198,6 +190,53 @@ def _locked(settings: Settings) -> int:
     return descriptor
 
 
+@contextmanager
+def _making(settings: Settings) -> Iterator[None]:
+    """Alone while secrets are made: two replicas that start for the first time share the folder and its lock."""
+    settings.keys_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if all((settings.keys_dir / name).exists() for name in _KEY_FILES) and settings.admin_token_file.exists():
+        yield  # nothing will be made, and the folder may be mounted read-only
+        return
+    with (settings.keys_dir / ".lock").open("ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _secrets(settings: Settings, database: Database, now: datetime) -> tuple[str, str, Authority, Signer, bytes]:
+    """Hash of the admin token, fleet, authority, online key and root of plans: made at the first start of the fleet."""
+    admin_sha256 = load_or_create_token(settings.admin_token_file, ADMIN_PREFIX)
+    fleet = _fleet(settings, database)
+    _require_keys(settings, database)
+    lifetime = timedelta(seconds=settings.certificate_lifetime_s)
+    if not MIN_CERTIFICATE_LIFETIME <= lifetime <= AUTHORITY_LIFETIME:
+        raise InvalidInput(
+            f"expected certificates that live {MIN_CERTIFICATE_LIFETIME.total_seconds():g} s to"
+            f" {AUTHORITY_LIFETIME.days} days, got {lifetime.total_seconds():g} s"
+        )
+    authority = replace(load_or_create_authority(settings.keys_dir, fleet, now), node_lifetime=lifetime)
+    online = load_or_create_signer(settings.keys_dir / "online.key")
+    root = _plans_root(settings, online, now)
+    if database.setting(_KEYS_MADE) is None:
+        database.set_setting(_KEYS_MADE, timestamp(now))
+    if database.is_shared:
+        parts = (authority.sha256, online.public_key.keyid, hashlib.sha256(root).hexdigest(), admin_sha256)
+        _require_same(settings, database, hashlib.sha256(" ".join(parts).encode()).hexdigest())
+    return admin_sha256, fleet, authority, online, root
+
+
+def _require_same(settings: Settings, database: Database, ours: str) -> None:
+    """Refuse to be a replica with other keys or another admin token than the others: half of all calls would fail."""
+    with database.write() as session:
+        held = session.get(Setting, _SECRETS)
+        if held is None:
+            session.add(Setting(key=_SECRETS, value=ours))
+        elif held.value != ours:
+            raise InvalidInput(
+                f"the keys and the admin token in {settings.keys_dir} are not those of the fleet in this database",
+                hint="Give every replica the same --secrets: a shared folder, or copies of one.",
+            )
+
+
 def _require_keys(settings: Settings, database: Database) -> None:
     """Refuse to make keys a second time: no node of the fleet would believe in new ones, and the old would be gone."""
     if database.setting(_KEYS_MADE) is None:
@@ -206,7 +245,8 @@ def _require_keys(settings: Settings, database: Database) -> None:
     if lost:
         raise InvalidInput(
             f"{', '.join(lost)} is missing in {settings.keys_dir}, and no node would believe in new keys",
-            hint="Restore the directory from a backup. Without one, start a new fleet in an empty directory.",
+            hint="Restore the directory from a backup; a replica needs the --secrets of the others. Without any, "
+            "start a new fleet with an empty directory and database.",
         )
 
 

@@ -1,20 +1,21 @@
 """Publishing: plans that changed are signed and put where their sites fetch them; the others are left alone.
 
-Decides: which plans changed (by their revision, which leaves the version out) and which version they get: one above
-all before, shared by what is published together. What was published is read back from the repository, never from our
-own notes, so a crash between two sites only means that the rest is published after the restart.
+Decides which plans changed, by their revision, which leaves the version out. The version comes from the leader: one
+above all before, shared by what is published together. What was published is read back from the repository, never from
+our own notes; only a publication that was announced and never ticked off is made anew without looking (`leader`).
 """
 
 import logging
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 
 import msgspec
 
 from nearcast.control.conditions import Published, introduced
+from nearcast.control.leader import Leader
 from nearcast.control.nodes import NodeView
-from nearcast.errors import IntegrityError
+from nearcast.errors import Conflict, IntegrityError
 from nearcast.planning.plans import FleetFacts
 from nearcast.registry.plans import PlansRepository
 from nearcast.resources.names import is_address
@@ -26,11 +27,11 @@ log = logging.getLogger(__name__)
 class Publisher:
     """The published plans of one fleet. One thread publishes; any may ask :meth:`of` and :meth:`published`."""
 
-    def __init__(self, repository: PlansRepository) -> None:
+    def __init__(self, repository: PlansRepository, leader: Leader) -> None:
         self._repository = repository
+        self._leader = leader
         self._guard = threading.Lock()
         self._published: dict[str, Published | None] = {}
-        self._version: int | None = None
 
     def of(self, site: str) -> Published | None:
         """The plan that ``site`` can fetch, or None before the first, and where it is damaged: then it is made anew."""
@@ -58,21 +59,43 @@ class Publisher:
             The sites that got a new plan.
 
         Raises:
-            Unavailable: the object store failed; plans before that one are published, call again for the rest.
+            Unavailable: the object store failed, or another replica leads now; plans before that one are published,
+                call again for the rest.
+            Conflict: another replica published meanwhile.
         """
-        changed = [site for site, plan in sorted(plans.items()) if self._revision(site) != plan.revision]
+        unfinished = self._leader.unfinished()
+        if gone := unfinished - plans.keys():
+            self._leader.forget(gone)
+        changed = [
+            site for site, plan in sorted(plans.items()) if site in unfinished or self._revision(site) != plan.revision
+        ]
         if not changed:
             return ()
-        if self._version is None:
-            self._version = self._repository.highest_version()
-        self._version += 1
+        version = self._leader.begin(changed, self._repository.highest_version)
+        done: list[str] = []
+        try:
+            self._publish(plans, changed, version, done)
+        finally:
+            if done:
+                self._leader.done(done)
+        return tuple(changed)
+
+    def _publish(self, plans: Mapping[str, SitePlan], changed: Sequence[str], version: int, done: list[str]) -> None:
         for site in changed:
-            plan = msgspec.structs.replace(plans[site], version=self._version)
+            plan = msgspec.structs.replace(plans[site], version=version)
             before = self.of(site)
-            self._repository.publish(plan)
+            self._put(site, plan)
             with self._guard:
                 self._published[site] = introduced(plan, before)
-        return tuple(changed)
+            done.append(site)
+
+    def _put(self, site: str, plan: SitePlan) -> None:
+        try:
+            self._repository.publish(plan)
+        except Conflict:  # an earlier leader was not done, or the database is older than the repository
+            self.forget([site])
+            self._leader.raise_to(self._repository.highest_version())
+            raise
 
     def forget(self, sites: Iterable[str]) -> None:
         """Look again at what those sites can fetch, and publish it anew where it is not what it should be."""

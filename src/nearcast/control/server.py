@@ -62,8 +62,8 @@ class Certificate:
 
     def __init__(self, plane: ControlPlane) -> None:
         self._plane = plane
-        self._key = plane.settings.keys_dir / "server.key"
-        self._certificate = plane.settings.keys_dir / "server.pem"
+        self._key = plane.settings.own_keys_dir / "server.key"
+        self._certificate = plane.settings.own_keys_dir / "server.pem"
         self.contexts: list[ssl.SSLContext] = []
         self.renew(plane.clock())
 
@@ -176,12 +176,17 @@ def _description(plane: ControlPlane, url: str) -> bytes:
 def _listen(plane: ControlPlane) -> socket.socket:
     """The listening socket: on the port asked for, else on that of the last run, else on a free one."""
     settings = plane.settings
-    held = int(plane.database.setting("port") or 0)
+    held = int(plane.database.setting(_port_key(plane)) or 0)
     listener = _bound(settings.host, settings.port or held, may_change=settings.port == 0)
     port = int(listener.getsockname()[1])
     if port != held:
-        plane.database.set_setting("port", str(port))
+        plane.database.set_setting(_port_key(plane), str(port))
     return listener
+
+
+def _port_key(plane: ControlPlane) -> str:
+    """Replicas share the database, and each has a port of its own."""
+    return f"port:{socket.gethostname()}:{plane.settings.data_dir}" if plane.database.is_shared else "port"
 
 
 def _bound(host: str, port: int, *, may_change: bool) -> socket.socket:

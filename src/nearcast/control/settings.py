@@ -1,7 +1,12 @@
 """What the control plane is told at start, and where its files lie. Read once, passed down; nothing is decided here."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
+
+DATABASE_VARIABLE: Final = "NEARCAST_DATABASE"
+"""A database's URL holds a password, and command lines are for everybody to read."""
+REPOSITORY_VARIABLE: Final = "NEARCAST_REPOSITORY"
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +26,8 @@ class Settings:
             off itself honours a node that was revoked meanwhile.
         fleet: trust domain, a DNS name; None keeps that of the first start, or makes one up.
         repository: URL of the object store of releases, plans and blobs; None is a folder in ``data_dir``.
-        database: SQLAlchemy URL; None is SQLite in ``data_dir``.
+        database: ``postgresql://…``; None is SQLite in ``data_dir``. It may hold a password.
+        secrets: folder of keys and admin token, for replicas to share; None is in ``data_dir``.
     """
 
     data_dir: Path
@@ -33,7 +39,8 @@ class Settings:
     certificate_lifetime_s: float = 30 * 86_400.0
     fleet: str | None = None
     repository: str | None = None
-    database: str | None = None
+    database: str | None = field(default=None, repr=False)
+    secrets: Path | None = None
 
     @property
     def repository_url(self) -> str:
@@ -48,12 +55,12 @@ class Settings:
     @property
     def admin_token_file(self) -> Path:
         """The admin token, 0600."""
-        return self.data_dir / "admin.token"
+        return (self.secrets or self.data_dir) / "admin.token"
 
     @property
     def metrics_token_file(self) -> Path:
         """The token that opens ``/metrics`` and nothing else, 0600."""
-        return self.data_dir / "metrics.token"
+        return (self.secrets or self.data_dir) / "metrics.token"
 
     @property
     def ca_file(self) -> Path:
@@ -62,7 +69,12 @@ class Settings:
 
     @property
     def keys_dir(self) -> Path:
-        """Private keys, 0700."""
+        """Private keys of the fleet, 0700."""
+        return self.secrets or self.data_dir / "keys"
+
+    @property
+    def own_keys_dir(self) -> Path:
+        """The key of this process's own certificate, 0700."""
         return self.data_dir / "keys"
 
     @property

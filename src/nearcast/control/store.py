@@ -12,13 +12,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from nearcast.control.database import Database
+from nearcast.control.database import Database, bump
 from nearcast.control.tables import Content, Event, Head, Node
 from nearcast.resources.kinds import AnyResource, revision_of_resource, to_document
 from nearcast.resources.manifest import resource_from_document
@@ -28,6 +28,7 @@ from nearcast.resources.state import DesiredState
 Key = tuple[str, str]
 """(kind, name)."""
 Clock = Callable[[], datetime]
+STATE: Final = "state"
 Action = Literal["created", "updated", "unchanged", "deleted"]
 
 
@@ -111,7 +112,9 @@ class Store:
             sequence = before.sequence
             at = timestamp(self._clock())
             for change in decide(before, _members(session)):
-                sequence = self._write(session, held, change, actor, at) or sequence
+                sequence += self._write(session, held, change, actor, at, sequence + 1)
+            if sequence != before.sequence:
+                bump(session, STATE)
         if sequence == before.sequence:
             return before
         after = _frozen(sequence, held)
@@ -157,13 +160,15 @@ class Store:
                 self._cached = found
         return found
 
-    def _write(self, session: Session, held: dict[Key, Held], change: Change, actor: str, at: str) -> int | None:
-        """Write one change; the sequence of its event, or None where it changes nothing."""
+    def _write(
+        self, session: Session, held: dict[Key, Held], change: Change, actor: str, at: str, sequence: int
+    ) -> bool:
+        """Write one change as the event of that number; whether it changes anything."""
         key = (change.kind, change.name)
         before = held.get(key)
         revision = None if change.resource is None else revision_of_resource(change.resource)
         if (before.revision if before else None) == revision:
-            return None
+            return False
         generation = self._generation(session, key, before) + 1
         if change.resource is not None and revision is not None:
             if session.get(Content, revision) is None:
@@ -186,6 +191,7 @@ class Store:
             session.delete(session.get_one(Head, key))
             del held[key]
         event = Event(
+            sequence=sequence,  # ours: writers are alone, and a database's own counter leaves gaps
             kind=change.kind,
             name=change.name,
             action="put" if revision else "delete",
@@ -196,7 +202,7 @@ class Store:
         )
         session.add(event)
         session.flush()
-        return event.sequence
+        return True
 
     def _generation(self, session: Session, key: Key, before: Held | None) -> int:
         """The last generation of a name: it goes on after a deletion, so that none comes twice."""

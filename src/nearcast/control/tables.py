@@ -5,7 +5,7 @@ What stands here is what `migrations` lead to: a test compares the two on every 
 Times are RFC 3339 text in UTC, which every database orders alike.
 """
 
-from sqlalchemy import BigInteger, ForeignKey, Index, Text
+from sqlalchemy import BigInteger, Double, ForeignKey, Index, Text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 
@@ -133,7 +133,7 @@ class Leadership(Table):
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     term: Mapped[int] = mapped_column(BigInteger)
     holder: Mapped[str]
-    expires_s: Mapped[float]
+    expires_s: Mapped[float] = mapped_column(Double)
     version: Mapped[int] = mapped_column(BigInteger)
 
 

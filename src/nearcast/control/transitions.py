@@ -1,13 +1,15 @@
 """Since when a condition has been what it is: noted where it is looked at, written down by the loop."""
 
 import threading
+from typing import Final
 
 from sqlalchemy import select
 
-from nearcast.control.database import Database
+from nearcast.control.database import Database, bump
 from nearcast.control.store import Clock, timestamp
 from nearcast.control.tables import Transition
 
+TRANSITIONS: Final = "transitions"
 ConditionKey = tuple[str, str, str]
 """(kind, name, type of condition)."""
 
@@ -20,9 +22,19 @@ class Transitions:
         self._clock = clock
         self._guard = threading.Lock()
         self._unwritten: dict[ConditionKey, tuple[str, str]] = {}
-        with database.read() as session:
+        self._known: dict[ConditionKey, tuple[str, str]] = {}
+        self.reload(keep_own=False)
+
+    def reload(self, *, keep_own: bool) -> bool:
+        """Read them again; with ``keep_own``, what is not written down yet stands. Returns False: no plan changes."""
+        with self._database.read() as session:
             rows = session.scalars(select(Transition)).all()
-        self._known = {(row.kind, row.name, row.type): (row.status, row.since) for row in rows}
+        known = {(row.kind, row.name, row.type): (row.status, row.since) for row in rows}
+        with self._guard:
+            if not keep_own:
+                self._unwritten = {}
+            self._known = known | self._unwritten
+        return False
 
     def since(self, kind: str, name: str, type_: str, status: str) -> str:
         """When that condition came to ``status``: now, if it had another one when it was last looked at."""
@@ -47,6 +59,7 @@ class Transitions:
                     row = session.get(Transition, key)
                     if row is not None:
                         session.delete(row)
+                bump(session, TRANSITIONS)
 
     def flush(self) -> None:
         """Write down what changed."""
@@ -56,3 +69,4 @@ class Transitions:
             with self._database.write() as session:
                 for (kind, name, type_), (status, since) in changed.items():
                     session.merge(Transition(kind=kind, name=name, type=type_, status=status, since=since))
+                bump(session, TRANSITIONS)

@@ -34,6 +34,7 @@ from nearcast.registry.releases import new_releases_root, new_targets, online_ke
 from nearcast.registry.trust import version_of
 from nearcast.resources.release import File, ReleaseManifest, Signature, Tensor, encode_release
 from nearcast.resources.revision import digest_of
+from servers.postgresql import PostgreSQL, postgresql_server
 
 START = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 WEIGHTS = b"weights " * 1000
@@ -42,8 +43,15 @@ WEIGHTS = b"weights " * 1000
 class Fleet:
     """One control plane that can be crashed and started again, on a clock that the test moves."""
 
-    def __init__(self, data_dir: Path) -> None:
-        self.settings = Settings(data_dir=data_dir, publish_interval_s=0.0, node_timeout_s=60.0, fleet="fleet.test")
+    def __init__(self, data_dir: Path, database: str | None = None, **more: Any) -> None:
+        self.settings = Settings(
+            data_dir=data_dir,
+            publish_interval_s=0.0,
+            node_timeout_s=60.0,
+            fleet="fleet.test",
+            database=database,
+            **more,
+        )
         self.now = START
         self.releaser = CryptoSigner.generate_ed25519()
         self.root_key = CryptoSigner.generate_ed25519()
@@ -228,9 +236,34 @@ def make() -> type[Make]:
     return Make
 
 
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[PostgreSQL]:
+    with postgresql_server() as server:
+        yield server
+
+
 @pytest.fixture
-def fleet(tmp_path: Path) -> Iterator[Fleet]:
-    made = Fleet(tmp_path / "control")
+def database(request: pytest.FixtureRequest) -> str | None:
+    """URL of an empty database; None for the file in the data directory. Suites ask for both by parameters."""
+    if getattr(request, "param", "sqlite") == "sqlite":
+        return None
+    server: PostgreSQL = request.getfixturevalue("postgresql")
+    return server.database()
+
+
+@pytest.fixture
+def fleet_type() -> type[Fleet]:
+    return Fleet
+
+
+@pytest.fixture
+def node_type() -> type[Node]:
+    return Node
+
+
+@pytest.fixture
+def fleet(tmp_path: Path, database: str | None) -> Iterator[Fleet]:
+    made = Fleet(tmp_path / "control", database)
     try:
         yield made
     finally:

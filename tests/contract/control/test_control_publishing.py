@@ -10,6 +10,8 @@ from tuf.api.metadata import Metadata, Targets
 from nearcast.errors import IntegrityError, Unavailable
 
 Fleet = Any
+pytestmark = pytest.mark.parametrize("database", ["sqlite", "postgresql"], indirect=True)
+
 Make = Any
 
 

@@ -5,6 +5,8 @@ from typing import Any
 import pytest
 
 Fleet = Any
+pytestmark = pytest.mark.parametrize("database", ["sqlite", "postgresql"], indirect=True)
+
 Make = Any
 
 

@@ -141,7 +141,7 @@ def start_releases(
 ) -> TargetsVersion:
     """Once. The same bytes again are a no-op."""
     services.plane.releases.initialise(_bytes("root", request.root), _bytes("targets", request.targets))
-    services.plane.index.refresh()
+    changes.note_releases(services.plane)
     return TargetsVersion(version=services.plane.releases.targets()[1])
 
 

@@ -28,7 +28,7 @@ def upgrade() -> None:
         sa.Column("id", sa.Integer(), primary_key=True, autoincrement=False),
         sa.Column("term", sa.BigInteger(), nullable=False),
         sa.Column("holder", sa.String(), nullable=False),
-        sa.Column("expires_s", sa.Float(), nullable=False),
+        sa.Column("expires_s", sa.Double(), nullable=False),
         sa.Column("version", sa.BigInteger(), nullable=False),
     )
     op.create_table(

@@ -1,8 +1,9 @@
 """One model behind the engine's own serving code, on TCP, since wrk cannot connect to Unix sockets.
 
-    python -m bench.engine_server DIRECTORY MODEL PORT
+    python -m bench.engine_server DIRECTORY MODEL PORT [SOCKET]
 
 Everything but the kind of socket is what a site runs: loading, profile, lane, connection. One thread per model run.
+Gateways find it at SOCKET, where it is given.
 """
 
 import asyncio
@@ -19,12 +20,12 @@ from nearcast.engine.serving import Order, Serving
 from nearcast.registry.release import describe
 
 
-async def serve(directory: Path, model: str, port: int) -> None:
+async def serve(directory: Path, model: str, port: int, socket: Path | None = None) -> None:
     """Serve until killed."""
     manifest = describe(directory, model=model, version="1", now=datetime.now(UTC)).manifest
     with tempfile.TemporaryDirectory(prefix="nc-") as run_dir:
         serving = Serving(1, Limits())
-        served = await serving.load(Order(directory, manifest, Path(run_dir) / "m-bench", 4096))
+        served = await serving.load(Order(directory, manifest, socket or Path(run_dir) / "m-bench", 4096))
         endpoint = served.endpoint
         assert endpoint is not None
         server = await asyncio.get_running_loop().create_server(lambda: Connection(endpoint), "127.0.0.1", port)
@@ -35,4 +36,4 @@ async def serve(directory: Path, model: str, port: int) -> None:
 
 
 if __name__ == "__main__":
-    uvloop.run(serve(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])))
+    uvloop.run(serve(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), *map(Path, sys.argv[4:5])))

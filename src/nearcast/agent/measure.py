@@ -12,18 +12,16 @@ from pathlib import Path
 from typing import Final, Protocol
 
 import httpx
-import msgspec
 
 from nearcast.agent.estimate import Estimate, Probe, updated
+from nearcast.errors import InvalidInput
 from nearcast.resources import wire
-from nearcast.resources.load import LoadReport
+from nearcast.resources.load import MAX_REPORT_BYTES, parse_load
 
 MAX_PEERS: Final = 16
 LEAST_PAUSE_S: Final = 1.0
 MOST_PAUSE_S: Final = 2.0
 TIMEOUT_S: Final = 2.5
-
-_reports = msgspec.json.Decoder(LoadReport)
 
 
 class Prober(Protocol):
@@ -53,17 +51,23 @@ class GatewayProber:
     async def probe(self, site: str) -> Probe:
         """See :class:`Prober`. The round trip runs from the question to the end of the answer."""
         began_s = self._clock()
+        body = bytearray()
         try:
-            answer = await self._client.get(f"/-/peers/{site}/load")
+            async with self._client.stream("GET", f"/-/peers/{site}/load") as answer:
+                async for part in answer.aiter_bytes():
+                    body += part
+                    if len(body) > MAX_REPORT_BYTES:
+                        break
         except httpx.HTTPError as error:
-            return Probe(at_s=self._clock(), message=f"the gateway does not answer: {type(error).__name__}")
+            return Probe(at_s=self._clock(), message=f"no answer to the end: {type(error).__name__}")
         now_s = self._clock()
         if answer.status_code != 200:
-            return Probe(at_s=now_s, message=f"answered {answer.status_code}: {answer.text[:200]}")
+            said = bytes(body[:200]).decode(errors="replace")
+            return Probe(at_s=now_s, message=f"answered {answer.status_code}: {said}")
         try:
-            return Probe(at_s=now_s, round_trip_s=now_s - began_s, load=_reports.decode(answer.content))
-        except msgspec.DecodeError as error:
-            return Probe(at_s=now_s, message=f"no load report: {error}")
+            return Probe(at_s=now_s, round_trip_s=now_s - began_s, load=parse_load(bytes(body)))
+        except InvalidInput as error:
+            return Probe(at_s=now_s, message=error.message)
 
     async def close(self) -> None:
         """Close the connections."""

@@ -5,7 +5,11 @@ rps_fractional, eps, named_metrics). ORCA has no room for models, so each model'
 ``<model>.<figure>``; :class:`ModelLoad` is their typed view. Model names may hold dots; figures never do.
 """
 
+from typing import Final
+
 import msgspec
+
+from nearcast.errors import InvalidInput
 
 
 class ModelLoad(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -58,6 +62,34 @@ class LoadReport(msgspec.Struct, frozen=True, kw_only=True):
             queue=int(figure("queue")),
             room=int(figure("room")),
         )
+
+
+MAX_REPORT_BYTES: Final = 512 * 1024
+"""Some two thousand models."""
+MAX_FIGURE: Final = 1e9
+"""No time, rate or count of one engine is larger; what is was made up, or is broken."""
+
+_reports: Final = msgspec.json.Decoder(LoadReport)
+
+
+def parse_load(data: bytes) -> LoadReport:
+    """A load report that another machine tells, held against what a load can be.
+
+    Raises:
+        InvalidInput: it is none, or a figure in it is negative or beyond all measure.
+    """
+    if len(data) > MAX_REPORT_BYTES:
+        raise InvalidInput(f"expected a load report of at most {MAX_REPORT_BYTES} bytes")
+    try:
+        report = _reports.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"no load report: {error}") from error
+    plain = {name: getattr(report, name) for name in report.__struct_fields__}
+    figures = {name: figure for name, figure in plain.items() if isinstance(figure, int | float)}
+    for name, figure in {**figures, **report.named_metrics}.items():
+        if not 0.0 <= figure <= MAX_FIGURE:  # false for NaN, too
+            raise InvalidInput(f"no load report: expected {name[:80]!r} from 0 to {MAX_FIGURE:g}, got {figure:g}")
+    return report
 
 
 def named_metrics(loads: dict[str, ModelLoad]) -> dict[str, float]:

@@ -54,6 +54,7 @@ from nearcast.agent.uplink import ControlUplink
 from nearcast.errors import Conflict, InvalidInput, NearcastError, Unavailable, meaning_of
 from nearcast.gateway.apply import Gateway
 from nearcast.logs import line, set_up
+from nearcast.notify import READY, STOPPING, ignore_signals, notify, stay_alive
 from nearcast.planning.routes import RouteTable
 from nearcast.resources import wire
 from nearcast.resources.device import DEVICE_RULE
@@ -170,15 +171,21 @@ def run(settings: Settings) -> int:
 async def _serve(settings: Settings, layout: Layout) -> int:
     loop = asyncio.get_running_loop()
     loop.set_default_executor(_Threads(THREADS, thread_name_prefix="agent"))
-    ended = asyncio.Event()
+    ended, hurried = asyncio.Event(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, ended.set)
+        loop.add_signal_handler(number, _told, ended, hurried)
     joining = asyncio.create_task(_joined(settings, layout))
     if not await _first(joining, ended):
         return 0
     agent = Agent(settings, layout, joining.result())
-    failed = await agent.run(ended)
+    failed = await agent.run(ended, hurried)
+    ignore_signals()
     return 1 if failed else 0
+
+
+def _told(ended: asyncio.Event, hurried: asyncio.Event) -> None:
+    """A signal to stop: in order at the first, at once at the second."""
+    (hurried if ended.is_set() else ended).set()
 
 
 async def _joined(settings: Settings, layout: Layout) -> Membership:
@@ -298,7 +305,7 @@ class Agent:
         tally = replace(self._node.tally, share_moves=self._router.share_moves)
         return metrics.Figures(status, tally, self._reporter.contact_age_s, ends, disk)
 
-    async def run(self, ended: asyncio.Event) -> bool:
+    async def run(self, ended: asyncio.Event, hurried: asyncio.Event) -> bool:
         """Run until ``ended``, then stop gateway and engine. True, with both still serving, if a part failed."""
         public_tls: PublicTls | None = None
         if self._settings.public_tls is not None:
@@ -314,7 +321,9 @@ class Agent:
             self._router.run(),
             self._poller.run(),
             self._reporter.run(),
+            stay_alive(),
         ]
+        notify(READY)
         if public_tls is not None:
             duties.append(public_tls.run())
         if self._settings.metrics is not None:
@@ -331,12 +340,26 @@ class Agent:
             log.error(line("a part of the agent failed"), exc_info=failure)
             return True
         log.info(line("agent stops"))
+        notify(STOPPING)
+        hurrying = asyncio.create_task(self._hurry(hurried))
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._stop(), STOP_S)
+        hurrying.cancel()
         return False
 
     def _offer(self, generation: int, serving: Serving) -> None:
         self._router.offer(generation, serving)
+
+    async def _hurry(self, hurried: asyncio.Event) -> None:
+        """Told to stop once more: requests are not waited for any longer."""
+        await hurried.wait()
+        log.info(line("agent hurries"))
+        self._gateway.hurry()
+        pid = self._engine.pid
+        if pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+                os.kill(pid, signal.SIGTERM)
 
     async def _stop(self) -> None:
         await self._measurements.stop()

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from difflib import get_close_matches
 
 from nearcast.client import ControlClient, Document
 from nearcast.errors import InvalidInput, NotFound
 from nearcast.resources.kinds import KINDS, PLURALS, kind_named
+from nearcast.resources.problems import did_you_mean
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ def kind_of(word: str) -> str:
     if kind is None:
         raise InvalidInput(
             f"expected a kind, got {word!r}",
-            hint=_did_you_mean(word, [*(name.lower() for name in KINDS), *PLURALS.values()])
+            hint=did_you_mean(word.lower(), [*(name.lower() for name in KINDS), *PLURALS.values()])
             or f"the kinds are {', '.join(PLURALS.values())}; one resource is KIND/NAME, such as deployment/{word}",
         )
     return kind
@@ -79,15 +79,10 @@ def unknown_among(noun: str, name: str, names: Iterable[str]) -> NotFound:
     listed = ", ".join(known[:10]) + (", …" if len(known) > 10 else "")
     return NotFound(
         f"there is no {noun} {name!r}",
-        hint=_did_you_mean(name, known) or (f"there are: {listed}" if known else f"there is no {noun} at all yet"),
+        hint=did_you_mean(name, known) or (f"there are: {listed}" if known else f"there is no {noun} at all yet"),
     )
 
 
 def name_in(document: Document) -> str:
     """``metadata.name``."""
     return str(document["metadata"]["name"])
-
-
-def _did_you_mean(word: str, words: Iterable[str]) -> str:
-    near = get_close_matches(word.lower(), list(words), n=3, cutoff=0.5)
-    return f"did you mean {' or '.join(near)}?" if near else ""

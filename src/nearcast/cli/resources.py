@@ -196,7 +196,14 @@ def _site_row(document: Document) -> tuple[Cell, ...]:
 
 
 def _model_row(document: Document) -> tuple[Cell, ...]:
-    return (document.get("spec") or {}).get("task") or "–", _ready(document, "Released"), _trouble(document)
+    return _task(document), _ready(document, "Released"), _trouble(document)
+
+
+def _task(document: Document) -> str:
+    """The task that the manifest names, else that of the newest release."""
+    named = (document.get("spec") or {}).get("task")
+    released = [str(each.get("task") or "") for each in details_of(document).get("releases") or ()]
+    return str(named or next(filter(None, reversed(released)), "–"))
 
 
 def _deployment_row(document: Document) -> tuple[Cell, ...]:

@@ -3,6 +3,7 @@
 from typing import Annotated, Final
 
 import typer
+from pydantic import BaseModel
 
 from nearcast.cli.naming import kind_of
 from nearcast.cli.options import Format, application, command
@@ -33,5 +34,7 @@ def schema(
     show_document([dict(zip(fields, row, strict=True)) for row in rows], output or Format.JSON)
 
 
-def _summary(kind: type) -> str:
-    return (kind.__doc__ or "").partition("\n")[0]
+def _summary(kind: type[BaseModel]) -> str:
+    """What the kind's ``spec`` is, in one line."""
+    spec = kind.model_fields["spec"].annotation
+    return ((spec.__doc__ if spec is not None else "") or "").partition("\n")[0]

@@ -95,6 +95,11 @@ class Supervisor:
             self._end_all()
             self.paths.processes.unlink(missing_ok=True)
 
+    def hurry(self) -> None:
+        """Tell every child once more to stop."""
+        for child in list(self.running.values()):
+            send(child.record, signal.SIGTERM)
+
     def tried(self, now_s: float) -> None:
         """Step. A full disk or a damaged ``fleet.json`` is said once, and is no reason to end what runs."""
         trouble = ""
@@ -220,9 +225,12 @@ def main() -> None:
     set_up()
     paths = LocalPaths(arguments.data_dir.resolve())
     stop = threading.Event()
+    supervisor = Supervisor(paths, stop)
 
     def on_signal(number: int, _frame: FrameType | None) -> None:
         say(f"told to stop by {signal.Signals(number).name}")
+        if stop.is_set():  # once more: whoever drains shall hurry
+            supervisor.hurry()
         stop.set()
 
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -233,7 +241,7 @@ def main() -> None:
         if not alone:
             sys.exit(f"another supervisor runs on {paths.data_dir}")
         try:
-            Supervisor(paths, stop).run()
+            supervisor.run()
         except NearcastError as error:
             sys.exit(f"{error.message}\n{error.hint}")
 

@@ -166,18 +166,21 @@ def start_supervisor(paths: LocalPaths, *, tied: bool) -> "subprocess.Popen[byte
 
 @dataclass(slots=True)
 class _Told:
-    """Whether the person asked to stop."""
+    """Whether the person asked to stop; who asks once more wants the supervisor to hurry."""
 
+    process: "subprocess.Popen[bytes]"
     to_stop: bool = False
 
     def __call__(self, _number: int, _frame: FrameType | None) -> None:
+        if self.to_stop and self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
         self.to_stop = True
 
 
 def follow(paths: LocalPaths, process: "subprocess.Popen[bytes]") -> None:
     """Stay in the foreground: print what the supervisor says, until Ctrl-C or until it ends; then stop everything."""
     note("running in the foreground; Ctrl-C stops the fleet")
-    told = _Told()
+    told = _Told(process)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, told)
     with paths.supervisor_log.open(encoding="utf-8", errors="replace") as log:

@@ -222,6 +222,7 @@ class Observer:
                     "releases": [
                         {
                             "version": item.version,
+                            "task": item.task,
                             "digest": item.digest,
                             "sizeBytes": item.size_bytes,
                             "createdAt": item.created_at,

@@ -32,10 +32,12 @@ from nearcast.control.plane import ControlPlane, open_control_plane
 from nearcast.control.settings import Settings
 from nearcast.durable import write_whole
 from nearcast.errors import Conflict
+from nearcast.notify import READY, STOPPING, ignore_signals, notify, stay_alive
 
 log = logging.getLogger(__name__)
 
 SHUTDOWN_S: Final = 2
+HANG_UP_S: Final = 0.02
 """Idle TLS connections of nodes are not worth waiting for."""
 
 
@@ -111,6 +113,25 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         if not self.should_exit:
             write_whole(self._url_file, self._description)
+            notify(READY)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Finish what is under way, hang up on whoever is idle: a TLS client may take its time to say goodbye."""
+        notify(STOPPING)
+        hanging_up = asyncio.create_task(self._hang_up())
+        try:
+            await super().shutdown(sockets)
+        finally:
+            hanging_up.cancel()
+
+    async def _hang_up(self) -> None:
+        while True:
+            for connection in list(self.server_state.connections):
+                cycle, transport = getattr(connection, "cycle", None), getattr(connection, "transport", None)
+                answered = cycle is None or cycle.response_complete
+                if answered and transport is not None and transport.get_write_buffer_size() == 0:
+                    transport.abort()
+            await asyncio.sleep(HANG_UP_S)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -146,17 +167,22 @@ async def _serve(plane: ControlPlane, listener: socket.socket) -> None:
         loop.add_signal_handler(each, _end, server)
     controllers = asyncio.create_task(Controllers(plane, observer, certificate.renew).run())
     controllers.add_done_callback(lambda _task: _end(server))
+    watchdog = asyncio.create_task(stay_alive())
     log.info("serving the fleet %s at %s", plane.fleet, url)
     try:
         await server.serve([listener])
     finally:
         settings.url_file.unlink(missing_ok=True)
+        watchdog.cancel()
         controllers.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await controllers
+        ignore_signals()
 
 
 def _end(server: uvicorn.Server) -> None:
+    """Stop in order; when told once more, at once."""
+    server.force_exit = server.should_exit
     server.should_exit = True
 
 

@@ -26,6 +26,7 @@ from nearcast.engine.device import Device, open_device
 from nearcast.engine.exchange import Endpoint, Limits
 from nearcast.engine.serving import Serving, sweep
 from nearcast.errors import NearcastError, meaning_of
+from nearcast.notify import ignore_signals
 from nearcast.resources import wire
 from nearcast.resources.device import DEVICE_RULE
 
@@ -85,9 +86,9 @@ async def serve(
 ) -> None:
     """Serve until the process is told to end, then drain."""
     loop = asyncio.get_running_loop()
-    ended = asyncio.Event()
+    ended, hurried = asyncio.Event(), asyncio.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(signum, ended.set)
+        loop.add_signal_handler(signum, _told, ended, hurried)
     serving = Serving(threads, Limits(body_bytes=max_body), device, tracing)
     desks: list[StatusDesk | AdminDesk] = [StatusDesk(serving), AdminDesk(serving, run_dir, queue)]
     opened = [
@@ -101,7 +102,11 @@ async def serve(
     for listening, server in opened:
         sockets.remove(listening)
         server.close()
-    await serving.unload_all(drain_s)
+    unloading, hurrying = loop.create_task(serving.unload_all(drain_s)), loop.create_task(hurried.wait())
+    await asyncio.wait([unloading, hurrying], return_when=asyncio.FIRST_COMPLETED)
+    for waiting in (unloading, hurrying):
+        waiting.cancel()
+    await asyncio.gather(unloading, hurrying, return_exceptions=True)
     for desk in desks:
         for connection in list(desk.connections):
             connection.close()
@@ -109,7 +114,13 @@ async def serve(
     with contextlib.suppress(asyncio.CancelledError):
         await sweeping
     serving.close()
+    ignore_signals()
     log.info("engine %d ends", os.getpid())
+
+
+def _told(ended: asyncio.Event, hurried: asyncio.Event) -> None:
+    """A signal to end: after draining at the first, at once at the second."""
+    (hurried if ended.is_set() else ended).set()
 
 
 async def _open(endpoint: Endpoint, path: Path, mode: int) -> tuple[sockets.Listening, asyncio.Server]:

@@ -11,6 +11,7 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -214,12 +215,14 @@ def _allow_open_files(pid: int) -> None:
         resource.prlimit(pid, resource.RLIMIT_NOFILE, (most, most))
 
 
-def drain(admin: Admin, process: EnvoyProcess, timeout_s: float) -> None:
-    """Let requests finish: clients are told to go away, and no request is in flight, or ``timeout_s`` has passed."""
+def drain(admin: Admin, process: EnvoyProcess, timeout_s: float, hurried: threading.Event) -> None:
+    """Let requests finish: clients are told to go away, and no request is in flight, or ``timeout_s`` has passed,
+    or ``hurried`` is set."""
     deadline = time.monotonic() + timeout_s
     admin.drain_listeners()
     while process.is_alive() and time.monotonic() < deadline:
-        time.sleep(5 * _POLL_S)
+        if hurried.wait(5 * _POLL_S):
+            return
         active = admin.stats(r"^http\.(public|peer)\.downstream_rq_active$")
         if all(value == "0" for value in active.values()):
             return

@@ -57,7 +57,7 @@ class SiteSpec(Part):
     """One location: a PoP, a store, a factory, a cloud region."""
 
     country: Country
-    tier: Tier = "edge"
+    tier: Tier = Field(default="edge", description="what kind of place it is, for placement by tier")
     location: Location | None = None
     jurisdictions: tuple[Group, ...] = Field(
         default=(), strict=False, description="groups beyond those that follow from the country (EU and EEA do)"
@@ -77,7 +77,7 @@ class ModelSpec(Part):
     """A named model. Its releases come from ``nearcast model push``."""
 
     task: str | None = Field(default=None, max_length=64, description="Hugging Face pipeline tag, or tensor")
-    description: str = Field(default="", max_length=2000)
+    description: str = Field(default="", max_length=2000, description="for people")
 
 
 class Placement(Part):

@@ -85,14 +85,14 @@ def test_an_unknown_name_is_answered_with_the_nearest(
     done = run(*command)
     assert done.code == 4
     assert "there is no deployment 'magica'" in done.err
-    assert "did you mean magika?" in done.err
+    assert "Did you mean 'magika'?" in done.err
     assert done.out == ""
 
 
 def test_an_unknown_kind_is_answered_with_the_nearest(run: "Run") -> None:
     done = run("get", "deploymnet")
     assert done.code == 2
-    assert "did you mean deployment" in done.err
+    assert "Did you mean 'deployment'?" in done.err
 
 
 def test_describe_tells_the_conditions(deployed: "FakeControl", run: "Run") -> None:

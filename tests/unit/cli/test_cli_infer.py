@@ -125,7 +125,7 @@ def test_infer_wants_exactly_one_kind_of_question(words: tuple[str, ...], engine
 def test_infer_through_a_site_that_is_unknown_offers_the_nearest(control: Any, engine: Engine, run: "Run") -> None:
     site = {"name": "frankfurt", "country": "DE", "gateway_url": "http://g.test", "ready": True}
     control.status = {"fleet": "f", "control": {"url": "u"}, "sites": [site]}
-    assert "did you mean frankfurt?" in run("infer", "m", "--site", "frankfort", "--input", "[1, 2]").err
+    assert "Did you mean 'frankfurt'?" in run("infer", "m", "--site", "frankfort", "--input", "[1, 2]").err
     assert run("infer", "m", "--site", "frankfurt", "--input", "[1, 2]").code == 0
     assert run("infer", "m", "--input", "[1, 2]").code == 0
     site["ready"] = False

@@ -174,7 +174,7 @@ def test_logs_say_whose_line_it_is(
     assert run("logs", "control", "--tail", "1").out == "second\n"
     assert run("logs", "ashburn", "--component", "engine").out == "[bold]first[/bold]\nsecond\n"
     assert "ashburn/engine    | second" in run("logs").out
-    assert "did you mean ashburn?" in run("logs", "ashburm").err
+    assert "Did you mean 'ashburn'?" in run("logs", "ashburm").err
     assert run("logs", "control", "--component", "engine").code == 2
     assert "no such logs yet" in run("logs", "frankfurt").err
 

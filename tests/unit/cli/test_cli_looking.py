@@ -145,5 +145,5 @@ def test_route_explain_shows_every_term_and_every_refusal(control: "FakeControl"
 def test_route_explain_tells_which_word_is_unknown(control: "FakeControl", run: "Run") -> None:
     control.put("Site", "singapore", {"country": "SG"})
     control.put("Model", "magika", {})
-    assert "did you mean singapore?" in run("route", "explain", "magika", "--site", "singapor").err
-    assert "did you mean magika?" in run("route", "explain", "magica", "--site", "singapore").err
+    assert "Did you mean 'singapore'?" in run("route", "explain", "magika", "--site", "singapor").err
+    assert "Did you mean 'magika'?" in run("route", "explain", "magica", "--site", "singapore").err

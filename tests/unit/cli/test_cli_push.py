@@ -167,5 +167,5 @@ def test_ls_and_inspect(control: "FakeControl", run: "Run", model: Path) -> None
     assert run("model", "inspect", "m@1").out == table, "as nearcast itself writes a release"
     assert run("model", "inspect", "m@2").code == 4
     assert "expected one version" in run("model", "inspect", "m@1", "--version", "2").err
-    assert "did you mean m?" in run("model", "inspect", "mm").err
+    assert "Did you mean 'm'?" in run("model", "inspect", "mm").err
     assert run("model", "inspect", "m", "--version", "2").code == 4

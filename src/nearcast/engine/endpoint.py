@@ -69,6 +69,7 @@ class ModelEndpoint:
     ) -> None:
         self.limits = limits
         self._inference, self._embedding = _Inference, _Embedding
+        self._inference_call = _InferenceCall
         self.spellings = Spellings()
         self.draining = False
         self.connections: set[Connection] = set()
@@ -166,7 +167,7 @@ class ModelEndpoint:
 
     def _infer_call(self, exchange: Exchange) -> None:
         self.lane.check_room()
-        work = _InferenceCall(self, exchange, self.grpc.parse(exchange.body), perf_counter())
+        work = self._inference_call(self, exchange, self.grpc.parse(exchange.body), perf_counter())
         exchange.on_lost = work.lost
         self.lane.submit(work)
 

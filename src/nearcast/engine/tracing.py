@@ -21,7 +21,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from nearcast import __version__
 from nearcast.engine.connection import Connection
-from nearcast.engine.endpoint import ModelEndpoint, _Embedding, _Inference
+from nearcast.engine.endpoint import ModelEndpoint, _Embedding, _Inference, _InferenceCall
 from nearcast.engine.exchange import Exchange
 from nearcast.engine.headers import Headers, Names
 from nearcast.engine.layout import Part
@@ -126,6 +126,12 @@ class TracedExchange(Exchange):
             status = _STATUS.match(head)
             self.traced.tracing.record(self, int(status[1]) if status else 0)
 
+    def reply_call(self, head: bytes, message: bytes) -> None:
+        """See `engine.exchange`."""
+        super().reply_call(head, message)
+        if self.traceparent:
+            self.traced.tracing.record(self, 200)
+
     def refuse(self, refusal: Refusal) -> None:
         """See `engine.exchange`."""
         super().refuse(refusal)
@@ -152,6 +158,15 @@ class _TracedInference(_Inference):
         super().finished(results, timing)
 
 
+class _TracedCall(_InferenceCall):
+    __slots__ = ()
+
+    def finished(self, results: Part, timing: Timing) -> None:
+        if isinstance(self._exchange, TracedExchange):
+            self._exchange.timing = timing
+        super().finished(results, timing)
+
+
 class _TracedEmbedding(_Embedding):
     def _answer(self, timing: Timing) -> None:
         if isinstance(self._exchange, TracedExchange):
@@ -166,3 +181,4 @@ class TracedEndpoint(ModelEndpoint):
         super().__init__(*parts, **more)
         self.tracing = tracing
         self._inference, self._embedding = _TracedInference, _TracedEmbedding
+        self._inference_call = _TracedCall

@@ -4,16 +4,20 @@ import gzip
 import subprocess
 import sys
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import grpc
 import httpx
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
+from tritonclient.grpc import service_pb2 as pb
+from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 
 from e2e.tiny_models import adder
 from nearcast.gateway.render import Collector, GatewayInputs, Telemetry
@@ -163,6 +167,24 @@ def test_one_trace_through_a_spill_to_a_peers_engine(own_fleet, collector, engin
     assert (served["nearcast.request_id"], served["http.response.status_code"]) == ("traced-1", 200)
     assert attributes(compute)["nearcast.batch.size"] == 1
     assert {item[2].trace_id.hex() for item in collector.spans} == {TRACE}, "nothing else was sampled"
+
+
+def test_a_grpc_call_is_traced_into_the_engine_as_any_request(own_fleet, collector, engine):
+    peer, _ = engine
+    peer.run(traced(peer.inputs({"adder": [(100, "iad")]}), collector, 0.0))
+    given = pb.ModelInferRequest.InferInputTensor(name="x", datatype="FP32", shape=[1, 4])
+    request = pb.ModelInferRequest(model_name="adder", inputs=[given], raw_input_contents=[bytes(16)])
+    metadata = (("traceparent", f"00-{TRACE}-{PARENT}-01"),)
+    with grpc.insecure_channel(f"127.0.0.1:{peer.public}") as channel:
+        stub = GRPCInferenceServiceStub(channel)
+        stub.ModelInfer(request, metadata=metadata, timeout=20)
+        own_fleet.until(lambda: len(collector.trace(TRACE)) >= 5, "the spans of the call")
+        request.inputs[0].datatype = "INT8"
+        with pytest.raises(grpc.RpcError):
+            stub.ModelInfer(request, metadata=metadata, timeout=20)
+    own_fleet.until(lambda: len(collector.trace(TRACE)) >= 8, "the spans of the refused call")
+    names = Counter(span.name for service, _, span in collector.trace(TRACE) if service == "nearcast-engine")
+    assert names == {"infer adder": 2, "queue": 1, "compute": 1}
 
 
 def test_a_ratio_samples_what_has_no_parent_and_a_parent_can_decline(own_fleet, collector):

@@ -303,6 +303,21 @@ def test_batches_of_a_client_keep_their_rows(client: httpx.Client) -> None:
     assert answer.json()["outputs"][0]["data"] == (rows.ravel() + 1).tolist()
 
 
+@pytest.mark.parametrize("spoilt", [False, True])
+def test_long_json_is_read_aside_and_means_the_same(client: httpx.Client, spoilt: bool) -> None:
+    rows = 12_000
+    values = list(range(4 * rows))
+    body = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [rows, 4], "data": values}]}
+    if spoilt:
+        body["inputs"][0]["data"].pop()  # type: ignore[index, attr-defined]
+    answer = client.post(INFER, json=body, timeout=60)
+    if spoilt:
+        assert answer.status_code == 400
+        assert "holds 48000 elements, data has 47999" in answer.json()["error"]
+    else:
+        assert answer.json()["outputs"][0]["data"] == [value + 1 for value in values]
+
+
 def test_load_report_and_metrics(engine: Engine, adder: ReleaseManifest, client: httpx.Client) -> None:
     client.post(INFER, json={"inputs": [X]}).raise_for_status()
     with engine.client(wire.ENGINE_STATUS) as status:

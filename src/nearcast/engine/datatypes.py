@@ -36,6 +36,9 @@ DTYPES: Final[dict[str, np.dtype[Any]]] = {
 """BYTES are object arrays of ``str``: ONNX strings are UTF-8."""
 
 ELEMENTS: Final[dict[str, type]] = {"?": bool, "u": int, "i": int, "f": float, "O": str, "b": bool}
+PIECE_BYTES: Final = 65536
+"""Long JSON arrays of numbers are read in pieces of about this size: a piece holds the interpreter for a millisecond,
+the whole could hold it, and with it the loop, for a second."""
 _NESTED = re.compile(rb"\s*\[\s*\[")
 _length = struct.Struct("<I")
 _PACKED_MAX: Final = 4096
@@ -62,6 +65,8 @@ def from_json(raw: msgspec.Raw, datatype: str, shape: tuple[int, ...]) -> Array:
     """
     element = ELEMENTS[DTYPES[datatype].kind]
     try:
+        if len(memoryview(raw)) > 2 * PIECE_BYTES and element in {int, float} and not _NESTED.match(raw):
+            return _in_pieces(bytes(raw), datatype, shape)
         if len(shape) > 1 and _NESTED.match(raw):
             flat = _flatten(_decoder(element, len(shape)).decode(raw), shape)
         else:
@@ -70,6 +75,30 @@ def from_json(raw: msgspec.Raw, datatype: str, shape: tuple[int, ...]) -> Array:
         raise NotElements(f"{error}") from error
     count = math.prod(shape)
     return from_list(flat, datatype, shape, count)
+
+
+def _in_pieces(text: bytes, datatype: str, shape: tuple[int, ...]) -> Array:
+    """As :func:`from_json`, for a flat array of numbers."""
+    count = math.prod(shape)
+    decode = _decoder(ELEMENTS[DTYPES[datatype].kind], 1).decode
+    array: Array = np.empty(count, DTYPES[datatype])
+    filled = 0
+    start, end = 1, len(text) - 1
+    while True:
+        comma = text.find(b",", start + PIECE_BYTES, end)
+        piece = decode(b"[%b]" % text[start : end if comma < 0 else comma])
+        if not piece and count:
+            raise NotElements(f"expected a number after element {filled}")
+        if filled + len(piece) > count:
+            raise NotElements(f"shape {list(shape)} holds {count} elements, data has more")
+        array[filled : filled + len(piece)] = _array(piece, datatype)
+        filled += len(piece)
+        if comma < 0:
+            break
+        start = comma + 1
+    if filled != count:
+        raise NotElements(f"shape {list(shape)} holds {count} elements, data has {filled}")
+    return array.reshape(shape)
 
 
 def from_list(flat: list[Any], datatype: str, shape: tuple[int, ...], count: int) -> Array:

@@ -33,6 +33,7 @@ from nearcast.engine.refusal import (
     method_not_allowed,
     model_mismatch,
     not_found,
+    queue_full,
     unsupported,
 )
 from nearcast.engine.text import Embedder
@@ -43,6 +44,11 @@ TEXT_INLINE_MAX: Final = 4096
 """Bodies up to this size are tokenised in the loop (well below a millisecond), larger ones on a thread."""
 
 CALL_OK: Final = f"HTTP/1.1 200 OK\r\ncontent-type: {wire.GRPC_CONTENT_TYPES[0]}\r\n".encode()
+
+JSON_INLINE_MAX: Final = 128 * 1024
+"""JSON up to this size is read in the loop (about a millisecond), more on a thread, in pieces."""
+ASIDE_BYTES: Final = 256 * 1024 * 1024
+"""Bodies that may be read on the thread, or wait for it, together."""
 
 Call = Callable[[Exchange], None]
 
@@ -78,6 +84,7 @@ class ModelEndpoint:
         self.lane = lane
         self.embedder = embedder
         self._tokenizing = tokenizing
+        self.aside_bytes = 0
         self._loop = asyncio.get_running_loop()
         self._model = codec.model.encode()
         identity = f"{wire.MODEL}: {wire.model_at(codec.model, codec.version)}\r\n".encode()
@@ -160,7 +167,14 @@ class ModelEndpoint:
 
     def _infer(self, exchange: Exchange) -> None:
         self.lane.check_room()
-        request = self.codec.parse(exchange.body, _json_length(exchange.json_length))
+        body, json_length = exchange.body, _json_length(exchange.json_length)
+        if len(body) > JSON_INLINE_MAX and (json_length is None or json_length > JSON_INLINE_MAX):
+            _Aside(self, exchange).begin(json_length)
+            return
+        self.infer_parsed(exchange, self.codec.parse(body, json_length))
+
+    def infer_parsed(self, exchange: Exchange, request: InferRequest) -> None:
+        """Hand a request over to the lane."""
         work = self._inference(self, exchange, request, perf_counter())
         exchange.on_lost = work.lost
         self.lane.submit(work)
@@ -175,6 +189,12 @@ class ModelEndpoint:
         self.grpc.check_model(exchange.body)
         exchange.reply_call(self.ok_call, message)
 
+    def aside(
+        self, call: Callable[[bytes, int | None], InferRequest], body: bytes, json_length: int | None
+    ) -> "asyncio.Future[InferRequest]":
+        """Call ``call`` on a thread."""
+        return self._loop.run_in_executor(self._tokenizing, call, body, json_length)
+
     # --- embeddings ----------------------------------------------------------------------------------------------
 
     def _embed(self, embedder: Embedder, exchange: Exchange) -> None:
@@ -188,6 +208,44 @@ class ModelEndpoint:
         exchange.on_lost = task.lost
         future = self._loop.run_in_executor(self._tokenizing, embedder.rows, request)
         future.add_done_callback(task.tokenized)
+
+
+class _Aside:
+    """A request whose JSON is so long that it is read on a thread, so that others need not wait for it."""
+
+    def __init__(self, endpoint: ModelEndpoint, exchange: Exchange) -> None:
+        self._endpoint = endpoint
+        self._exchange = exchange
+        self._size_bytes = len(exchange.body)
+        self._over = False
+
+    def begin(self, json_length: int | None) -> None:
+        endpoint = self._endpoint
+        if endpoint.aside_bytes and endpoint.aside_bytes + self._size_bytes > ASIDE_BYTES:
+            raise queue_full(f"{endpoint.aside_bytes} bytes of JSON are being read, {ASIDE_BYTES} may", 1)
+        endpoint.aside_bytes += self._size_bytes
+        self._exchange.on_lost = self.lost
+        endpoint.aside(endpoint.codec.parse_large, self._exchange.body, json_length).add_done_callback(self.parsed)
+
+    def lost(self) -> None:
+        self._over = True
+
+    def parsed(self, future: "asyncio.Future[InferRequest]") -> None:
+        endpoint = self._endpoint
+        endpoint.aside_bytes -= self._size_bytes
+        error = future.exception()
+        if self._over:
+            return
+        if error is not None and not isinstance(error, Refusal):
+            self._exchange.refuse(engine_failure("the engine failed while reading JSON"))
+            raise error
+        try:
+            if error is not None:
+                raise error
+            endpoint.lane.check_room()
+            endpoint.infer_parsed(self._exchange, future.result())
+        except Refusal as refusal:
+            self._exchange.refuse(refusal)
 
 
 class _Inference(Work):

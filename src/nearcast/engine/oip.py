@@ -160,7 +160,11 @@ class InferCodec:
                 return InferRequest(Raw(layout, body), None, layout.outputs, layout.rows)
         return self._parse(body, json_length)
 
-    def _parse(self, body: bytes, json_length: int | None) -> InferRequest:
+    def parse_large(self, body: bytes, json_length: int | None) -> InferRequest:
+        """As :meth:`parse`, on a thread: never holds the interpreter for long, and takes longer by that."""
+        return self._parse(body, json_length, in_pieces=True)
+
+    def _parse(self, body: bytes, json_length: int | None, *, in_pieces: bool = False) -> InferRequest:
         document = body
         position = len(body)
         if json_length is not None:
@@ -168,10 +172,7 @@ class InferCodec:
                 raise invalid_request(f"{wire.INFERENCE_HEADER_LENGTH} is {json_length}, the body has {position} bytes")
             document = body[:json_length]
             position = json_length
-        try:
-            parsed: _Body[Any] = self._uniform_decoder.decode(document)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            parsed = self._generic_document(document)
+        parsed = self._document(document) if not in_pieces else self._generic_document(document)
         feeds: list[Any] = [None] * len(self._inputs)
         missing = len(feeds)
         for given in parsed.inputs:
@@ -251,6 +252,13 @@ class InferCodec:
             raise model_mismatch(f"expected model_name {self.model!r}, got {parsed.model_name!r}")
         if parsed.model_version is not None and parsed.model_version != self.version:
             raise model_mismatch(f"expected model_version {self.version!r}, got {parsed.model_version!r}")
+
+    def _document(self, document: bytes) -> _Body[Any]:
+        try:
+            parsed: _Body[Any] = self._uniform_decoder.decode(document)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return self._generic_document(document)
+        return parsed
 
     def _generic_document(self, document: bytes) -> _Body[Any]:
         try:

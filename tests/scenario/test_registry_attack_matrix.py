@@ -454,8 +454,9 @@ def test_fewer_signatures_than_the_threshold(world: World) -> None:
         b"\xff" * 64,
         b'"\\ud800"',
         b"null",
+        b'{"fleet":"\xbb"}',
     ],
-    ids=["lists", "objects", "skipped", "digits", "not-utf8", "surrogate", "null"],
+    ids=["lists", "objects", "skipped", "digits", "not-utf8", "surrogate", "null", "not-utf8-inside"],
 )
 def test_a_plan_made_to_break_a_parser_signed_with_a_stolen_online_key(node: Node, data: bytes) -> None:
     """Signed, of the right length and hash."""

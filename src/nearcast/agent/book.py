@@ -12,6 +12,7 @@ import msgspec
 from nearcast.durable import DiskFull, read_if_exists, write_whole
 from nearcast.gateway.process import started_at
 from nearcast.logs import line
+from nearcast.resources.unreadable import UNREADABLE
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +75,7 @@ class ProcessBook:
         data = read_if_exists(self._file)
         try:
             return {} if data is None else msgspec.json.decode(data, type=dict[str, ProcessRecord])
-        except msgspec.DecodeError:
+        except UNREADABLE:
             return {}
 
 

@@ -19,6 +19,7 @@ from nearcast.gateway.process import listener_of
 from nearcast.resources import wire
 from nearcast.resources.load import LoadReport
 from nearcast.resources.release import ReleaseManifest
+from nearcast.resources.unreadable import UNREADABLE
 
 LOAD_TIMEOUT_S: Final = 300.0
 """A model that has not loaded by then will not."""
@@ -73,7 +74,7 @@ class EngineClient:
             raise Unavailable(f"the engine answered {status} when it was asked for its models")
         try:
             found = msgspec.json.decode(body, type=_Models).models
-        except msgspec.DecodeError as error:
+        except UNREADABLE as error:
             raise Unavailable(f"the engine's list of models cannot be read: {error}") from error
         return {Key(item.model, item.version): item.release for item in found if item.state == "ready"}
 
@@ -157,7 +158,7 @@ class EngineReports:
         try:
             answer = await self._client.get(wire.LOAD_PATH)
             return _reports.decode(answer.content) if answer.status_code == 200 else None
-        except (httpx.HTTPError, msgspec.DecodeError):
+        except (httpx.HTTPError, *UNREADABLE):
             return None
 
     async def close(self) -> None:
@@ -168,7 +169,7 @@ class EngineReports:
 def _refusal(status: int, body: bytes) -> NearcastError:
     try:
         message = msgspec.json.decode(body, type=_Refused).error.message
-    except msgspec.DecodeError:
+    except UNREADABLE:
         message = body[:200].decode(errors="replace")
     if 400 <= status < 500:
         return InvalidInput(f"the engine refuses it: {message}")

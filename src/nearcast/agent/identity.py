@@ -29,6 +29,7 @@ from nearcast.durable import read_if_exists, write_whole
 from nearcast.errors import IntegrityError, InvalidInput
 from nearcast.gateway.render import Identity
 from nearcast.resources.plan import node_id, server_name
+from nearcast.resources.unreadable import UNREADABLE
 
 SECRET: Final = 0o600
 RENEW_AFTER: Final = 1 / 3
@@ -83,7 +84,7 @@ def read_membership(layout: Layout) -> Membership | None:
     data = read_if_exists(layout.node)
     try:
         return None if data is None else msgspec.json.decode(data, type=Membership)
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise IntegrityError(
             f"{layout.node} is damaged: {error}",
             hint="join again with a new token: the node keeps its key and its files",

@@ -13,6 +13,7 @@ import msgspec
 from nearcast.agent.states import GoodVersion
 from nearcast.durable import read_if_exists, write_whole
 from nearcast.planning.routes import RouteTable
+from nearcast.resources.unreadable import UNREADABLE
 
 LAST_GOOD_FILE: Final = "last_good.json"
 ROUTES_FILE: Final = "routes.json"
@@ -54,5 +55,5 @@ def _read(file: Path, kind: type[_Kind]) -> _Kind | None:
     data = read_if_exists(file)
     try:
         return None if data is None else msgspec.json.decode(data, type=kind)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return None

@@ -12,6 +12,7 @@ import msgspec
 
 from nearcast.agent.settings import Address, Settings
 from nearcast.durable import read_if_exists, write_whole
+from nearcast.resources.unreadable import UNREADABLE
 
 
 class _Chosen(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,7 +89,7 @@ def _read(file: Path) -> _Chosen | None:
     data = read_if_exists(file)
     try:
         return None if data is None else msgspec.json.decode(data, type=_Chosen)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return None
 
 

@@ -14,6 +14,7 @@ import msgspec
 from nearcast.errors import InvalidInput, NearcastError, Unavailable, error_from
 from nearcast.resources.join import JoinAnswer, JoinRequest
 from nearcast.resources.status import NodeStatus
+from nearcast.resources.unreadable import UNREADABLE
 
 TIMEOUT_S: Final = 10.0
 ANSWER_LIMIT_BYTES: Final = 8 * 1024 * 1024
@@ -127,14 +128,14 @@ class ControlUplink:
             raise Unavailable(f"{self._url} answered {method} {path} with {len(answer.content)} bytes")
         try:
             return msgspec.json.decode(answer.content, type=kind)
-        except msgspec.DecodeError as error:
+        except UNREADABLE as error:
             raise Unavailable(f"{self._url} answered {method} {path} with something else: {error}") from error
 
 
 def _refusal(answer: httpx.Response, what: str) -> NearcastError:
     try:
         error = msgspec.json.decode(answer.content, type=_Failure).error
-    except msgspec.DecodeError:
+    except UNREADABLE:
         error = _Error()
     if error.code == "error" or answer.status_code >= 500:
         return Unavailable(f"{what} was answered {answer.status_code}: {error.message}", retry_after_s=5.0)

@@ -14,6 +14,7 @@ from nearcast.agent.backoff import PROCESS
 from nearcast.agent.layout import layout_of
 from nearcast.cli.fleet import FleetFile, LocalPaths, node_name
 from nearcast.durable import read_if_exists
+from nearcast.resources.unreadable import UNREADABLE
 
 CONTROL: Final = "control"
 STEADY_S: Final = 30.0
@@ -65,7 +66,7 @@ def has_joined(paths: LocalPaths, site: str) -> bool:
     data = read_if_exists(layout_of(paths.site(site)).node)
     try:
         return data is not None and isinstance(msgspec.json.decode(data), dict)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return False
 
 

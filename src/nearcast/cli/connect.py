@@ -16,6 +16,7 @@ from nearcast.cli.session import Session
 from nearcast.client import ControlClient, Target, Unreachable
 from nearcast.durable import read_if_exists
 from nearcast.errors import IntegrityError, InvalidInput, NotFound
+from nearcast.resources.unreadable import UNREADABLE
 
 
 class _Description(msgspec.Struct, frozen=True):
@@ -89,7 +90,7 @@ def local_target(session: Session) -> Target:
 def _url_in(data: bytes, path: Path) -> str:
     try:
         return msgspec.json.decode(data, type=_Description).url
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise IntegrityError(
             f"{path} is not what nearcast wrote there: {error}",
             hint="the control plane writes it: start it again",

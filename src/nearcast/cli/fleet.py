@@ -14,6 +14,7 @@ from nearcast.agent.book import ProcessBook
 from nearcast.agent.layout import layout_of
 from nearcast.durable import read_if_exists, write_whole
 from nearcast.errors import IntegrityError, NotFound
+from nearcast.resources.unreadable import UNREADABLE
 
 HOST: Final = "127.0.0.1"
 
@@ -169,7 +170,7 @@ def _read(path: Path, kind: type[_Kind]) -> _Kind | None:
         return None
     try:
         return msgspec.json.decode(data, type=kind)
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise IntegrityError(
             f"{path} is not what nearcast wrote there: {error}",
             hint="stop the fleet with `nearcast down`, remove the file, and start it again",

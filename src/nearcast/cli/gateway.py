@@ -16,6 +16,7 @@ from nearcast.cli.tensors import Filled, decode, encode
 from nearcast.errors import Forbidden, InvalidInput, NearcastError, NotFound, Unavailable
 from nearcast.resources import wire
 from nearcast.resources.release import Signature, Tensor
+from nearcast.resources.unreadable import UNREADABLE
 
 TIMEOUT_S: Final = 60.0
 PROBE_TIMEOUT_S: Final = 2.0
@@ -54,7 +55,7 @@ class Gateway:
         answer = self._send("GET", f"/v2/models/{model}")
         try:
             found = msgspec.json.decode(answer.content, type=_Metadata)
-        except msgspec.DecodeError as error:
+        except UNREADABLE as error:
             raise NearcastError(f"{self.url} did not describe {model}: {error}") from error
         return Signature(inputs=found.inputs, outputs=found.outputs)
 

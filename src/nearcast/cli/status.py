@@ -17,6 +17,7 @@ from nearcast.cli.session import Session
 from nearcast.client import Document, FleetStatus, SiteView, Unreachable
 from nearcast.durable import read_if_exists
 from nearcast.resources.status import NodeStatus
+from nearcast.resources.unreadable import UNREADABLE
 
 COMMANDS: Final = {"status": application()}
 
@@ -86,7 +87,7 @@ def _node_status(paths: LocalPaths, site: str) -> NodeStatus | None:
     data = read_if_exists(layout_of(paths.site(site)).status)
     try:
         return msgspec.json.decode(data, type=NodeStatus) if data else None
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return None
 
 

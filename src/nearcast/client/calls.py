@@ -39,6 +39,7 @@ from nearcast.client.views import (
 )
 from nearcast.errors import IntegrityError, InvalidInput, NearcastError, NotFound, Unavailable
 from nearcast.planning.explain import Explanation
+from nearcast.resources.unreadable import UNREADABLE
 
 ATTEMPTS: Final = 4
 FIRST_PAUSE_S: Final = 0.2
@@ -352,7 +353,7 @@ def _tls(ca_pem: str | None) -> ssl.SSLContext:
 def _typed(answer: httpx.Response, kind: type[_Answer]) -> _Answer:
     try:
         return msgspec.json.decode(answer.content, type=kind)
-    except msgspec.DecodeError as error:  # also what is no JSON at all: the page of a proxy, say
+    except UNREADABLE as error:  # also what is no JSON at all: the page of a proxy, say
         raise NearcastError(
             f"{answer.request.url.path} did not answer with a {kind.__name__}: {error}",
             hint=f"this client is {__version__}; `nearcast version` also shows the version of the control plane",

@@ -6,6 +6,7 @@ import httpx
 import msgspec
 
 from nearcast.errors import NearcastError, Unavailable, error_from
+from nearcast.resources.unreadable import UNREADABLE
 
 
 class Unreachable(Unavailable):
@@ -26,7 +27,7 @@ def failure_in(answer: httpx.Response) -> NearcastError:
     """The error that ``answer`` means: by its code, or by its status where the body is not one of ours."""
     try:
         said = msgspec.json.decode(answer.content, type=_ErrorAnswer).error
-    except msgspec.DecodeError:
+    except UNREADABLE:
         said = _ErrorBody(code=_code_of_status(answer.status_code), message=_plain(answer))
     failure = error_from(said.code, said.message or _plain(answer), hint=said.hint)
     if isinstance(failure, Unavailable):

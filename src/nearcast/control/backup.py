@@ -24,6 +24,7 @@ from nearcast import __version__
 from nearcast.control.settings import Settings
 from nearcast.durable import sync_directory, sync_file
 from nearcast.errors import Conflict, IntegrityError, InvalidInput, NotFound
+from nearcast.resources.unreadable import UNREADABLE
 
 RESTORED: Final = "restored_floor"
 FORMAT: Final = 1
@@ -175,7 +176,7 @@ def _head(member: tarfile.TarInfo, archive: tarfile.TarFile, source: Path) -> He
     file = archive.extractfile(member) if member.name == _HEAD else None
     try:
         head = msgspec.json.decode(file.read() if file else b"", type=Head)
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise IntegrityError(f"{source} is not a backup of a control plane", hint="Check the file.") from error
     if head.format != FORMAT:
         raise Conflict(f"expected a backup of format {FORMAT}, got {head.format}", hint="Use a newer nearcast.")

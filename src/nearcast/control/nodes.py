@@ -17,6 +17,7 @@ from nearcast.control.reports import Reports
 from nearcast.control.store import Clock, timestamp
 from nearcast.resources.revision import canonical_json
 from nearcast.resources.status import NodeStatus
+from nearcast.resources.unreadable import UNREADABLE
 
 NodeKey = tuple[str, str]
 SIGNS_PER_TIMEOUT = 8
@@ -54,7 +55,7 @@ class NodeBook:
         self._statuses: dict[NodeKey, NodeStatus] = {}
         self._seen: dict[NodeKey, datetime] = {}
         for key, (document, at) in members.statuses().items():
-            with contextlib.suppress(msgspec.DecodeError):  # of another nearcast; the node will report again
+            with contextlib.suppress(*UNREADABLE):  # of another nearcast; the node will report again
                 self._statuses[key] = _decoder.decode(document)
             self._seen[key] = datetime.fromisoformat(at).astimezone(UTC)
         self.absorb()
@@ -119,7 +120,7 @@ class NodeBook:
         moment = datetime.fromisoformat(at).astimezone(UTC)
         status = None
         if document is not None:
-            with contextlib.suppress(msgspec.DecodeError):  # of another nearcast
+            with contextlib.suppress(*UNREADABLE):  # of another nearcast
                 status = _decoder.decode(document)
         with self._guard:
             seen, held = self._seen.get(key), self._statuses.get(key)

@@ -23,6 +23,7 @@ from nearcast.durable import DiskFull, read_if_exists, write_if_changed, write_w
 from nearcast.gateway.admin import Admin
 from nearcast.gateway.process import listener_of, started_at
 from nearcast.resources.revision import digest_of, revision_of
+from nearcast.resources.unreadable import UNREADABLE
 
 DRAIN_TIME_S: Final = 30
 """How long Envoy lets connections of a replaced filter chain live: those of a revoked node, too."""
@@ -129,7 +130,7 @@ class EnvoyProcess:
         data = read_if_exists(self._launch.record)
         try:
             return None if data is None else msgspec.json.decode(data, type=Record)
-        except msgspec.DecodeError:
+        except UNREADABLE:
             return None
 
     def runs_as(self, bootstrap: bytes) -> bool:

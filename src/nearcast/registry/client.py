@@ -27,6 +27,7 @@ from nearcast.registry.refused import MANIFEST, PLAN, Attack, TrustRefused
 from nearcast.registry.trust import Chain, Clock, refused, stored_target, target_sha256, verify_target
 from nearcast.resources.plan import SitePlan, decode_plan, plan_target_path
 from nearcast.resources.release import ReleaseManifest, decode_release, target_path
+from nearcast.resources.unreadable import UNREADABLE
 
 MANIFEST_LIMIT_BYTES = 5_000_000
 
@@ -174,7 +175,7 @@ class TrustedRepository:
         try:
             plan = decode_plan(data)
             before = None if held is None or held.plan is None else decode_plan(held.plan)
-        except msgspec.MsgspecError as error:
+        except UNREADABLE as error:
             details = f"signed, but not a plan that we understand: {error}"
             raise TrustRefused(Attack.ARBITRARY, PLAN, self._plans.prefix, details) from error
         if plan.site.name != self._site or plan.fleet != self._fleet:
@@ -233,7 +234,7 @@ class TrustedRepository:
     def _decoded(data: bytes, model: str, version: str) -> ReleaseManifest:
         try:
             manifest = decode_release(data)
-        except msgspec.MsgspecError as error:
+        except UNREADABLE as error:
             details = f"signed, but not a manifest that we understand: {error}"
             raise TrustRefused(Attack.ARBITRARY, MANIFEST, target_path(model, version), details) from error
         if (manifest.model, manifest.version) != (model, version):

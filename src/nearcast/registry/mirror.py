@@ -26,6 +26,7 @@ from nearcast.errors import IntegrityError, NearcastError, Unavailable
 from nearcast.registry.fetch import Fetch, Response, refusal
 from nearcast.registry.refused import Attack, TrustRefused, role_of
 from nearcast.registry.trust import Chain, first_root, refused, stored_target, target_sha256, verify_chain
+from nearcast.resources.unreadable import UNREADABLE
 
 log = logging.getLogger(__name__)
 
@@ -114,7 +115,7 @@ class Mirror:
             return None
         try:
             return _decoder.decode(data)
-        except msgspec.MsgspecError as error:
+        except UNREADABLE as error:
             details = f"the copy that was verified is not readable any more ({error})"
             raise TrustRefused(Attack.ON_DISK, Timestamp.type, str(self._file), details) from error
 

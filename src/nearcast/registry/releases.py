@@ -39,6 +39,7 @@ from nearcast.registry.trust import (
 )
 from nearcast.resources.names import is_name, is_version
 from nearcast.resources.release import ReleaseManifest, decode_release, encode_release, target_path
+from nearcast.resources.unreadable import UNREADABLE
 
 log = logging.getLogger(__name__)
 
@@ -431,7 +432,7 @@ class ReleasesRepository:
         added = sorted(set(after.targets) - set(before.targets))
         try:
             manifest = decode_release(data)
-        except msgspec.MsgspecError as error:
+        except UNREADABLE as error:
             raise InvalidInput(f"the manifest is not valid: {error}") from error
         if added != [manifest.target_path]:
             raise InvalidInput(f"expected the proposal to add {manifest.target_path} alone, it adds {added}")

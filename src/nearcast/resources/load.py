@@ -10,6 +10,7 @@ from typing import Final
 import msgspec
 
 from nearcast.errors import InvalidInput
+from nearcast.resources.unreadable import UNREADABLE
 
 
 class ModelLoad(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -82,7 +83,7 @@ def parse_load(data: bytes) -> LoadReport:
         raise InvalidInput(f"expected a load report of at most {MAX_REPORT_BYTES} bytes")
     try:
         report = _reports.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (*UNREADABLE, UnicodeDecodeError) as error:
         raise InvalidInput(f"no load report: {error}") from error
     plain = {name: getattr(report, name) for name in report.__struct_fields__}
     figures = {name: figure for name, figure in plain.items() if isinstance(figure, int | float)}

@@ -158,6 +158,10 @@ def _key(node: yaml.Node) -> str:
 def _scalar(node: yaml.ScalarNode, place: Place) -> Value:
     """The value of a scalar; what YAML would make a date, and everything quoted, stays text."""
     text: str = node.value
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise TextError(place, "this is not Unicode text: half of a surrogate pair") from error
     kind = node.tag.removeprefix("tag:yaml.org,2002:")
     if kind in {"str", "timestamp", "value"}:
         return text

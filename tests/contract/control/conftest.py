@@ -328,3 +328,13 @@ def started(tmp_path: Path) -> Iterator[Any]:
     yield start
     for process in processes:
         process.end(signal.SIGKILL)
+
+
+@pytest.fixture(scope="module")
+def lasting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """One control plane for all tests of a file, ready."""
+    process = Process(tmp_path_factory.mktemp("lasting") / "c")
+    try:
+        yield process.wait_until_ready()
+    finally:
+        process.end(signal.SIGKILL)

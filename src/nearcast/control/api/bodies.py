@@ -9,6 +9,7 @@ from fastapi import Request
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from nearcast.errors import InvalidInput
+from nearcast.resources.unreadable import UNREADABLE
 
 Document = dict[str, Any]
 
@@ -27,15 +28,20 @@ async def json_of(request: Request) -> object:
     """The JSON value in the body.
 
     Raises:
-        InvalidInput: it is not JSON, a key comes twice in an object, or it is nested too deeply.
+        InvalidInput: it is not JSON, a key comes twice in an object, it is nested too deeply, or a text in it holds
+            half of a surrogate pair, which JSON can spell and nothing can store.
     """
     data = await request.body()
     try:
-        return json.loads(data, object_pairs_hook=_once, parse_constant=_no_constant)
+        value = json.loads(data, object_pairs_hook=_once, parse_constant=_no_constant)
+        json.dumps(value, ensure_ascii=False).encode()
     except RecursionError as error:
         raise InvalidInput("the body is nested too deeply") from error
+    except UnicodeEncodeError as error:
+        raise InvalidInput("expected text in Unicode, got half of a surrogate pair in the body") from error
     except ValueError as error:
         raise InvalidInput(f"expected a body in JSON: {error}") from error
+    return value
 
 
 def body(model: type[Kind]) -> Callable[[Request], Awaitable[Kind]]:
@@ -59,7 +65,7 @@ def wire(model: type[Wire]) -> Callable[[Request], Awaitable[Wire]]:
     async def read(request: Request) -> Wire:
         try:
             return decoder.decode(await request.body())
-        except msgspec.DecodeError as error:
+        except UNREADABLE as error:
             raise InvalidInput(f"expected a {model.__name__}: {error}") from error
 
     return read

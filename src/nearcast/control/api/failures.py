@@ -9,6 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from nearcast.errors import NearcastError, Unauthenticated, Unavailable, meaning_of
 from nearcast.resources.problems import ManifestError
@@ -73,6 +74,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(NearcastError, _ours)
     app.add_exception_handler(RequestValidationError, _parameters)
     app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(ClientDisconnect, _gone)
     app.add_exception_handler(Exception, _unexpected)
 
 
@@ -121,6 +123,11 @@ async def _http(request: Request, error: Exception) -> Response:
     response = answer(codes.get(error.status_code, "invalid_input"), error.status_code, message, hint)
     response.headers.update(error.headers or {})
     return response
+
+
+async def _gone(_request: Request, _error: Exception) -> Response:
+    """The caller left before its body was here: nobody reads this, and it is no defect of ours."""
+    return answer("invalid_input", 400, "expected a body, the connection ended before all of it was here")
 
 
 async def _unexpected(request: Request, error: Exception) -> Response:

@@ -12,6 +12,7 @@ from typing import Any, Final, TypeAlias
 import msgspec
 
 from nearcast.resources.revision import canonical_json, digest_of, revision_of
+from nearcast.resources.unreadable import UNREADABLE
 
 Json: TypeAlias = "dict[str, Json] | list[Json] | str | int | float | bool | None"
 Message: TypeAlias = dict[str, Json]
@@ -72,7 +73,7 @@ class Document:
         """The document in the bytes of a file, or None where they are not one that :meth:`encode` wrote."""
         try:
             response = msgspec.json.decode(data, type=_Response)
-        except msgspec.DecodeError:
+        except UNREADABLE:
             return None
         types = {str(resource.get("@type", "")) for resource in response.resources}
         if len(types) != 1:

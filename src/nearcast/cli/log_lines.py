@@ -41,6 +41,13 @@ class LogLine:
         shown = None if self.time is None else self.time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
         return {"source": self.source, "time": shown, "level": self.level, "message": self.message, **self.fields}
 
+    @property
+    def shown(self) -> str:
+        """The line for people: JSON in the form of all others."""
+        if not self.fields or self.time is None:
+            return self.text
+        return f"{self.time.isoformat(timespec='milliseconds')[:-6]}Z {self.level.upper()} {self.message}"
+
     def names(self, request_id: str) -> bool:
         """Whether it is about that request: its id stands here as a word."""
         return re.search(rf"(?<![\w-]){re.escape(request_id)}(?![\w-])", self.text) is not None

@@ -156,6 +156,6 @@ def _show(sources: list[Source], lines: Iterable[LogLine], output: Format) -> No
         if output is not Format.TABLE:
             show_lines(Text(json.dumps(line.document(), ensure_ascii=False)))
         elif len(sources) == 1:
-            show_lines(Text(line.text))
+            show_lines(Text(line.shown))
         else:
-            show_lines(Text.assemble((f"{line.source:<{width}} | ", styles[line.source]), line.text))
+            show_lines(Text.assemble((f"{line.source:<{width}} | ", styles[line.source]), line.shown))

@@ -32,7 +32,7 @@ def test_our_lines_envoys_and_json_are_read_alike():
     assert [(each.time, each.level) for each in (ours, envoy, access)] == [
         (at(1), "warning"), (at(3), "error"), (at(2), "error"),
     ]  # fmt: skip
-    assert "POST /v2/models/m/infer 503" in access.message
+    assert access.shown.startswith("2026-11-20T10:00:02.000Z ERROR POST /v2/models/m/infer 503 request_id=")
     assert (structured.time, structured.level, structured.message) == (None, "info", "m")
     assert [each.source for each in in_order([envoy, access, ours])] == ["a", "r", "g"]
 

@@ -84,7 +84,7 @@ def plan(ground: Ground) -> Iterator[Finding]:
             if layout.node.exists():
                 yield Finding("plan", "warning", "the node has said nothing yet", "start its agent", name)
             continue
-        age_s = ground.now.timestamp() - layout.status.stat().st_mtime
+        age_s = max(0.0, ground.now.timestamp() - layout.status.stat().st_mtime)
         if agent_pid(layout) is not None and age_s > STATUS_OLD_S:
             advice = "its agent hangs or its disk is full: see nearcast logs --component agent"
             yield Finding("plan", "problem", f"the last status is {age_s:.0f} s old", advice, name)

@@ -5,6 +5,7 @@ versions stand in bench/peers.txt, which is a pip constraints file.
 """
 
 import hashlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -23,7 +24,9 @@ def environment(name: str, *requirements: str, base: str = sys.executable) -> Pa
         base: the Python that it is made of.
     """
     home = PEERS / name
-    wanted = hashlib.sha256("\n".join((*requirements, PINS.read_text())).encode()).hexdigest()
+    names = {re.split(r"[\[<>=]", each)[0] for each in requirements}
+    pins = [line for line in PINS.read_text().splitlines() if line.partition("==")[0] in names]
+    wanted = hashlib.sha256("\n".join((base, *requirements, *pins)).encode()).hexdigest()
     stamp = home / "installed"
     if stamp.exists() and stamp.read_text() == wanted:
         return home

@@ -126,7 +126,7 @@ def test_what_cannot_be_made_again_is_told(
 
 def test_every_kind_of_file_is_here(settled: tuple[Path, object]) -> None:
     """A file that a later version adds must be added here, too."""
-    known = {*REPAIRED, *TOLD, "admin.token", "control.log", "control.db-wal", "control.db-shm"}
+    known = {*REPAIRED, *TOLD, "admin.token", "metrics.token", "control.log", "control.db-wal", "control.db-shm"}
     found = {str(path.relative_to(settled[0])) for path in settled[0].rglob("*") if path.is_file()}
     named = {path for path in found if not path.startswith("repository/")}
     assert named <= known, named - known

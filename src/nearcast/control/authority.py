@@ -33,7 +33,8 @@ from nearcast.resources.revision import digest_of
 AUTHORITY_LIFETIME: Final = timedelta(days=3650)
 LEAF_LIFETIME: Final = timedelta(days=30)
 """Longer than the grace for which a site may be cut off."""
-CLOCK_SKEW: Final = timedelta(hours=1)
+CLOCK_SKEW: Final = timedelta(hours=2)
+"""Certificates begin so much earlier: a node whose clock is an hour behind believes in them, too."""
 MAX_CSR_CHARACTERS: Final = 16_384
 _BACKUP: Final = "Restore the directory from a backup: no node would believe in a new authority."
 

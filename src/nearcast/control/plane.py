@@ -31,6 +31,7 @@ from nearcast.control.recorder import Recorder
 from nearcast.control.releases import ReleaseIndex
 from nearcast.control.reports import Reports
 from nearcast.control.settings import Settings
+from nearcast.control.steady import SteadyClock
 from nearcast.control.store import Clock, Store, timestamp
 from nearcast.control.tables import Setting
 from nearcast.control.throttle import Throttle
@@ -109,7 +110,7 @@ def open_control_plane(settings: Settings, clock: Clock | None = None) -> Contro
         InvalidInput: a setting or a file is not what it must be.
         Unavailable: database or object store cannot be reached.
     """
-    now = clock or (lambda: datetime.now(UTC))
+    now = clock or _wall
     settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     lock = _locked(settings)
     try:
@@ -117,6 +118,10 @@ def open_control_plane(settings: Settings, clock: Clock | None = None) -> Contro
     except BaseException:
         os.close(lock)
         raise
+
+
+def _wall() -> datetime:
+    return datetime.now(UTC)
 
 
 def _opened(settings: Settings, now: Clock, lock: int) -> ControlPlane:
@@ -144,7 +149,9 @@ def _wired(settings: Settings, database: Database, now: Clock, lock: int) -> Con
     releases = ReleasesRepository(objects, blobs, online, now)
     plans = PlansRepository(objects, root, online, now)
     members = Members(database, now)
-    nodes = NodeBook(members, Reports(database), now, settings.node_timeout_s)
+    # Replicas compare moments with one another, so theirs are the wall clock's.
+    steady = SteadyClock(now) if now is _wall and not database.is_shared else now
+    nodes = NodeBook(members, Reports(database), steady, settings.node_timeout_s)
     transitions = Transitions(database, now)
     index, leader, bell = ReleaseIndex(releases), Leader(database), Bell()
     publisher = Publisher(plans, leader)

@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 export PIP_NO_INPUT := 1
 
-.PHONY: help up down examples test check bench soak docs clean
+.PHONY: help up down examples test fuzz check bench soak docs clean
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,6 +22,12 @@ examples: $(VENV)/.examples ## install what the examples need, to run them by ha
 
 test: $(VENV)/.dev build/s3/.done ## all tests
 	$(BIN)/python -m pytest
+
+fuzz: $(VENV)/.dev ## 10,000 malformed requests per protocol and kind, and every attack (tens of minutes)
+	NEARCAST_FUZZ=$${NEARCAST_FUZZ:-10000} $(BIN)/python -m pytest -o timeout=3600 \
+	  tests/contract/test_engine_fuzz.py tests/contract/control/test_control_fuzz.py tests/property/test_manifest_fuzz.py \
+	  tests/e2e/fuzz tests/e2e/gateway/test_gateway_smuggling.py tests/e2e/test_repository_attack.py \
+	  tests/scenario/test_registry_attack_matrix.py tests/unit/fuzz
 
 check: $(VENV)/.dev $(VENV)/.docs ## format, lint, types, import contracts, docs
 	$(BIN)/ruff format --check .

@@ -2,6 +2,7 @@
 
 import contextlib
 import http.client
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from types import SimpleNamespace
@@ -18,6 +19,7 @@ from tritonclient.utils import InferenceServerException
 from contract import engine_models as models
 from contract.engine_process import Engine, running_engine
 from e2e.local_fleet import eventually
+from nearcast.gateway.render import Telemetry
 from nearcast.resources import wire
 from nearcast.resources.release import Signature
 
@@ -303,6 +305,23 @@ def test_what_is_no_grpc_call_is_refused_as_plain_http(sites):
             answer.read()
             assert answer.headers["x-nearcast-error"] == "unsupported", content
             assert answer.status == 415 or answer.headers["grpc-status"] == "12"
+
+
+def test_a_call_that_ends_badly_is_in_the_log_of_errors_and_no_other(own_fleet):
+    site = own_fleet.site("fra")
+    log = site.root / "access.log"
+    telemetry = Telemetry(access_log="errors", access_log_file=str(log))
+    with contextlib.ExitStack() as stack:
+        engine = real(stack, site)
+        load(engine, site, models.adder(site.root / "model"), site.root / "model")
+        site.run(replace(site.inputs({"adder": [(100, "fra")]}), telemetry=telemetry))
+        with called(site.public) as stub:
+            assert Called(stub.ModelInfer, question()).code == "OK"
+            assert Called(stub.ModelInfer, question("nope")).code == "NOT_FOUND"
+            assert Called(stub.ModelInfer, question(model_version="9")).code == "NOT_FOUND"
+        own_fleet.until(lambda: log.exists() and log.read_text().count("\n") >= 2, "two lines")
+        lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [line["error"] for line in lines] == ["model_not_found", "model_not_found"]
 
 
 def test_metadata_that_only_the_gateway_may_set_is_taken_away(stub, sites):

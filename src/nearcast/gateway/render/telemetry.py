@@ -108,5 +108,14 @@ def _writing(inputs: GatewayInputs, listener: str) -> Message:
     if inputs.telemetry.access_log == "errors":
         # Access log filters want a runtime key; it is never set.
         value: Message = {"default_value": LOG_FROM_STATUS, "runtime_key": "nearcast.unused"}
-        logger["filter"] = {"status_code_filter": {"comparison": {"op": "GE", "value": value}}}
+        failed: Message = {"status_code_filter": {"comparison": {"op": "GE", "value": value}}}
+        logger["filter"] = {"or_filter": {"filters": [failed, _failed_call()]}}
     return logger
+
+
+def _failed_call() -> Message:
+    """A gRPC call that did not end well: its HTTP status is 200 all the same."""
+    prefix: Message = {"prefix": wire.GRPC_CONTENT_TYPES[0]}
+    is_call: Message = {"header_filter": {"header": {"name": "content-type", "string_match": prefix}}}
+    not_well: Message = {"grpc_status_filter": {"statuses": ["OK"], "exclude": True}}
+    return {"and_filter": {"filters": [is_call, not_well]}}

@@ -88,6 +88,8 @@ def _aims(models: dict[str, Any]) -> list[str]:
         if model != "tiny":
             best = max(figures["of_best_raw"].values())
             lines.append(f"| {model}: 0.95 of the best raw batch rate | {best:.2f} |")
-    waits = ", ".join(f"{model} {figures['new_connection']['p99_ms']:.0f} ms" for model, figures in models.items())
-    lines.append(f"| p99 of a new connection under load of 64: below 300 ms | {waits} |")
+    waits = {name: each["new_connection"]["p99_ms"] for name, each in models.items() if "new_connection" in each}
+    if waits:
+        told = ", ".join(f"{name} {wait_ms:.0f} ms" for name, wait_ms in waits.items())
+        lines.append(f"| p99 of a new connection under load of 64: below 300 ms | {told} |")
     return lines

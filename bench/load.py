@@ -70,7 +70,19 @@ def wrk(
         raise WrkIsMissing("the benchmarks need wrk: install Debian's package (`apt-get install wrk`)")
     with _script(body, headers) as script:
         pin = ["taskset", "-c", str(core)] if core is not None and shutil.which("taskset") else []
-        command = [*pin, "wrk", "-t1", f"-c{connections}", f"-d{seconds:.0f}s", "--latency", "-s", str(script), url]
+        command = [
+            *pin,
+            "wrk",
+            "-t1",
+            f"-c{connections}",
+            f"-d{seconds:.0f}s",
+            "--timeout",
+            "30s",
+            "--latency",
+            "-s",
+            str(script),
+            url,
+        ]
         before = sum(map(cpu_seconds, tree(pid)))
         answer = subprocess.run(command, capture_output=True, text=True, check=True, timeout=seconds + 30)
         spent = sum(map(cpu_seconds, tree(pid))) - before

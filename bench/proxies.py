@@ -78,7 +78,10 @@ def litellm(folder: Path, engine_port: int) -> Iterator[Running]:
     home, port = environment("litellm", ENVIRONMENTS["litellm"]), free_port()
     parameters = {"model": f"openai/{MODEL}", "api_base": f"http://127.0.0.1:{engine_port}/v1", "api_key": "none"}
     config = folder / "litellm.json"  # JSON is YAML
-    config.write_text(json.dumps({"model_list": [{"model_name": MODEL, "litellm_params": parameters}]}))
+    models = [{"model_name": MODEL, "litellm_params": parameters}]
+    # It does not start without a key unless it is told so, and keys cost time: on loopback nobody needs one.
+    general = {"dangerously_permit_weak_or_unset_master_key": True}
+    config.write_text(json.dumps({"model_list": models, "general_settings": general}))
     command = [str(home / "bin/litellm"), "--config", str(config), "--host", "127.0.0.1", "--port", str(port)]
     command += ["--num_workers", "1", "--telemetry", "False"]
     with server(command, port, folder / "litellm.log", timeout_s=120.0) as running:

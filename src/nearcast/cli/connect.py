@@ -34,14 +34,15 @@ def connected(session: Session) -> Iterator[ControlClient]:
 
     Raises:
         NotFound: there is no fleet in the data directory, and no other control plane was named.
-        Unreachable: nobody answers; the hint says how to start it.
+        Unreachable: nobody answers; the hint says what to do.
     """
     target = target_of(session)
     with ControlClient(target, transport=transport_of(target)) as client:
         try:
             yield client
         except Unreachable as error:
-            if session.control is None:
+            # What listens and does not answer is stopped or hung, which `up` would not mend: its own hint says so.
+            if session.control is None and not error.hint:
                 raise Unreachable(
                     f"no fleet is running in {session.data_dir}: its control plane does not answer at {target.url}",
                     hint=f"start it: {session.command('up', '--detach')}",

@@ -169,6 +169,8 @@ def read_identity(layout: Layout, membership: Membership) -> Identity:
         certificate, authority = layout.certificate.read_text(), layout.authority.read_text()
     except FileNotFoundError as error:
         raise IntegrityError(f"the identity of this node is incomplete: {error.filename} is missing") from error
+    except UnicodeDecodeError as error:
+        raise IntegrityError(f"a certificate in {layout.identity} is damaged: {error.reason}") from error
     if authority_sha256(authority) != membership.ca_sha256:
         raise IntegrityError(f"{layout.authority} is not the authority that the join token pinned")
     dns_name = server_name(membership.fleet, membership.site)

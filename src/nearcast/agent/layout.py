@@ -207,3 +207,10 @@ def _own(path: Path) -> None:
         )
     if stat.S_IMODE(found.st_mode) != PRIVATE:
         path.chmod(PRIVATE)
+
+
+def forget_identity(layout: Layout) -> None:
+    """Make a data directory one of no node, with its models still there; ``node.json`` goes first, as it came last."""
+    layout.node.unlink(missing_ok=True)
+    for file in layout.identity.glob("*"):
+        file.unlink(missing_ok=True)

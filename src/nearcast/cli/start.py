@@ -10,11 +10,12 @@ from pathlib import Path
 
 import msgspec
 
-from nearcast.agent.layout import layout_of
-from nearcast.cli.children import has_joined
+from nearcast.agent.layout import forget_identity, layout_of
+from nearcast.cli.children import agent_name, has_joined
 from nearcast.cli.connect import local_target, transport_of
 from nearcast.cli.fleet import FleetFile, LocalPaths, node_name
 from nearcast.cli.gateway import gateway_answers
+from nearcast.cli.pids import end
 from nearcast.cli.progress import Ticker
 from nearcast.cli.releaser import begin_releases
 from nearcast.cli.session import Session
@@ -25,9 +26,10 @@ from nearcast.errors import NotFound, Unavailable
 
 PAUSE_S = 0.1
 TOKEN_LIFE_S = 3600.0
+AGENT_GRACE_S = 30.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Starter:
     """One run of ``up``. ``supervisor`` is None where one ran already; ``deadline`` is on the monotonic clock."""
 
@@ -44,6 +46,7 @@ class Starter:
             Unavailable: the time was up, or a process does not come up; the message says which, and its last words.
         """
         with self._control(ticker) as client:
+            self._forget_deleted(client, ticker)
             if self._lacking(client) == {} and not self.fleet.pending:
                 return True
             ticker.step(f"control plane answers at {self.fleet.control_url}")
@@ -91,24 +94,57 @@ class Starter:
             write_whole(self.paths.join_token(site), token.encode("ascii"), mode=0o600)
             ticker.step(f"the node of {site} may join")
 
+    def _forget_deleted(self, client: ControlClient, ticker: Ticker) -> None:
+        """Sites that the fleet does not have any more are none of this machine's either."""
+        held = {str(document["metadata"]["name"]) for document in client.resources("sites")}
+        held |= {str(document["metadata"]["name"]) for document in self.fleet.pending}
+        gone = [site for site in self.fleet.sites if site not in held and has_joined(self.paths, site)]
+        if not gone:
+            return
+        sites = {site: own for site, own in self.fleet.sites.items() if site not in gone}
+        self._keep(msgspec.structs.replace(self.fleet, sites=sites))
+        for site in gone:
+            self._end_agent(site)
+            forget_identity(layout_of(self.paths.site(site)))
+            ticker.step(f"{site} was deleted: its node is stopped")
+
+    def _keep(self, fleet: FleetFile) -> None:
+        self.fleet = fleet
+        self.paths.write_fleet(fleet)
+
+    def _end_agent(self, site: str) -> None:
+        """Stop the agent of ``site``, if it runs; the supervisor starts it again where the fleet still has the site."""
+        processes = self.paths.read_processes()
+        record = processes.children.get(agent_name(site)) if processes else None
+        if record is not None:
+            end([record], AGENT_GRACE_S)
+
     def _replace_lost(self, client: ControlClient, ticker: Ticker) -> None:
-        """Where the key of a member is not here any more, count a new node, and shut the old one out."""
+        """Where a member's key is not here any more, or its node was revoked, a new node takes its place.
+
+        The old one is shut out for good, so it never comes back by its name; what it holds besides its identity stays.
+        """
         members = {(str(node["site"]), str(node["name"])) for node in client.nodes()}
-        lost = {
-            site: node_name(self.fleet, site)
-            for site in self.fleet.sites
-            if (site, node_name(self.fleet, site)) in members and not layout_of(self.paths.site(site)).key.exists()
-        }
+        lost = {}
+        for site in self.fleet.sites:
+            node = node_name(self.fleet, site)
+            has_key = layout_of(self.paths.site(site)).key.exists()
+            if not has_key if (site, node) in members else has_joined(self.paths, site):
+                lost[site] = node
         if not lost:
             return
         sites = {
             site: msgspec.structs.replace(own, node=own.node + 1) if site in lost else own
             for site, own in self.fleet.sites.items()
         }
-        self.paths.write_fleet(msgspec.structs.replace(self.fleet, pending=(), sites=sites))
+        self._keep(msgspec.structs.replace(self.fleet, pending=(), sites=sites))
         for site, node in lost.items():
-            client.revoke(site, node)
-            ticker.step(f"{site}: the key of {node} is gone; a new node takes its place")
+            if (site, node) in members:
+                client.revoke(site, node)
+            forget_identity(layout_of(self.paths.site(site)))
+            self._end_agent(site)
+            what = f"the key of {node} is gone" if (site, node) in members else f"{node} was revoked"
+            ticker.step(f"{site}: {what}; a new node takes its place")
 
     def _await_gateways(self, client: ControlClient, ticker: Ticker) -> None:
         while lacking := self._lacking(client):

@@ -169,6 +169,11 @@ def _same_key(key: ec.EllipticCurvePrivateKey, certificate: x509.Certificate) ->
         return False
 
 
+def requested_key_sha256(csr_pem: str) -> str:
+    """The hash of the key that a signing request is for; nothing is signed. Raises :class:`InvalidInput`."""
+    return key_hash(_requested_key(csr_pem))
+
+
 def key_hash(key: object) -> str:
     """SHA-256 (hexadecimal) of a public key (SubjectPublicKeyInfo in DER)."""
     if not isinstance(key, ec.EllipticCurvePublicKey):

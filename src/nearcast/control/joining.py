@@ -3,7 +3,7 @@
 import base64
 import hashlib
 
-from nearcast.control.authority import Issued
+from nearcast.control.authority import Issued, requested_key_sha256
 from nearcast.control.plane import ControlPlane
 from nearcast.control.tokens import NODE_PREFIX, new_secret
 from nearcast.errors import Conflict, InvalidInput, NotFound, Unauthenticated
@@ -61,13 +61,14 @@ def join(plane: ControlPlane, request: JoinRequest, url: str) -> JoinAnswer:
         raise InvalidInput(f"expected the name of a node ({SITE_RULE}), got {request.node[:80]!r}")
     if token.fleet != plane.fleet or token.ca_sha256 != plane.authority.sha256:
         raise Unauthenticated("the join token is for another fleet", hint="Check the address of the control plane.")
-    issued = plane.authority.issue_node(request.csr_pem, token.site, request.node, plane.clock())
-    site = plane.members.check_token(token.id, token.secret, request.node, issued.key_sha256)
+    key_sha256 = requested_key_sha256(request.csr_pem)
+    site = plane.members.check_token(token.id, token.secret, request.node, key_sha256)
     if site != token.site:
         raise Unauthenticated("the join token was changed: it names another site than it was made for")
     root = plane.releases.root()
     if root is None:
         raise Conflict("the releases have no root of trust yet")
+    issued = plane.authority.issue_node(request.csr_pem, site, request.node, plane.clock())
     credential = new_secret(NODE_PREFIX)
     plane.members.join(token.id, token.secret, request.node, issued, credential)
     plane.bell.ring()

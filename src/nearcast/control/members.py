@@ -21,6 +21,8 @@ from nearcast.control.tokens import hashed, matches, new_id, new_secret
 from nearcast.errors import Conflict, Forbidden, NotFound, Unauthenticated
 
 MEMBERS: Final = "members"
+CONNECTION_LIFETIME: Final = timedelta(hours=1)
+"""Gateways close every connection between sites after that time (`max_connection_duration`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +98,9 @@ class Members:
         return None if found is None else (found.site, found.node)
 
     def revoked(self, now: datetime) -> tuple[tuple[str, str], ...]:
-        """(site, node) of every revoked node whose certificate has not ended yet."""
-        moment = timestamp(now)
+        """(site, node) of every revoked node that could still be taken for one: until its certificate has ended, and
+        no connection that was made with it can stand any more."""
+        moment = timestamp(now - CONNECTION_LIFETIME)
         return tuple(
             (member.site, member.node)
             for member in self.all()
@@ -176,7 +179,8 @@ class Members:
             bump(session, MEMBERS)
             member = _member(row)
         with self._guard:
-            self._members[site, node] = replace(member, draining_since=self._members[site, node].draining_since)
+            known = self._members.get((site, node))  # none yet where another replica let it join just now
+            self._members[site, node] = replace(member, draining_since=known.draining_since if known else None)
 
     def drain(self, site: str, node: str, actor: str) -> Member:
         """Have a node serve no model until :meth:`undrain`. Durable, and written into the history; twice is fine.
@@ -186,23 +190,23 @@ class Members:
         """
         now = timestamp(self._clock())
         with self._database.write() as session:
-            _require_node(session, site, node)
+            member = _require_node(session, site, node)
             held = session.get(Drain, (site, node))
             since = held.since if held else now
             if held is None:
                 session.add(Drain(site=site, node=node, since=since, actor=actor))
                 _note(session, site, node, "drain", actor, now)
                 bump(session, MEMBERS)
-        return self._set_draining(site, node, since)
+        return self._set_draining(member, since)
 
     def undrain(self, site: str, node: str, actor: str) -> Member:
         """Let a node serve again; fine for one that does. Raises :class:`NotFound`."""
         with self._database.write() as session:
-            _require_node(session, site, node)
+            member = _require_node(session, site, node)
             if _end_drain(session, site, node):
                 _note(session, site, node, "undrain", actor, timestamp(self._clock()))
                 bump(session, MEMBERS)
-        return self._set_draining(site, node, None)
+        return self._set_draining(member, None)
 
     def revoke(self, site: str, node: str, actor: str = "admin") -> None:
         """Shut a node out for good. Raises :class:`NotFound`; revoking twice is fine."""
@@ -234,9 +238,10 @@ class Members:
             if row is not None:
                 row.status, row.status_at = document, timestamp(self._clock())
 
-    def _set_draining(self, site: str, node: str, since: str | None) -> Member:
+    def _set_draining(self, member: Member, since: str | None) -> Member:
+        site, node = member.site, member.node
         with self._guard:
-            member = self._members[site, node] = replace(self._members[site, node], draining_since=since)
+            member = self._members[site, node] = replace(member, draining_since=since)
         return member
 
     def _judge(self, session: Session, token_id: str, secret: str, node: str, key_sha256: str) -> Token:
@@ -284,10 +289,11 @@ def _member(row: Node) -> Member:
     return Member(row.site, row.node, row.key_sha256, row.certificate_expires_at, row.joined_at, row.revoked_at)
 
 
-def _require_node(session: Session, site: str, node: str) -> None:
+def _require_node(session: Session, site: str, node: str) -> Member:
     row = session.get(Node, (site, node))
     if row is None or row.revoked_at is not None:
         raise NotFound(f"there is no node {site}/{node}", hint="nearcast get nodes")
+    return _member(row)
 
 
 def _end_drain(session: Session, site: str, node: str) -> bool:

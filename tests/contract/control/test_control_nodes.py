@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from nearcast.control.authority import Authority
 from nearcast.resources.join import decode_token, encode_token
 
 Fleet = Any
@@ -273,3 +274,51 @@ def test_the_time_of_a_condition_is_that_of_its_change(sites: Fleet) -> None:
     assert since() == first
     sites.pass_time(61)
     assert since() > first
+
+
+def test_a_drain_is_desired_state_and_ends_with_the_node(sites: Fleet) -> None:
+    joined = sites.join("fra")
+    joined.report()
+    path = "/v1/nodes/fra/n1/drain"
+    drained = {"type": "Drained", "status": True, "reason": "Empty", "message": ""}
+
+    def phase() -> str:
+        (node,) = sites.call("GET", "/v1/nodes").json()["items"]
+        return str(node["phase"])
+
+    assert sites.call("PUT", path, json={}).json()["phase"] == "Draining"
+    assert sites.call("PUT", path, json={}).status_code == 200, "twice is fine"
+    refused(sites.call("DELETE", "/v1/nodes/fra/n1?drained=true"), 409, "still serves")
+    joined.report(conditions=[drained])
+    assert phase() == "Drained"
+    sites.restart()
+    assert phase() == "Drained", "it outlives the control plane"
+    assert sites.call("DELETE", path).json()["phase"] != "Drained"
+    refused(sites.call("PUT", "/v1/nodes/fra/n9/drain", json={}), 404, "there is no node fra/n9")
+    assert sites.call("PUT", path, json={}).status_code == 200
+    assert sites.call("DELETE", "/v1/nodes/fra/n1?drained=true").status_code == 204
+    refused(sites.call("PUT", path, json={}), 404, "there is no node fra/n1")
+
+
+def test_the_only_place_of_a_model_is_drained_by_force_alone(sites: Fleet, make: Make) -> None:
+    only, other = sites.join("fra"), sites.join("iad")
+    only.report(models=[make.ready("magika", "1")])
+    other.report()
+    refused(sites.call("PUT", "/v1/nodes/fra/n1/drain", json={}), 409, "the only place that serves magika")
+    other.report(models=[make.ready("magika", "1")])
+    assert sites.call("PUT", "/v1/nodes/fra/n1/drain", json={}).status_code == 200
+    refused(sites.call("PUT", "/v1/nodes/iad/n1/drain", json={}), 409, "the only place that serves magika")
+    assert sites.call("PUT", "/v1/nodes/iad/n1/drain", json={"force": True}).status_code == 200
+
+
+def test_nothing_is_signed_for_a_wrong_token(sites: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    node = type(sites.join("fra"))(sites, "fra", "n2")
+    token = decode_token(sites.token("fra"))
+    signed: list[str] = []
+    issue = Authority.issue_node
+    monkeypatch.setattr(Authority, "issue_node", lambda self, *given: (signed.append(given[2]), issue(self, *given))[1])
+    wrong = msgspec.structs.replace(token, secret="x" * 43)
+    refused(node.ask(encode_token(wrong)), 401, "not known")
+    assert signed == []
+    assert node.ask(encode_token(token)).status_code == 200
+    assert signed == ["n2"]

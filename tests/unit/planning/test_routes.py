@@ -5,7 +5,7 @@ import pytest
 
 from nearcast.planning.routes import MAX_SHIFT_PER_S, Observation, RouteTable, route_table
 from nearcast.resources.load import LoadReport, ModelLoad, named_metrics
-from nearcast.resources.plan import Peer, PlannedModel, ResidencyRule, ServedModel, SiteFacts, SitePlan
+from nearcast.resources.plan import Peer, PlannedModel, ResidencyRule, ServedModel, SiteFacts, SiteNode, SitePlan
 
 FRANKFURT = SiteFacts(name="frankfurt", tier="edge", country="DE", jurisdictions=("EEA", "EU"))
 ASHBURN = SiteFacts(name="ashburn", tier="edge", country="US")
@@ -149,3 +149,35 @@ def test_old_load_is_not_believed() -> None:
     observations = {"frankfurt": seen(0.0, wait_s=60.0)}
     route = route_table(PLAN, LOCAL, observations, None, 100.0).models["m"]
     assert route.shares[0].order[0] == "frankfurt"
+
+
+# --- nodes of one site -----------------------------------------------------------------------------------------------
+
+
+def of_nodes(*names: str, draining: str = "") -> SitePlan:
+    nodes = tuple(SiteNode(name=name, address="127.0.0.1:1", draining=name == draining) for name in names)
+    return msgspec.structs.replace(PLAN, nodes=nodes)
+
+
+def order_at(plan: SitePlan, node: str, local: frozenset[str] = LOCAL) -> tuple[str, ...]:
+    (share,) = route_table(plan, local, {}, None, 0.0, node).models["m"].shares
+    return share.order
+
+
+def test_siblings_come_before_other_sites_and_leave_room_for_them() -> None:
+    plan = of_nodes("n1", "n2", "n3", "n4")
+    assert order_at(plan, "n1") == ("frankfurt", "frankfurt/n2", "frankfurt/n3", "ashburn", "singapore")
+    assert order_at(plan, "n3") == ("frankfurt", "frankfurt/n4", "frankfurt/n1", "ashburn", "singapore"), "in a ring"
+    assert order_at(plan, "n1", frozenset())[0] == "frankfurt/n2"
+
+
+def test_a_node_that_drains_is_no_place_and_still_asks_others() -> None:
+    plan = of_nodes("n1", "n2", draining="n2")
+    assert order_at(plan, "n1") == ("frankfurt", "ashburn", "singapore")
+    assert order_at(plan, "n2", frozenset()) == ("frankfurt/n1", "ashburn", "singapore")
+
+
+def test_a_sibling_is_of_its_site_for_every_policy() -> None:
+    rule = ResidencyRule(policy="abroad", models=("m",), origin_sites=("frankfurt",), allow_sites=("ashburn",))
+    plan = msgspec.structs.replace(of_nodes("n1", "n2"), residency=(rule,))
+    assert order_at(plan, "n1") == ("ashburn",)

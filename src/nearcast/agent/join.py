@@ -102,8 +102,8 @@ async def _join(settings: Settings, control: str, token: JoinToken, layout: Layo
         fleet=token.fleet,
         site=token.site,
         node=node,
-        control=control.rstrip("/"),
-        repository=answer.repository_url,
+        control=_controls(control),
+        repository=_repositories(control) if "," in control else answer.repository_url,
         ca_sha256=token.ca_sha256,
         releases_root_sha256=token.releases_root_sha256,
         plans_root_sha256=token.plans_root_sha256,
@@ -154,15 +154,25 @@ def _check_same(found: Membership, token: JoinToken | None, settings: Settings) 
 
 def _rebased(found: Membership, settings: Settings, layout: Layout) -> Membership:
     """``found`` with the control plane's new address, where settings name one; a repository below it moves along."""
-    control = (settings.control or found.control).rstrip("/")
+    control = _controls(settings.control or found.control)
     if control == found.control:
         return found
     repository = found.repository
-    if found.control and repository.startswith(f"{found.control}/"):
-        repository = control + repository.removeprefix(found.control)
+    if repository == _repositories(found.control):
+        repository = _repositories(control)
     moved = msgspec.structs.replace(found, control=control, repository=repository)
     _write(layout, moved)
     return moved
+
+
+def _controls(text: str) -> str:
+    """URLs of a control plane's replicas in one form: commas between them, no slash at the end."""
+    return ",".join(url.strip().rstrip("/") for url in text.split(",") if url.strip())
+
+
+def _repositories(controls: str) -> str:
+    """Where the replicas serve the repository."""
+    return ",".join(f"{url}/repository/" for url in _controls(controls).split(","))
 
 
 def _write(layout: Layout, membership: Membership) -> None:

@@ -61,7 +61,7 @@ class ControlUplink:
     """An :class:`Uplink` over HTTPS.
 
     Args:
-        url: of the control plane.
+        url: of the control plane; of several replicas with commas between them, asked in turn when one fails.
         authority_pem: the only authority believed; None only to ask for trust before there is any.
         credential: of this node, or None before it has joined.
         transport: carries the exchanges; a TLS connection by default.
@@ -78,11 +78,12 @@ class ControlUplink:
         credential: str | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        parts = urlsplit(url)
+        self._urls = [each.strip().rstrip("/") for each in url.split(",") if each.strip()] or [url]
+        self._at = 0
+        parts = urlsplit(next((each for each in self._urls if urlsplit(each).scheme != "https"), self._urls[0]))
         here = parts.hostname in {"localhost", "127.0.0.1", "::1"}
         if parts.scheme != "https" or not parts.hostname:
             raise InvalidInput(f"expected the https URL of the control plane, got {url!r}")
-        self._url = url.rstrip("/")
         self._client = httpx.AsyncClient(
             verify=_context(authority_pem),
             transport=transport,
@@ -117,6 +118,20 @@ class ControlUplink:
         await self._client.aclose()
 
     async def _call(self, method: str, path: str, body: bytes | None, kind: type[_Kind]) -> _Kind:
+        for left in range(len(self._urls) - 1, -1, -1):
+            try:
+                return await self._ask(method, path, body, kind)
+            except Unavailable:  # whatever we ask may be asked twice
+                if left == 0:
+                    raise
+                self._at = (self._at + 1) % len(self._urls)
+        raise Unavailable("no control plane")
+
+    @property
+    def _url(self) -> str:
+        return self._urls[self._at]
+
+    async def _ask(self, method: str, path: str, body: bytes | None, kind: type[_Kind]) -> _Kind:
         headers = {"content-type": "application/json"} if body is not None else {}
         try:
             answer = await self._client.request(method, f"{self._url}{path}", content=body, headers=headers)

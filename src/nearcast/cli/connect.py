@@ -53,7 +53,7 @@ def connected(session: Session) -> Iterator[ControlClient]:
 def target_of(session: Session) -> Target:
     """The control plane that the session means: the one named, else the one of the data directory."""
     if session.control is not None:
-        if not session.control.startswith(("https://", "http://")):
+        if not all(url.strip().startswith(("https://", "http://")) for url in session.control.split(",")):
             raise InvalidInput(
                 f"expected --control to be a URL, got {session.control!r}", hint="such as https://control.example:7643"
             )

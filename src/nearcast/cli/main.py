@@ -47,6 +47,8 @@ COMMANDS: Final[dict[str, Entry]] = {
     "infer": Entry("infer", "Ask a model through a gateway; see who answered, why, and how fast.", WORK),
     "route": Entry("route", "Explain where requests go.", WORK),
     "control": Entry("processes", "Run a control plane in the foreground.", PROCESSES),
+    "backup": Entry("backup", "Write a control plane into a file, while it runs.", PROCESSES),
+    "restore": Entry("backup", "Put a backup into an empty directory.", PROCESSES),
     "agent": Entry("processes", "Run the agent of a node in the foreground.", PROCESSES),
     "releaser": Entry("releaser", "Begin the releases of a fleet.", PROCESSES),
     "drain": Entry("drain", "Have a node serve no model, while its gateway goes on answering.", PROCESSES),

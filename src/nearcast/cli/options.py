@@ -43,7 +43,8 @@ ControlUrl = Annotated[
     typer.Option(
         "--control",
         metavar="URL",
-        help="Control plane elsewhere, instead of the one in the data directory. Env: NEARCAST_CONTROL.",
+        help="Control plane elsewhere, instead of the one in the data directory; several replicas: URL,URL. "
+        "Env: NEARCAST_CONTROL.",
         rich_help_panel=PANEL,
         show_default=False,
     ),

@@ -1,6 +1,7 @@
 """``control``, ``agent``, ``join-token``: the processes of a fleet whose machines are many."""
 
 import importlib
+import os
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -12,6 +13,7 @@ from nearcast.cli.options import Format, Output, application, command
 from nearcast.cli.screen import note, show_document, show_lines
 from nearcast.cli.session import Session
 from nearcast.cli.waiting import seconds_of
+from nearcast.control.settings import DATABASE_VARIABLE, REPOSITORY_VARIABLE
 from nearcast.control.settings import Settings as ControlSettings
 from nearcast.errors import InvalidInput
 
@@ -50,6 +52,7 @@ def join_token(
     examples=(
         "control --data-dir /var/lib/nearcast --host 0.0.0.0 --port 7643 --advertise control.example",
         "control --data-dir ./control --repository s3://models/nearcast",
+        "control --data-dir ./one --database postgresql://nearcast@db/nearcast --secrets /etc/nearcast/secrets",
     ),
 )
 def control(
@@ -72,6 +75,18 @@ def control(
     repository: Annotated[
         str | None, typer.Option(metavar="URL", help="Object store of releases; default: a folder in the directory.")
     ] = None,
+    database: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help=f"postgresql://…, for several replicas; better by {DATABASE_VARIABLE}, since it holds a password. "
+            "Default: SQLite in the directory.",
+        ),
+    ] = None,
+    secrets: Annotated[
+        Path | None,
+        typer.Option(help="Keys and admin token, shared by replicas; default: the directory.", file_okay=False),
+    ] = None,
 ) -> None:
     """Run a control plane in the foreground.
 
@@ -87,7 +102,9 @@ def control(
         node_timeout_s=seconds_of(node_timeout),
         certificate_lifetime_s=seconds_of(certificate_lifetime),
         fleet=fleet,
-        repository=repository,
+        repository=repository or os.environ.get(REPOSITORY_VARIABLE) or None,
+        database=database or os.environ.get(DATABASE_VARIABLE) or None,
+        secrets=secrets.expanduser().absolute() if secrets else None,
     )
     logs.set_up()
     # The server pulls in the web framework: only whoever serves pays for it.

@@ -78,7 +78,7 @@ def push_release(client: ControlClient, session: Session, wanted: Push, key: Pat
     if standing := _standing(client, described.manifest):
         return Pushed(standing, created=False)
     _upload(client, described)
-    root = _root(client, paths)
+    root = _root(client, paths, own=session.control is None)
     for _ in range(ATTEMPTS):
         targets = client.releases_targets()
         proposed = propose(root, targets.data, described.manifest, signer, now=datetime.now(UTC))
@@ -136,10 +136,10 @@ def _upload(client: ControlClient, described: Described) -> None:
             client.put_blob(digest, described.files[file.path], progress=partial(progress.advance, task))
 
 
-def _root(client: ControlClient, paths: LocalPaths) -> bytes:
-    """The releases root: our own copy where this machine made it, else the control plane's."""
-    if own := read_if_exists(paths.releaser / "releases.root.json"):
-        return own
+def _root(client: ControlClient, paths: LocalPaths, *, own: bool) -> bytes:
+    """The releases root: our own copy where this machine made it for this fleet, else the control plane's."""
+    if own and (held := read_if_exists(paths.releaser / "releases.root.json")):
+        return held
     root = client.trust().releases_root
     if root is None:
         raise InvalidInput(

@@ -58,7 +58,7 @@ class Target:
     """Whom to call.
 
     Attributes:
-        url: ``https://host:port`` of the control plane.
+        url: ``https://host:port`` of the control plane; of several replicas with commas between them.
         token: admin token; empty for the calls that need none.
         ca_pem: the only authority to trust, PEM; None for the machine's own trust store.
         timeout_s: for one exchange, connecting included; uploads have it per read and write.
@@ -68,6 +68,11 @@ class Target:
     token: str = field(default="", repr=False)
     ca_pem: str | None = field(default=None, repr=False)
     timeout_s: float = 30.0
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """The replicas, one URL each."""
+        return tuple(url.strip().rstrip("/") for url in self.url.split(",") if url.strip()) or (self.url,)
 
 
 CONNECT_S: Final = 5.0
@@ -95,13 +100,14 @@ class ControlClient:
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self.target = target
+        self._at = 0
         self._sleep = sleep
         self._jitter = jitter
         headers = {"user-agent": f"nearcast/{__version__}"}
         if target.token:
             headers["authorization"] = f"Bearer {target.token}"
         self._http = httpx.Client(
-            base_url=target.url,
+            base_url=target.urls[0],
             headers=headers,
             timeout=httpx.Timeout(target.timeout_s, connect=min(CONNECT_S, target.timeout_s)),
             transport=transport or httpx.HTTPTransport(verify=_tls(target.ca_pem)),
@@ -301,16 +307,23 @@ class ControlClient:
         for attempt in range(1, ATTEMPTS + 1):
             last = attempt == ATTEMPTS
             request = self._http.build_request(
-                method, path, params=params, json=json, content=body() if body else None, headers=headers
+                method,
+                self.target.urls[self._at] + path,
+                params=params,
+                json=json,
+                content=body() if body else None,
+                headers=headers,
             )
             try:
                 answer = self._http.send(request)
             except httpx.TransportError as error:
                 not_sent = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
                 # One that has taken its time has been asked enough.
-                refused = not_sent and (attempt > 1 or isinstance(error, httpx.ConnectTimeout))
+                others = attempt < len(self.target.urls)
+                refused = not_sent and not others and (attempt > 1 or isinstance(error, httpx.ConnectTimeout))
                 if last or refused or certificate_problem(error) or not (again or not_sent):
                     raise self._lost(error) from error
+                self._next()
                 self._sleep(self._pause_s(attempt))
                 continue
             if answer.is_success:
@@ -318,9 +331,14 @@ class ControlClient:
             failure = failure_in(answer)
             if last or not again or answer.status_code not in RETRIED_STATUSES:
                 raise failure
+            self._next()
             asked_s = failure.retry_after_s if isinstance(failure, Unavailable) else 0.0
             self._sleep(min(LONGEST_PAUSE_S, max(asked_s, self._pause_s(attempt))))
         raise AssertionError("the last attempt returns or raises")
+
+    def _next(self) -> None:
+        """Turn to the next replica; one that answered is asked first from then on."""
+        self._at = (self._at + 1) % len(self.target.urls)
 
     def _pause_s(self, attempt: int) -> float:
         whole: float = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** (attempt - 1))

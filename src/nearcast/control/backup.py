@@ -30,6 +30,7 @@ RESTORED: Final = "restored_floor"
 FORMAT: Final = 1
 _HEAD: Final = "backup.json"
 _DATABASE: Final = "control.db"
+_WHOLE: Final = "Keep the last backup that is whole."
 _ENDS: Final = "/metadata/timestamp.json"
 
 
@@ -122,14 +123,18 @@ def restore(settings: Settings, source: Path) -> Written:
 
 def _copy_database(source: Path, target: Path) -> str:
     """Copy a database that may be written to meanwhile, by SQLite's own means; the name of its fleet."""
-    with (
-        closing(sqlite3.connect(f"{source.as_uri()}?mode=ro", uri=True)) as live,
-        closing(sqlite3.connect(target)) as copy,
-    ):
-        live.backup(copy)
-        if copy.execute("PRAGMA integrity_check").fetchone() != ("ok",):
-            raise IntegrityError(f"the database {source} is damaged", hint="Keep the last backup that is whole.")
-        row = copy.execute("SELECT value FROM settings WHERE key = 'fleet'").fetchone()
+    try:
+        with (
+            closing(sqlite3.connect(f"{source.as_uri()}?mode=ro", uri=True)) as live,
+            closing(sqlite3.connect(target)) as copy,
+        ):
+            live.backup(copy)
+            sound = copy.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+            row = copy.execute("SELECT value FROM settings WHERE key = 'fleet'").fetchone()
+    except sqlite3.DatabaseError as error:
+        raise IntegrityError(f"the database {source} is damaged: {error}", hint=_WHOLE) from error
+    if not sound:
+        raise IntegrityError(f"the database {source} is damaged", hint=_WHOLE)
     return str(row[0]) if row else ""
 
 

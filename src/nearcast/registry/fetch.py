@@ -87,7 +87,8 @@ class HttpFetch:
     """Over HTTP(S) below a base URL.
 
     Args:
-        base_url: such as ``https://control.example:8443/repository/``.
+        base_url: such as ``https://control.example:8443/repository/``; several that hold the same have commas between
+            them, and each further attempt asks the next one.
         ca_file: the only authority believed for the server's certificate; None for those of the system.
         credential: sent as a bearer token; over plain HTTP only to this machine itself.
         attempts: how often a request is made before :class:`Unavailable`.
@@ -106,14 +107,11 @@ class HttpFetch:
         attempts: int = 3,
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
-        parts = urlsplit(base_url)
-        here = parts.hostname in {"localhost", "127.0.0.1", "::1"}
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
-            raise InvalidInput(f"expected an http(s) URL, got {base_url!r}")
-        if parts.scheme == "http" and credential is not None and not here:
-            raise InvalidInput(f"a credential is never sent in the clear: expected https, got {base_url!r}")
-        self._base = base_url.rstrip("/") + "/"
-        self._attempts = attempts
+        bases = [each.strip() for each in base_url.split(",") if each.strip()] or [base_url]
+        here = all(_is_here(each, credential) for each in bases)
+        self._bases = [each.rstrip("/") + "/" for each in bases]
+        self._at = 0
+        self._attempts = max(attempts, len(bases))
         self._pause = pause
         self._client = httpx.Client(
             verify=_tls(ca_file),
@@ -128,29 +126,31 @@ class HttpFetch:
         headers = {"if-none-match": etag} if etag else {}
         if start:
             headers["range"] = f"bytes={start}-"
-        request = self._client.build_request(
-            "GET",
-            self._base + quote(plain_path(path), safe="/"),
-            headers=headers,
-            timeout=httpx.Timeout(timeout_s, connect=min(timeout_s, 10.0)),
-        )
         for attempt in range(1, self._attempts + 1):
             last = attempt == self._attempts
+            at = self._at  # of whoever asks at the same time, one moves on
+            request = self._client.build_request(
+                "GET",
+                self._bases[at] + quote(plain_path(path), safe="/"),
+                headers=headers,
+                timeout=httpx.Timeout(timeout_s, connect=min(timeout_s, 10.0)),
+            )
             try:
                 answer = self._client.send(request, stream=True)
             except httpx.HTTPError as error:
                 if last:
                     raise Unavailable(
-                        f"cannot reach {self._base}: {str(error) or type(error).__name__}", retry_after_s=5.0
+                        f"cannot reach {self._bases[at]}: {str(error) or type(error).__name__}", retry_after_s=5.0
                     ) from error
             else:
                 if answer.status_code not in RETRIED:
                     return _response(answer, path)
                 answer.close()
                 if last:
-                    raise Unavailable(f"{self._base} answered {answer.status_code} for {path}", retry_after_s=5.0)
+                    raise Unavailable(f"{self._bases[at]} answered {answer.status_code} for {path}", retry_after_s=5.0)
+            self._at = (at + 1) % len(self._bases)
             self._pause(random.uniform(0.1, 0.4) * 2**attempt)  # noqa: S311 — jitter, not a secret
-        raise Unavailable(f"cannot reach {self._base}")
+        raise Unavailable(f"cannot reach {self._bases[self._at]}")
 
     def close(self) -> None:
         """Close all connections."""
@@ -188,6 +188,17 @@ class FolderFetch:
                 start=start,
                 close=file.close,
             )
+
+
+def _is_here(base_url: str, credential: str | None) -> bool:
+    """Whether the URL leads to this machine. Raises :class:`InvalidInput` for none or a credential in clear."""
+    parts = urlsplit(base_url)
+    here = parts.hostname in {"localhost", "127.0.0.1", "::1"}
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise InvalidInput(f"expected an http(s) URL, got {base_url!r}")
+    if parts.scheme == "http" and credential is not None and not here:
+        raise InvalidInput(f"a credential is never sent in the clear: expected https, got {base_url!r}")
+    return here
 
 
 def _tls(ca_file: Path | None) -> ssl.SSLContext:

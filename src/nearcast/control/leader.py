@@ -3,7 +3,7 @@
 Decides who leads and which version a publication gets. A publication is announced before its first write and ticked off
 after its last (`tables.Publication`), each time only if the term still is ours. What an earlier leader announced and
 never ticked off is published anew by the next one, whatever it holds: from then on the timestamp that the earlier one
-had in hand is another, and the store refuses what it may still send. See docs/adr/009-replicas.md.
+had in hand is another, and the store refuses what it may still send. See docs/adr/011-replicas.md.
 
 One process over SQLite needs no lease: it takes the lead at once, and the lock on its directory keeps others away.
 """

@@ -1,3 +1,3 @@
 """nearcast: deploy a model once; any request, sent to any site, is answered by the best place that may answer it."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

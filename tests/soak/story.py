@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -147,19 +147,23 @@ def _change_version(fleet: World, kill_after_s: float | None = None) -> None:
     """
     model = min(fleet.version, key=lambda name: (fleet.version[name], name))
     version = fleet.version[model] + 1
-    fleet.release(model, version)
+    _insist(lambda: fleet.release(model, version))
     assassin = threading.Timer(kill_after_s or 0.0, fleet.kept["control"].kill)
     if kill_after_s is not None:
         assassin.start()
-    for attempt in range(20):
-        try:
-            fleet.deploy(model, version)
-            break
-        except CommandFailed:
-            assert attempt < 19, "no control plane for twenty attempts"
-            time.sleep(1.0)
+    _insist(lambda: fleet.deploy(model, version))
     if kill_after_s is not None:
         assassin.join()
+
+
+def _insist(command: Callable[[], None]) -> None:
+    """Say it again until it is acknowledged: the control plane may just have been killed."""
+    for attempt in range(30):
+        try:
+            return command()
+        except CommandFailed:
+            assert attempt < 29, "no control plane for thirty attempts"
+            time.sleep(1.0)
 
 
 def _kill(fleet: World, running: Load, site: str, part: str) -> None:

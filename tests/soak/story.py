@@ -160,10 +160,12 @@ def _insist(command: Callable[[], None]) -> None:
     """Say it again until it is acknowledged: the control plane may just have been killed."""
     for attempt in range(30):
         try:
-            return command()
+            command()
         except CommandFailed:
             assert attempt < 29, "no control plane for thirty attempts"
             time.sleep(1.0)
+        else:
+            return
 
 
 def _kill(fleet: World, running: Load, site: str, part: str) -> None:

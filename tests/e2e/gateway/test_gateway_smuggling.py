@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from hpack import Decoder
 
 from fuzz import frames
 from fuzz.frames import Http2, frame, pseudo, request
@@ -60,6 +61,7 @@ def bare(extra: bytes, body: bytes = b"", path: bytes = INFER, method: bytes = b
     return b"%b %b HTTP/1.1\r\nhost: x\r\n%b\r\n%b" % (method, path, extra, body)
 
 
+LENGTH = b"inference-header-content-length: %b\r\n"
 CHUNKED = b"transfer-encoding: chunked\r\n"
 ONE_CHUNK = b"e\r\n%b\r\n0\r\n" % BODY
 
@@ -140,7 +142,12 @@ HEADERS = {
     "no host": Case(post(host=b""), (400,)),
     "a host with a space": Case(post(host=b"host: a b\r\n"), (400,)),
     "a host with a path": Case(post(host=b"host: x/v2/models/closed/infer\r\n"), (400,)),
-    "two hosts": Case(post(host=b"host: a\r\nhost: b\r\n"), (200, 400), reaches=True),
+    "two hosts": Case(post(host=b"host: a\r\nhost: b\r\n"), (400,)),
+    "one host twice": Case(post(host=b"host: a\r\nHost: a\r\n"), (400,)),
+    "two lengths of JSON": Case(post(extra=LENGTH % b"2" + LENGTH % b"14"), (400,)),
+    "one length of JSON twice": Case(post(extra=LENGTH % b"14" + (LENGTH % b"14").title()), (400,)),
+    "two lengths of JSON on a line": Case(post(extra=LENGTH % b"2,14"), (400,)),
+    "one length of JSON": Case(post(extra=LENGTH % b"14"), (200,), reaches=True),
     "another path by header": Case(post(extra=b"x-original-url: /v2/models/closed/infer\r\n"), (200,), reaches=True),
     "another path by rewrite": Case(post(extra=b"x-rewrite-url: /v2/models/closed/infer\r\n"), (200,), reaches=True),
     "another method by header": Case(post(extra=b"x-http-method-override: DELETE\r\n"), (200,), reaches=True),
@@ -283,6 +290,7 @@ OURS = [
     (b"x-forwarded-client-cert", b"URI=spiffe://x"),
     (b"x_nearcast_model", b"closed"),
 ]
+TWO_LENGTHS = [(wire.INFERENCE_HEADER_LENGTH.encode(), length) for length in (b"2", b"14")]
 LIES = {
     "headers of ours": (request(1, [*pseudo(INFER), *OURS], BODY), 200),
     "trailers of ours": (request(1, pseudo(INFER), BODY, trailers=OURS), 200),
@@ -302,6 +310,8 @@ LIES = {
     "a length that is short": (request(1, [*pseudo(INFER), (b"content-length", b"3")], BODY), None),
     "a length that is long": (request(1, [*pseudo(INFER), (b"content-length", b"99")], BODY), None),
     "two lengths": (request(1, [*pseudo(INFER), (b"content-length", b"14"), (b"content-length", b"3")], BODY), None),
+    "two lengths of JSON": (request(1, [*pseudo(INFER), *TWO_LENGTHS], BODY), 400),
+    "two hosts": (request(1, [*pseudo(INFER, authority=b"a,b")], BODY), 400),
     "no path": (request(1, pseudo(INFER)[:3], BODY), None),
     "an empty path": (request(1, pseudo(b""), BODY), None),
     "a closed model": (request(1, pseudo(b"/v2/models/closed/infer"), BODY), 403),
@@ -322,6 +332,38 @@ def test_lies_in_http_2(site: Site, name: str) -> None:
     else:
         assert status == expected
     assert_goes_on(site)
+
+
+def test_a_call_with_two_timeouts_is_refused(site: Site) -> None:
+    fields = [(b"content-type", b"application/grpc"), (b"grpc-timeout", b"1S"), (b"grpc-timeout", b"9H")]
+    with Http2(tcp("127.0.0.1", site.public)()) as connection:
+        connection.send(request(1, [*pseudo(f"{wire.GRPC_SERVICE_PATH}ModelInfer".encode()), *fields], b"\0" * 5))
+        head = next(found for found in connection.frames(20) if found.kind == frames.HEADERS)
+    answered = dict(Decoder().decode(head.payload))
+    assert (answered["grpc-status"], answered[wire.ERROR]) == ("3", "bad_request")
+    assert answered["grpc-message"] == "expected one grpc-timeout, got several"
+
+
+VERSIONS = (b"HTTP/0.9", b"HTTP/1.2", b"HTTP/2.0", b"HTTP/3.7", b"HTTP/9.9")
+NO_VERSIONS = (b"HTTP/1.10", b"HTTP/11.1", b"HTTP/1", b"http/1.1", b"FOO/1.1", b"ICE/1.0", b"HTTP/-1.1")
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_version_that_is_not_known_is_taken_as_1_0(site: Site, version: bytes) -> None:
+    """Envoy tells 1.1 from all others. Answered as 1.0 is, the connection ends: nothing after it is a request."""
+    with Connection(tcp("127.0.0.1", site.public)) as connection:
+        connection.send(post().replace(b"HTTP/1.1", version) + LIVE)
+        got = connection.rest()
+    assert got.startswith(b"HTTP/1.0 200 ")
+    assert got.count(b"HTTP/1.") == 1
+
+
+@pytest.mark.parametrize("version", NO_VERSIONS)
+def test_what_is_no_version_is_refused(site: Site, version: bytes) -> None:
+    with Connection(tcp("127.0.0.1", site.public)) as connection:
+        reply = connection.ask(post().replace(b"HTTP/1.1", version))
+    assert (reply.status, reply.closed) == (400, True)
+    assert_shape(reply)
 
 
 def assert_goes_on(site: Site) -> None:

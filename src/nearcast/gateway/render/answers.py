@@ -33,6 +33,8 @@ FULL_NO_ENGINE: Final = "no-engine"
 """Value of ``x-nearcast-full``: the engine behind this gateway does not answer."""
 FULL_NOT_PERMITTED: Final = "not-permitted"
 """Value of ``x-nearcast-full``: this gateway does not serve the model to the caller's site."""
+REPEATED: Final = "x-nearcast-repeated"
+"""Put on a request by our Lua, for :data:`PUBLIC_ERRORS` to see: a header of which there must be one came twice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +100,13 @@ PUBLIC_ERRORS: Final = (
         _INVALID,
         'The body is not a JSON object with one string "model" at its top level.',
         with_header=wire.ERROR,
+    ),
+    GatewayError(
+        400,
+        CODE_BAD_REQUEST,
+        _INVALID,
+        "A header of which there must be one (`host`, `inference-header-content-length`, `grpc-timeout`) came twice.",
+        with_header=REPEATED,
     ),
     GatewayError(
         403,

@@ -4,7 +4,8 @@ message of its gRPC call.
 It hops from quote to quote instead of parsing (ADR 003): first and last 4 KiB before anything else, the whole document
 only when the key is in neither. It decides no more than a name. It does not check that the body is well-formed, nor,
 above 8 KiB, that the key stands there once: the engine does both, and refuses a body whose model is not the one in
-``x-nearcast-model``, so no difference between two parsers can lead around a policy.
+``x-nearcast-model``, so no difference between two parsers can lead around a policy. Headers of which there must be one
+are refused when they came several times, where Envoy itself would pass them on.
 
 In a gRPC message the model's name is field 1 of every request that has one (ADR 007); fields are hopped over, and no
 tensor is looked at.
@@ -15,6 +16,7 @@ up with a 400 (a body made of brackets could hold a worker otherwise).
 
 from typing import Final
 
+from nearcast.gateway.render import answers
 from nearcast.resources import wire
 
 NEAR_BYTES: Final = 4096
@@ -282,6 +284,16 @@ local function from_v1(path, based)
   return model, not model
 end
 
+-- Whether a header of which there must be one came several times: then the request is refused, since whoever reads it
+-- next would choose one of them, and another reader another one. Some Envoy joins with commas.
+local function repeats(handle, headers, name)
+  local value = headers:get(name)
+  if not value or (not find(value, ",", 1, true) and headers:getNumValues(name) == 1) then return false end
+  headers:replace("@REPEATED@", "1")
+  handle:respond({[":status"] = "400"}, "expected one " .. (name == ":authority" and "host" or name) .. ", got several")
+  return true
+end
+
 -- The model of a call of the Open Inference Protocol over gRPC; nil where it names none, or was refused (then true).
 local CALLS = {ModelInfer = true, ModelReady = true, ModelMetadata = true,
   ServerLive = false, ServerReady = false, ServerMetadata = false}
@@ -290,6 +302,7 @@ local function from_call(handle, name)
   local content = headers:get("content-type") or "none"
   local status, why = nil, nil
   local model
+  if repeats(handle, headers, "grpc-timeout") then return nil, true end
   if content ~= "application/grpc" and content ~= "application/grpc+proto" then
     status, why = "415", "expected a gRPC call, with content-type application/grpc, got " .. content
   elseif headers:get(":method") ~= "POST" or handle:streamInfo():protocol() ~= "HTTP/2" then
@@ -319,6 +332,7 @@ function envoy_on_request(handle)
   local headers = handle:headers()
   local path = headers:get(":path")
   local based, model, asked
+  if repeats(handle, headers, ":authority") then return end
   if byte(path, 2) == BASE then
     local rest
     based, rest = match(path, "^/m/([^/?]+)(/v1/.*)$")
@@ -332,6 +346,7 @@ function envoy_on_request(handle)
     model, asked = from_v1(path, based)
   elseif family == "/v2/" then
     model = match(path, "^/v2/models/([^/?]+)")
+    if repeats(handle, headers, "@JSON_LENGTH@") then return end
   elseif sub(path, 1, #SERVICE) == SERVICE then
     local refused
     model, refused = from_call(handle, sub(path, #SERVICE + 1))
@@ -358,6 +373,8 @@ end
     .replace("@MODEL_REQUIRED@", wire.CODE_MODEL_REQUIRED)
     .replace("@MODEL@", wire.MODEL)
     .replace("@SERVICE@", wire.GRPC_SERVICE_PATH)
+    .replace("@JSON_LENGTH@", wire.INFERENCE_HEADER_LENGTH)
+    .replace("@REPEATED@", answers.REPEATED)
 )
 
 MODEL_OF_REQUEST: Final = SCAN + CALLED + HANDLER

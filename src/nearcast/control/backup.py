@@ -8,6 +8,7 @@ Not for PostgreSQL or a bucket, which have tools of their own: docs/how-to/back-
 """
 
 import io
+import os
 import sqlite3
 import tarfile
 import tempfile
@@ -16,20 +17,23 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 import msgspec
 
 from nearcast import __version__
 from nearcast.control.settings import Settings
 from nearcast.durable import sync_directory, sync_file
-from nearcast.errors import Conflict, IntegrityError, InvalidInput, NotFound
+from nearcast.errors import Conflict, IntegrityError, InvalidInput, NearcastError, NotFound
 from nearcast.resources.unreadable import UNREADABLE
 
 RESTORED: Final = "restored_floor"
 FORMAT: Final = 1
 _HEAD: Final = "backup.json"
+_END: Final = "end.json"
 _DATABASE: Final = "control.db"
+_UNFINISHED: Final = "control.db.part"
+"""The database of a restore that is under way. Without a database nothing starts in a directory that holds keys."""
 _WHOLE: Final = "Keep the last backup that is whole."
 _ENDS: Final = "/metadata/timestamp.json"
 
@@ -42,6 +46,12 @@ class Head(msgspec.Struct, frozen=True, kw_only=True):
     taken_at_s: float
     fleet: str
     with_blobs: bool
+
+
+class End(msgspec.Struct, frozen=True, kw_only=True):
+    """The last member: how many files came before it. A tar that is cut between two files looks whole without it."""
+
+    files: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +72,7 @@ def back_up(settings: Settings, target: Path, *, with_blobs: bool = True) -> Wri
     Raises:
         NotFound: there is no control plane in the directory.
         Conflict: the target exists.
+        InvalidInput: it cannot be written.
     """
     database = settings.data_dir / _DATABASE
     if not database.exists():
@@ -70,8 +81,7 @@ def back_up(settings: Settings, target: Path, *, with_blobs: bool = True) -> Wri
         raise Conflict(f"{target} exists already", hint="Choose another name: a backup replaces nothing.")
     partial = target.with_name(f".{target.name}.part")
     try:
-        with tempfile.TemporaryDirectory() as scratch, partial.open("xb") as file:
-            partial.chmod(0o600)
+        with tempfile.TemporaryDirectory() as scratch, _fresh(partial) as file:
             copy = Path(scratch) / _DATABASE
             fleet = _copy_database(database, copy)
             head = Head(format=FORMAT, software=__version__, taken_at_s=time.time(), fleet=fleet, with_blobs=with_blobs)
@@ -81,11 +91,14 @@ def back_up(settings: Settings, target: Path, *, with_blobs: bool = True) -> Wri
                 for name, path in [(_DATABASE, copy), *_files(settings, with_blobs)]:
                     size_bytes += _add(archive, name, path.read_bytes() if name.endswith(_ENDS) else path)
                     files += 1
+                _add(archive, _END, msgspec.json.encode(End(files=len(archive.getmembers()) - 1)))
         sync_file(partial)
         partial.rename(target)
         sync_directory(target.parent)
-    except BaseException:
+    except BaseException as error:
         partial.unlink(missing_ok=True)
+        if isinstance(error, OSError) and not isinstance(error, NearcastError):
+            raise InvalidInput(f"cannot write {target}: {error.strerror or error}") from error
         raise
     return Written(fleet, files, size_bytes)
 
@@ -95,7 +108,7 @@ def restore(settings: Settings, source: Path) -> Written:
 
     Raises:
         Conflict: the directory holds something.
-        IntegrityError: the file is no backup, or not whole.
+        IntegrityError: the file is no backup, or not whole: then no control plane starts in the directory.
     """
     folder = settings.data_dir
     if folder.exists() and any(folder.iterdir()):
@@ -103,11 +116,15 @@ def restore(settings: Settings, source: Path) -> Written:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     files, size_bytes = 0, 0
     head: Head | None = None
+    end: End | None = None
     try:
         with tarfile.open(source, mode="r|") as archive:
             for member in archive:
                 if head is None:
                     head = _head(member, archive, source)
+                    continue
+                if member.name == _END:
+                    end = _end(member, archive, source)
                     continue
                 size_bytes += _extract(archive, member, folder)
                 files += 1
@@ -115,9 +132,15 @@ def restore(settings: Settings, source: Path) -> Written:
         raise IntegrityError(f"{source} is not a whole backup: {error}", hint="Take another one.") from error
     except OSError as error:
         raise InvalidInput(f"cannot restore {source} into {folder}: {error}") from error
-    if head is None or not (folder / _DATABASE).exists():
-        raise IntegrityError(f"{source} is not a whole backup: it ends before the database", hint="Take another one.")
-    _raise_numbers(folder / _DATABASE, int(time.time()))
+    if head is None or end is None or end.files != files or not (folder / _UNFINISHED).exists():
+        expected = "more" if end is None else str(end.files)
+        raise IntegrityError(
+            f"{source} is not a whole backup: expected {expected} files, it holds {files}", hint="Take another one."
+        )
+    _raise_numbers(folder / _UNFINISHED, int(time.time()))
+    sync_file(folder / _UNFINISHED)
+    (folder / _UNFINISHED).rename(folder / _DATABASE)
+    sync_directory(folder)
     return Written(head.fleet, files, size_bytes)
 
 
@@ -156,6 +179,12 @@ def _files(settings: Settings, with_blobs: bool) -> Iterator[tuple[str, Path]]:
     yield from sorted(kept.items(), key=lambda item: (not item[0].endswith(_ENDS), item[0]))
 
 
+def _fresh(partial: Path) -> BinaryIO:
+    """A new file that its owner alone may read; one that a backup left when it was killed is replaced."""
+    partial.unlink(missing_ok=True)
+    return os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb")
+
+
 def _plain(path: Path) -> bool:
     return path.is_file() and not path.name.startswith(".")
 
@@ -188,13 +217,21 @@ def _head(member: tarfile.TarInfo, archive: tarfile.TarFile, source: Path) -> He
     return head
 
 
+def _end(member: tarfile.TarInfo, archive: tarfile.TarFile, source: Path) -> End:
+    file = archive.extractfile(member)
+    try:
+        return msgspec.json.decode(file.read() if file else b"", type=End)
+    except UNREADABLE as error:
+        raise IntegrityError(f"{source} is damaged: its end cannot be read", hint="Take another one.") from error
+
+
 def _extract(archive: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) -> int:
     """One plain file, at a place that cannot lead out of ``folder``."""
     parts = member.name.split("/")
     file = archive.extractfile(member) if member.isreg() else None
     if file is None or any(not part or part.startswith(".") for part in parts):
         raise IntegrityError(f"the backup holds something that is no plain file: {member.name!r}")
-    target = folder.joinpath(*parts)
+    target = folder / _UNFINISHED if member.name == _DATABASE else folder.joinpath(*parts)
     target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with target.open("xb") as out:
         target.chmod(0o644 if parts[0] == "repository" else 0o600)

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from nearcast.control.backup import back_up, restore
+from nearcast.control.plane import open_control_plane
 from nearcast.control.settings import Settings
-from nearcast.errors import Conflict, IntegrityError, NotFound
+from nearcast.errors import Conflict, IntegrityError, InvalidInput, NotFound
 from nearcast.registry.client import TrustedRepository
 from nearcast.registry.fetch import FolderFetch
 from nearcast.resources.join import decode_token
@@ -103,6 +104,38 @@ def test_what_is_refused(fleet: Fleet, tmp_path: Path) -> None:
         half.write_bytes(file.read_bytes()[:length])
         with pytest.raises(IntegrityError):
             restore(Settings(tmp_path / f"into-{length}"), half)
+
+
+def test_a_copy_that_was_cut_anywhere_is_refused_and_starts_nothing(fleet: Fleet, tmp_path: Path) -> None:
+    """Cut between two files, too, where a tar looks whole to whoever reads it."""
+    file, cut = tmp_path / "fleet.tar", tmp_path / "cut.tar"
+    back_up(fleet.settings, file)
+    data = file.read_bytes()
+    with tarfile.open(file) as whole:
+        members = whole.getmembers()
+    for index, member in enumerate(members[2:]):
+        cut.write_bytes(data[: member.offset + index % 2 * 256])
+        into = Settings(tmp_path / f"into-{index}")
+        with pytest.raises(IntegrityError, match="not a whole backup"):
+            restore(into, cut)
+        assert not (into.data_dir / "control.db").exists()
+        if index > len(members) - 5:  # with all keys: a new fleet must not begin where half of one lies
+            with pytest.raises(InvalidInput, match="the database"):
+                open_control_plane(into)
+    restore(Settings(tmp_path / "into"), file)
+    with tarfile.open(file) as whole, tarfile.open(cut, "w") as fewer:
+        for member in members:
+            if not member.name.endswith("plans.root.json"):
+                fewer.addfile(member, whole.extractfile(member))
+    with pytest.raises(IntegrityError, match="not a whole backup"):
+        restore(Settings(tmp_path / "fewer"), cut)
+
+
+def test_a_backup_that_was_killed_hinders_no_later_one(fleet: Fleet, tmp_path: Path) -> None:
+    (tmp_path / ".fleet.tar.part").write_bytes(b"half")
+    back_up(fleet.settings, tmp_path / "fleet.tar")
+    with pytest.raises(InvalidInput, match="cannot write"):
+        back_up(fleet.settings, tmp_path / "nowhere" / "fleet.tar")
 
 
 def test_a_file_that_leads_out_of_the_directory_is_refused(fleet: Fleet, tmp_path: Path) -> None:

@@ -53,7 +53,8 @@ class Database:
     def __init__(self, url: str) -> None:
         parsed = _parsed(url)
         self.is_shared = parsed.get_backend_name() == POSTGRESQL
-        self._where = parsed.render_as_string(hide_password=True)
+        # Without what follows "?": there may be a password, too, which SQLAlchemy would show.
+        self._where = parsed.set(query={}).render_as_string(hide_password=True)
         if self.is_shared:
             self._open_postgresql(parsed)
         else:

@@ -1,14 +1,17 @@
 """Who belongs to the fleet: join tokens, nodes, their credentials, and who was shown the door.
 
 Decides: a token admits one node, and the same node again (same key) when its first answer was lost; a name that was
-revoked stays closed until its certificate has ended, because plans deny it by that name; a credential opens only until
-its node is revoked. Secrets are kept as hashes. Certificates are made by `authority`.
+revoked stays closed until its certificate has ended and no connection made with it can stand any more, because plans
+deny it by that name; a credential opens only until its node is revoked. Secrets are kept as hashes. Certificates are
+made by `authority`.
 """
 
+import functools
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Concatenate, Final, ParamSpec, TypeVar
 
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
@@ -21,6 +24,8 @@ from nearcast.control.tokens import hashed, matches, new_id, new_secret
 from nearcast.errors import Conflict, Forbidden, NotFound, Unauthenticated
 
 MEMBERS: Final = "members"
+_Given = ParamSpec("_Given")
+_Result = TypeVar("_Result")
 CONNECTION_LIFETIME: Final = timedelta(hours=1)
 """Gateways close every connection between sites after that time (`max_connection_duration`)."""
 
@@ -52,17 +57,35 @@ class NewToken:
         return f"NewToken(id={self.id!r}, site={self.site!r}, expires_at={self.expires_at!r})"
 
 
+def _in_turn(
+    method: "Callable[Concatenate[Members, _Given], _Result]",
+) -> "Callable[Concatenate[Members, _Given], _Result]":
+    """``method`` alone among its like: what two of them wrote is remembered in the order in which it was written.
+
+    Else a drain, written before a revocation and remembered after it, would let the node in again.
+    """
+
+    @functools.wraps(method)
+    def call(self: "Members", /, *args: _Given.args, **kwargs: _Given.kwargs) -> _Result:
+        with self._turn:
+            return method(self, *args, **kwargs)
+
+    return call
+
+
 class Members:
     """The nodes of one fleet. Safe for several threads."""
 
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
         self._clock = clock
+        self._turn = threading.Lock()
         self._guard = threading.Lock()
         self._members: dict[tuple[str, str], Member] = {}
         self._by_credential: dict[str, tuple[str, str]] = {}
         self.reload()
 
+    @_in_turn
     def reload(self) -> bool:
         """Read them again. Returns: whether anything is new."""
         with self._database.read() as session:
@@ -100,11 +123,10 @@ class Members:
     def revoked(self, now: datetime) -> tuple[tuple[str, str], ...]:
         """(site, node) of every revoked node that could still be taken for one: until its certificate has ended, and
         no connection that was made with it can stand any more."""
-        moment = timestamp(now - CONNECTION_LIFETIME)
         return tuple(
             (member.site, member.node)
             for member in self.all()
-            if member.revoked_at and member.certificate_expires_at > moment
+            if member.revoked_at and _closed_until(member.certificate_expires_at) > timestamp(now)
         )
 
     def new_token(self, site: str, ttl_s: float) -> NewToken:
@@ -146,6 +168,7 @@ class Members:
         with self._database.read() as session:
             return self._judge(session, token_id, secret, node, key_sha256).site
 
+    @_in_turn
     def join(self, token_id: str, secret: str, node: str, issued: Issued, credential: str) -> Member:
         """Use the token for ``node``, with the certificate that was made for it. Raises as :meth:`check_token`."""
         now = timestamp(self._clock())
@@ -169,6 +192,7 @@ class Members:
         self._remember(member, digest)
         return member
 
+    @_in_turn
     def renew(self, site: str, node: str, issued: Issued) -> None:
         """Record a new certificate. Raises :class:`Forbidden` for a node that was revoked meanwhile."""
         with self._database.write() as session:
@@ -182,6 +206,7 @@ class Members:
             known = self._members.get((site, node))  # none yet where another replica let it join just now
             self._members[site, node] = replace(member, draining_since=known.draining_since if known else None)
 
+    @_in_turn
     def drain(self, site: str, node: str, actor: str) -> Member:
         """Have a node serve no model until :meth:`undrain`. Durable, and written into the history; twice is fine.
 
@@ -199,6 +224,7 @@ class Members:
                 bump(session, MEMBERS)
         return self._set_draining(member, since)
 
+    @_in_turn
     def undrain(self, site: str, node: str, actor: str) -> Member:
         """Let a node serve again; fine for one that does. Raises :class:`NotFound`."""
         with self._database.write() as session:
@@ -208,6 +234,7 @@ class Members:
                 bump(session, MEMBERS)
         return self._set_draining(member, None)
 
+    @_in_turn
     def revoke(self, site: str, node: str, actor: str = "admin") -> None:
         """Shut a node out for good. Raises :class:`NotFound`; revoking twice is fine."""
         with self._database.write() as session:
@@ -258,9 +285,10 @@ class Members:
         standing = session.get(Node, (row.site, node))
         if standing is None:
             return row
-        if standing.revoked_at is not None and standing.certificate_expires_at > now:
+        until = _closed_until(standing.certificate_expires_at)
+        if standing.revoked_at is not None and until > now:
             raise Conflict(
-                f"the name {row.site}/{node} was revoked and stays closed until {standing.certificate_expires_at}",
+                f"the name {row.site}/{node} was revoked and stays closed until {until}",
                 hint="Choose another name with --node.",
             )
         if standing.revoked_at is None and standing.key_sha256 != key_sha256:
@@ -277,6 +305,11 @@ class Members:
             for old in [digest for digest, owner in self._by_credential.items() if owner == key]:
                 del self._by_credential[old]
             self._by_credential[credential_sha256] = key
+
+
+def _closed_until(certificate_expires_at: str) -> str:
+    """Until when a node that was revoked could still be taken for one."""
+    return timestamp(datetime.fromisoformat(certificate_expires_at) + CONNECTION_LIFETIME)
 
 
 def _record(row: Node, issued: Issued) -> None:

@@ -201,7 +201,8 @@ def _locked(settings: Settings) -> int:
 def _making(settings: Settings) -> Iterator[None]:
     """Alone while secrets are made: two replicas that start for the first time share the folder and its lock."""
     settings.keys_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if all((settings.keys_dir / name).exists() for name in _KEY_FILES) and settings.admin_token_file.exists():
+    tokens = (settings.admin_token_file, settings.metrics_token_file)
+    if all(path.exists() for path in (*(settings.keys_dir / name for name in _KEY_FILES), *tokens)):
         yield  # nothing will be made, and the folder may be mounted read-only
         return
     with (settings.keys_dir / ".lock").open("ab") as lock:

@@ -62,11 +62,15 @@ class Transitions:
                 bump(session, TRANSITIONS)
 
     def flush(self) -> None:
-        """Write down what changed."""
+        """Write down what changed. What could not be written is tried again with the next flush."""
         with self._guard:
-            changed, self._unwritten = self._unwritten, {}
+            changed = dict(self._unwritten)
         if changed:
             with self._database.write() as session:
                 for (kind, name, type_), (status, since) in changed.items():
                     session.merge(Transition(kind=kind, name=name, type=type_, status=status, since=since))
                 bump(session, TRANSITIONS)
+            with self._guard:
+                for key, written in changed.items():
+                    if self._unwritten.get(key) == written:
+                        del self._unwritten[key]

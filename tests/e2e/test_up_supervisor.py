@@ -93,6 +93,8 @@ def test_a_damaged_fleet_file_and_a_disk_that_takes_nothing_end_no_process(fleet
     wanted = fleet.paths.fleet.read_bytes()
     fleet.paths.fleet.write_bytes(wanted[:20])
     eventually(lambda: "fleet.json is not what nearcast wrote there" in fleet.said(), "the damage to be told")
+    fleet.paths.fleet.write_text('{"format": 2}')
+    eventually(lambda: "fleet.json is of format 2" in fleet.said(), "the newer form to be told")
     assert is_alive(control)
     fleet.paths.fleet.write_bytes(wanted)
     fleet.paths.processes.unlink()

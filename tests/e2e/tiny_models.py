@@ -19,6 +19,16 @@ def adder(folder: Path, constant: float) -> Path:
     return _save(folder, graph)
 
 
+def heavy_adder(folder: Path, constant: float, size_bytes: int) -> Path:
+    """As :func:`adder`, with a table of that size in the file, one number of which is looked up."""
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 4])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 4])
+    table = np.full(size_bytes // 4, constant, dtype=np.float32)
+    values = [numpy_helper.from_array(table, "table"), numpy_helper.from_array(np.array(0, dtype=np.int64), "first")]
+    nodes = [helper.make_node("Gather", ["table", "first"], ["c"]), helper.make_node("Add", ["x", "c"], ["y"])]
+    return _save(folder, helper.make_graph(nodes, "heavy", [x], [y], values))
+
+
 def embedder(folder: Path) -> Path:
     """A text embedder over five words: the mean of one row per token, float32[batch, 8], with its tokenizer."""
     from tokenizers import Tokenizer

@@ -141,6 +141,12 @@ class Layout:
         return self.data_dir / "status.json"
 
     @property
+    def documents(self) -> list[Path]:
+        """Every JSON document of the node that nearcast alone reads; TUF's metadata and Envoy's files say their own."""
+        noted = [self.plan / "last_good.json", self.plan / "routes.json", self.envoy / "process.json"]
+        return [self.node, self.processes, self.ports, self.status, *noted]
+
+    @property
     def lock(self) -> Path:
         """Locked (flock) by the agent that runs on this directory."""
         return self.data_dir / "agent.lock"

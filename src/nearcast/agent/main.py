@@ -51,6 +51,7 @@ from nearcast.agent.states import Serving, State
 from nearcast.agent.status import Vitals, node_status
 from nearcast.agent.supervise import EngineLaunch, EngineProcess
 from nearcast.agent.uplink import ControlUplink
+from nearcast.documents import refuse_newer
 from nearcast.errors import Conflict, InvalidInput, NearcastError, Unavailable, meaning_of
 from nearcast.gateway.apply import Gateway
 from nearcast.logs import line, set_up
@@ -163,6 +164,7 @@ def run(settings: Settings) -> int:
         layout = layout_of(settings.data_dir)
         layout.make()
         with _alone(layout):
+            refuse_newer(*layout.documents)
             return asyncio.run(_serve(settings, layout))
     except NearcastError as error:
         return _explain(error)

@@ -14,6 +14,7 @@ import msgspec
 from nearcast.cli.fleet import LocalPaths
 from nearcast.cli.session import Session
 from nearcast.client import ControlClient, Target, Unreachable
+from nearcast.documents import refuse_newer
 from nearcast.durable import read_if_exists
 from nearcast.errors import IntegrityError, InvalidInput, NotFound
 from nearcast.resources.unreadable import UNREADABLE
@@ -89,6 +90,7 @@ def local_target(session: Session) -> Target:
 
 
 def _url_in(data: bytes, path: Path) -> str:
+    refuse_newer(path)
     try:
         return msgspec.json.decode(data, type=_Description).url
     except UNREADABLE as error:

@@ -12,6 +12,7 @@ import msgspec
 
 from nearcast.agent.book import ProcessBook
 from nearcast.agent.layout import layout_of
+from nearcast.documents import TooNew, refuse_newer
 from nearcast.durable import read_if_exists, write_whole
 from nearcast.errors import IntegrityError, NotFound
 from nearcast.resources.unreadable import UNREADABLE
@@ -110,8 +111,13 @@ class LocalPaths:
         """The processes as the supervisor last wrote them down; they may be gone. A damaged list is none."""
         try:
             return _read(self.processes, Processes)
-        except IntegrityError:
+        except (IntegrityError, TooNew):
             return None
+
+    def documents(self) -> list[Path]:
+        """Every JSON document of the fleet and of its nodes on this machine."""
+        nodes = [layout_of(self.site(path.name)) for path in sorted(self.sites.glob("*")) if path.is_dir()]
+        return [self.fleet, self.processes, *(document for node in nodes for document in node.documents)]
 
     def run_dirs(self) -> list[Path]:
         """The directories of the nodes' sockets, which lie elsewhere."""
@@ -165,6 +171,7 @@ _Kind = TypeVar("_Kind")
 
 
 def _read(path: Path, kind: type[_Kind]) -> _Kind | None:
+    refuse_newer(path)
     data = read_if_exists(path)
     if data is None:
         return None

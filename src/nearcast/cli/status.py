@@ -15,6 +15,7 @@ from nearcast.cli.options import Format, Output, application, command
 from nearcast.cli.screen import Cell, coloured, milliseconds, note, show_document, show_lines, show_pairs, show_table
 from nearcast.cli.session import Session
 from nearcast.client import Document, FleetStatus, SiteView, Unreachable
+from nearcast.documents import refuse_newer
 from nearcast.durable import read_if_exists
 from nearcast.resources.status import NodeStatus
 from nearcast.resources.unreadable import UNREADABLE
@@ -84,7 +85,9 @@ def document_of_nodes(paths: LocalPaths, fleet: FleetFile) -> Document | None:
 
 
 def _node_status(paths: LocalPaths, site: str) -> NodeStatus | None:
-    data = read_if_exists(layout_of(paths.site(site)).status)
+    file = layout_of(paths.site(site)).status
+    refuse_newer(file)
+    data = read_if_exists(file)
     try:
         return msgspec.json.decode(data, type=NodeStatus) if data else None
     except UNREADABLE:

@@ -31,6 +31,7 @@ import msgspec
 from nearcast.cli.children import CONTROL, Child, Deaths, wanted_children
 from nearcast.cli.fleet import LocalPaths, Processes, ProcessRecord
 from nearcast.cli.pids import end, is_alive, record_of, send
+from nearcast.documents import TooNew, refuse_newer
 from nearcast.durable import write_whole
 from nearcast.errors import Bug, IntegrityError, NearcastError
 from nearcast.gateway.process import is_stopped
@@ -101,11 +102,11 @@ class Supervisor:
             send(child.record, signal.SIGTERM)
 
     def tried(self, now_s: float) -> None:
-        """Step. A full disk or a damaged ``fleet.json`` is said once, and is no reason to end what runs."""
+        """Step. A full disk, or a ``fleet.json`` that is damaged or newer, is said once, and ends nothing that runs."""
         trouble = ""
         try:
             self.step(now_s)
-        except IntegrityError as error:
+        except (IntegrityError, TooNew) as error:
             trouble = error.message
         except OSError as error:
             trouble = f"cannot start or write down processes: {error}"
@@ -241,6 +242,7 @@ def main() -> None:
         if not alone:
             sys.exit(f"another supervisor runs on {paths.data_dir}")
         try:
+            refuse_newer(paths.fleet, paths.processes)
             supervisor.run()
         except NearcastError as error:
             sys.exit(f"{error.message}\n{error.hint}")

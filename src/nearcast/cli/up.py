@@ -31,6 +31,7 @@ from nearcast.cli.session import Session
 from nearcast.cli.start import Starter
 from nearcast.cli.waiting import seconds_of
 from nearcast.cli.welcome import show_welcome
+from nearcast.documents import refuse_newer
 from nearcast.errors import Conflict, InvalidInput
 from nearcast.resources.kinds import Site, to_document
 from nearcast.resources.manifest import parse_manifests
@@ -62,6 +63,7 @@ def up(
     paths, timeout_s = LocalPaths(session.data_dir), seconds_of(timeout)
     sites = read_sites(file)
     with exclusively(paths):
+        refuse_newer(*paths.documents())
         known = paths.read_fleet()
         fleet = planned_fleet(known, sites if known is None or file else [])
         running = supervisor_runs(paths)

@@ -115,6 +115,14 @@ def test_an_envoy_that_does_not_run_is_a_problem(node: Ground, tmp_path: Path, m
 # --- the machine ---
 
 
+def test_documents_of_a_newer_nearcast(node: Ground):
+    assert verdict(versions.documents(node), "documents") == "ok"
+    (node.data_dir / "run.json").write_text('{"format": 2}')
+    found = only(versions.documents(node), "documents")
+    assert found.verdict == "problem"
+    assert "run.json is of format 2" in found.found
+
+
 def test_a_disk_without_room(node: Ground, monkeypatch: pytest.MonkeyPatch):
     assert verdict(machine.disk(replace(node, data_dir=node.data_dir / "not" / "yet")), "disk") in {"ok", "warning"}
     monkeypatch.setattr(machine, "LEAST_BYTES", 1 << 62)

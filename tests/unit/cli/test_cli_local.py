@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from nearcast.agent.layout import layout_of
 from nearcast.cli.children import STEADY_S, Deaths, agent_name, wanted_children
 from nearcast.cli.connect import target_of
 from nearcast.cli.fleet import FleetFile, LocalPaths, LocalSite
@@ -12,6 +13,7 @@ from nearcast.cli.session import Given, Session, session_of
 from nearcast.cli.tail import last_lines, read_end, read_on
 from nearcast.cli.up import planned_fleet, read_sites
 from nearcast.cli.welcome import lines
+from nearcast.documents import TooNew
 from nearcast.errors import IntegrityError, InvalidInput
 
 if TYPE_CHECKING:
@@ -108,6 +110,21 @@ def test_a_fleet_file_is_read_as_it_was_written_and_refused_when_damaged(paths: 
     paths.fleet.write_text("{")
     with pytest.raises(IntegrityError, match=r"fleet\.json"):
         paths.read_fleet()
+
+
+def test_documents_of_a_newer_nearcast_are_refused_and_stop_no_down(paths: LocalPaths) -> None:
+    node = layout_of(paths.site("a"))
+    node.make()
+    paths.write_fleet(fleet_of("a"))
+    assert {paths.fleet, paths.processes, node.node, node.ports} <= set(paths.documents())
+    paths.fleet.write_text('{"format": 2}')
+    with pytest.raises(TooNew, match=r"fleet\.json is of format 2"):
+        paths.read_fleet()
+    paths.processes.write_text('{"format": 2, "supervisor": {"pid": 1, "started": "1"}}')
+    assert paths.read_processes() is None, "processes are found without it"
+    (paths.data_dir / "control.json").write_text('{"format": 2, "url": "https://x"}')
+    with pytest.raises(TooNew, match=r"control\.json is of format 2"):
+        target_of(Session(paths.data_dir))
 
 
 def test_a_damaged_description_of_a_control_plane_is_told(tmp_path: Path) -> None:

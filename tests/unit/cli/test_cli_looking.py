@@ -116,6 +116,14 @@ def test_status_asks_the_nodes_while_the_control_plane_is_silent(
     assert "this is what the nodes say themselves" in done.err
 
 
+def test_a_status_that_a_newer_nearcast_wrote_is_named(silent: LocalPaths, run: "Run") -> None:
+    file = silent.site("frankfurt") / "status.json"
+    file.write_text('{"format": 2}')
+    done = run("status")
+    assert done.code == 5
+    assert "status.json is of format 2" in done.err.replace("\n", "")
+
+
 def test_status_of_a_fleet_that_is_down_says_how_to_start_it(
     silent: LocalPaths, run: "Run", monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,6 +21,7 @@ CHECKS: Final[tuple[Check, ...]] = (
     versions.libraries,
     versions.envoy,
     versions.onnxruntime,
+    versions.documents,
     machine.disk,
     machine.open_files,
     machine.inotify,

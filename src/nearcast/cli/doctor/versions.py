@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from typing import Final
 
 from nearcast.cli.doctor.finding import Finding, Ground
+from nearcast.cli.fleet import LocalPaths
+from nearcast.documents import FORMAT, TooNew, refuse_newer
 from nearcast.gateway.envoy import binary
 
 OLDEST_PYTHON: Final = (3, 11)
@@ -49,6 +51,18 @@ def unmet(requirements: list[str]) -> Iterator[str]:
             older = _numbers(version) < _numbers(bound)
             if older or (operator == "==" and _numbers(version) != _numbers(bound)):
                 yield f"{need['name']} {version} is here, expected {operator}{bound}"
+
+
+def documents(ground: Ground) -> Iterator[Finding]:
+    """Files that a newer nearcast has left behind."""
+    paths = LocalPaths(ground.data_dir)
+    alone = [ground.data_dir / "control.json", *(file for node in ground.nodes.values() for file in node.documents)]
+    try:
+        refuse_newer(*paths.documents(), *alone)
+    except TooNew as error:
+        yield Finding("documents", "problem", error.message, error.hint)
+    else:
+        yield Finding("documents", "ok", f"none is newer than format {FORMAT}")
 
 
 def _numbers(version: str) -> tuple[int, ...]:

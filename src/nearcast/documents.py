@@ -1,0 +1,44 @@
+"""The number of the form that JSON documents on disk are in, one for all that nearcast writes into a data directory.
+
+A document that says nothing is of the first form, and no document of the first form says anything, so that the version
+before this one reads what this one writes. Whoever changes what a document means raises :data:`FORMAT`, writes it as
+``"format"`` into that document, and reads the older one as well. What damaged documents become, their readers decide.
+"""
+
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from nearcast.durable import read_if_exists
+from nearcast.errors import Conflict
+from nearcast.resources.unreadable import UNREADABLE
+
+FORMAT: Final = 1
+
+
+class TooNew(Conflict):
+    """A document was written by a newer nearcast: what it says may mean something else here."""
+
+
+class _Head(msgspec.Struct, frozen=True):
+    format: Any = 1
+
+
+def refuse_newer(*files: Path) -> None:
+    """Look at what ``files`` say of themselves, before anything is read from them. Those that are not there are fine.
+
+    Raises:
+        TooNew: naming the first that a newer nearcast has written.
+    """
+    for file in files:
+        data = read_if_exists(file)
+        try:
+            found = 1 if data is None else msgspec.json.decode(data, type=_Head).format
+        except UNREADABLE:
+            continue
+        if isinstance(found, int) and found > FORMAT:
+            raise TooNew(
+                f"{file} is of format {found}, this nearcast understands format {FORMAT} and older",
+                hint="use the nearcast that wrote it, or a newer one; nothing was changed",
+            )

@@ -7,9 +7,10 @@ is well-formed is the codecs'. Every answer of a model's socket names the model 
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import Executor
+from dataclasses import replace
 from functools import partial
 from time import perf_counter
-from typing import Final
+from typing import Final, Generic, TypeVar
 from urllib.parse import unquote, urlsplit
 
 import msgspec
@@ -46,11 +47,13 @@ TEXT_INLINE_MAX: Final = 4096
 CALL_OK: Final = f"HTTP/1.1 200 OK\r\ncontent-type: {wire.GRPC_CONTENT_TYPES[0]}\r\n".encode()
 
 JSON_INLINE_MAX: Final = 128 * 1024
-"""JSON up to this size is read in the loop (about a millisecond), more on a thread, in pieces."""
+"""JSON, and texts, up to this size are read in the loop (about a millisecond), more on a thread, in pieces."""
 ASIDE_BYTES: Final = 256 * 1024 * 1024
 """Bodies that may be read on the thread, or wait for it, together."""
 
 Call = Callable[[Exchange], None]
+Read = TypeVar("Read")
+_Texts = tuple[EmbeddingRequest, list[list[int]]]
 
 
 class ModelEndpoint:
@@ -168,82 +171,104 @@ class ModelEndpoint:
     def _infer(self, exchange: Exchange) -> None:
         self.lane.check_room()
         body, json_length = exchange.body, _json_length(exchange.json_length)
-        if len(body) > JSON_INLINE_MAX and (json_length is None or json_length > JSON_INLINE_MAX):
-            _Aside(self, exchange).begin(json_length)
+        if len(body) > JSON_INLINE_MAX and (
+            json_length is None or json_length > JSON_INLINE_MAX or self.codec.has_texts
+        ):
+            read = partial(self.codec.parse_large, body, json_length)
+            _Aside(self, exchange, partial(self._submit, self._inference)).begin(read)
             return
-        self.infer_parsed(exchange, self.codec.parse(body, json_length))
+        self._submit(self._inference, exchange, self.codec.parse(body, json_length))
 
-    def infer_parsed(self, exchange: Exchange, request: InferRequest) -> None:
-        """Hand a request over to the lane."""
-        work = self._inference(self, exchange, request, perf_counter())
+    def _submit(self, kind: "type[_Inference]", exchange: Exchange, request: InferRequest) -> None:
+        """Hand a request over to the lane. What it keeps in memory is what it counts for."""
+        work = kind(self, exchange, request, perf_counter())
+        if work.raw is None:
+            if exchange.json_length is None and not exchange.is_call:
+                exchange.body = b""
+            work.size_bytes = max(work.size_bytes, len(exchange.body))
         exchange.on_lost = work.lost
         self.lane.submit(work)
 
     def _infer_call(self, exchange: Exchange) -> None:
         self.lane.check_room()
-        work = self._inference_call(self, exchange, self.grpc.parse(exchange.body), perf_counter())
-        exchange.on_lost = work.lost
-        self.lane.submit(work)
+        if self.grpc.takes_long(exchange.body):
+            read = partial(self.grpc.parse, exchange.body)
+            _Aside(self, exchange, partial(self._submit, self._inference_call)).begin(read)
+            return
+        self._submit(self._inference_call, exchange, self.grpc.parse(exchange.body))
 
     def _model_call(self, message: bytes, exchange: Exchange) -> None:
         self.grpc.check_model(exchange.body)
         exchange.reply_call(self.ok_call, message)
 
-    def aside(
-        self, call: Callable[[bytes, int | None], InferRequest], body: bytes, json_length: int | None
-    ) -> "asyncio.Future[InferRequest]":
-        """Call ``call`` on a thread."""
-        return self._loop.run_in_executor(self._tokenizing, call, body, json_length)
+    def aside(self, read: Callable[[], Read]) -> "asyncio.Future[Read]":
+        """Call ``read`` on a thread."""
+        return self._loop.run_in_executor(self._tokenizing, read)
 
     # --- embeddings ----------------------------------------------------------------------------------------------
 
     def _embed(self, embedder: Embedder, exchange: Exchange) -> None:
         self.lane.check_room()
-        request = parse_embeddings(exchange.body, self.codec.model)
-        embedder.check_dimensions(request.dimensions)
-        task = self._embedding(self, exchange, request, embedder)
+        read = partial(_tokenized, embedder, exchange.body, self.codec.model)
         if len(exchange.body) <= TEXT_INLINE_MAX:
-            task.begin(embedder.rows(request))
-            return
-        exchange.on_lost = task.lost
-        future = self._loop.run_in_executor(self._tokenizing, embedder.rows, request)
-        future.add_done_callback(task.tokenized)
+            self._embed_read(embedder, perf_counter(), exchange, read())
+        else:
+            _Aside(self, exchange, partial(self._embed_read, embedder, perf_counter())).begin(read)
+
+    def _embed_read(self, embedder: Embedder, arrived_s: float, exchange: Exchange, read: "_Texts") -> None:
+        request, rows = read
+        exchange.body = b""
+        self._embedding(self, exchange, request, embedder, arrived_s).begin(rows)
 
 
-class _Aside:
-    """A request whose JSON is so long that it is read on a thread, so that others need not wait for it."""
+def _tokenized(embedder: Embedder, body: bytes, model: str) -> "_Texts":
+    """A request for embeddings, and its token ids."""
+    request = parse_embeddings(body, model)
+    embedder.check_dimensions(request.dimensions)
+    return replace(request, texts=[], tokens=[]), embedder.rows(request)
 
-    def __init__(self, endpoint: ModelEndpoint, exchange: Exchange) -> None:
+
+class _Aside(Generic[Read]):
+    """A request that takes so long to read that a thread does it, so that others need not wait for it.
+
+    Args:
+        endpoint: whose request it is.
+        exchange: the request.
+        then: takes it when it is read.
+    """
+
+    def __init__(self, endpoint: ModelEndpoint, exchange: Exchange, then: Callable[[Exchange, Read], None]) -> None:
         self._endpoint = endpoint
         self._exchange = exchange
+        self._then = then
         self._size_bytes = len(exchange.body)
         self._over = False
 
-    def begin(self, json_length: int | None) -> None:
+    def begin(self, read: Callable[[], Read]) -> None:
         endpoint = self._endpoint
         if endpoint.aside_bytes and endpoint.aside_bytes + self._size_bytes > ASIDE_BYTES:
-            raise queue_full(f"{endpoint.aside_bytes} bytes of JSON are being read, {ASIDE_BYTES} may", 1)
+            raise queue_full(f"{endpoint.aside_bytes} bytes of requests are being read, {ASIDE_BYTES} may", 1)
         endpoint.aside_bytes += self._size_bytes
         self._exchange.on_lost = self.lost
-        endpoint.aside(endpoint.codec.parse_large, self._exchange.body, json_length).add_done_callback(self.parsed)
+        endpoint.aside(read).add_done_callback(self.parsed)
 
     def lost(self) -> None:
         self._over = True
 
-    def parsed(self, future: "asyncio.Future[InferRequest]") -> None:
+    def parsed(self, future: "asyncio.Future[Read]") -> None:
         endpoint = self._endpoint
         endpoint.aside_bytes -= self._size_bytes
         error = future.exception()
         if self._over:
             return
         if error is not None and not isinstance(error, Refusal):
-            self._exchange.refuse(engine_failure("the engine failed while reading JSON"))
+            self._exchange.refuse(engine_failure("the engine failed while reading the request"))
             raise error
         try:
             if error is not None:
                 raise error
             endpoint.lane.check_room()
-            endpoint.infer_parsed(self._exchange, future.result())
+            self._then(self._exchange, future.result())
         except Refusal as refusal:
             self._exchange.refuse(refusal)
 
@@ -296,31 +321,24 @@ class _Embedding:
     """One request for embeddings: as many rows in the lane as it has inputs, each free to join any batch."""
 
     def __init__(
-        self, endpoint: ModelEndpoint, exchange: Exchange, request: EmbeddingRequest, embedder: Embedder
+        self,
+        endpoint: ModelEndpoint,
+        exchange: Exchange,
+        request: EmbeddingRequest,
+        embedder: Embedder,
+        arrived_s: float,
     ) -> None:
         self._endpoint = endpoint
         self._exchange = exchange
         self._request = request
         self._embedder = embedder
-        self._arrived_s = perf_counter()
+        self._arrived_s = arrived_s
         self._rows: list[Array | None] = []
         self._left = 0
         self._tokens = 0
         self._timing: Timing | None = None
         self._works: list[_Row] = []
         self._over = False
-
-    def tokenized(self, future: "asyncio.Future[list[list[int]]]") -> None:
-        if self._over:
-            return
-        error = future.exception()
-        if error is None:
-            self.begin(future.result())
-        elif isinstance(error, Refusal):
-            self._exchange.refuse(error)
-        else:
-            self._exchange.refuse(engine_failure("the engine failed while tokenising"))
-            raise error
 
     def begin(self, rows: list[list[int]]) -> None:
         self._exchange.on_lost = self.lost

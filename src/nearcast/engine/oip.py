@@ -26,7 +26,8 @@ LAYOUTS_MAX: Final = 256
 LAYOUT_HEAD_MAX: Final = 4096
 ROWS_MAX: Final = 2**40
 """Sizes from here on are refused as not fitting: no body holds them, and numpy has limits of its own."""
-
+NAMED_MAX: Final = 64
+"""Inputs, or sizes of a shape, that an error names: a caller may have sent millions."""
 
 Data = TypeVar("Data")
 
@@ -99,7 +100,7 @@ class _Expected:
                 return shape[0] * self.tail_count
             if _fits(shape, self.shape):
                 return math.prod(shape)
-            wrong = f"expected shape {list(self.shape)}, got {list(shape)}"
+            wrong = f"expected shape {list(self.shape)}, got {_shown(shape)}"
         else:
             wrong = f"expected datatype {self.datatype}, got {given.datatype!r}"
         raise invalid_tensor(f"input {given.name!r}: {wrong}", param=given.name)
@@ -120,6 +121,7 @@ class InferCodec:
         self, model: str, version: str, signature: Signature, *, batched: bool = False, pad: bool = False
     ) -> None:
         self._batched = batched
+        self.has_texts = any(tensor.datatype == "BYTES" for tensor in signature.inputs)
         self._pad = pad
         self._layouts: dict[bytes, Layout] = {}
         self._documents: dict[tuple[object, ...], bytes] = {}
@@ -286,7 +288,9 @@ class InferCodec:
     def wrong_inputs(self, names: Sequence[str]) -> Refusal:
         """What to tell somebody who gave the inputs ``names``, where others are expected."""
         expected = ", ".join(describe(tensor) for tensor in self.signature.inputs)
-        got = ", ".join(map(repr, names)) or "none"
+        got = ", ".join(map(repr, names[:NAMED_MAX])) or "none"
+        if len(names) > NAMED_MAX:
+            got += f" and {len(names) - NAMED_MAX} more"
         return invalid_tensor(f"{self.model} takes the inputs {expected}; got {got}", param="inputs")
 
     def _wanted(self, parsed: _Body[Any]) -> tuple[tuple[int, bool], ...]:
@@ -385,6 +389,11 @@ class InferCodec:
 @lru_cache(maxsize=1024)
 def _shape(shape: tuple[int, ...]) -> bytes:
     return msgspec.json.encode(shape)
+
+
+def _shown(shape: Sequence[int]) -> str:
+    """A shape in the words of error messages."""
+    return str([*shape]) if len(shape) <= NAMED_MAX else f"{len(shape)} sizes"
 
 
 def describe(tensor: Tensor) -> str:

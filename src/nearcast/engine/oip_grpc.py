@@ -32,6 +32,7 @@ from nearcast.engine.oip import (
 )
 from nearcast.engine.protobuf import (
     FIELDS_MAX,
+    VARINT_MAX,
     Field,
     NotMessage,
     fields,
@@ -50,6 +51,10 @@ PREFIX: Final = wire.GRPC_PREFIX_BYTES
 CACHED_MAX: Final = 1024
 """Inputs whose description is remembered, per model: clients say the same name, datatype and shape again and again."""
 CACHED_BYTES: Final = 256
+DIMENSIONS_MAX: Final = 64
+"""Of a shape; numpy has no arrays of more."""
+INLINE_MAX: Final = 128 * 1024
+"""Bytes of typed contents, or of texts, that are read in the loop (about a millisecond)."""
 
 _BYTES = 2
 _CONTENTS: Final = {
@@ -121,6 +126,18 @@ class GrpcCodec:
                 return InferRequest(Raw(layout, body), None, layout.outputs, layout.rows)
         check_prefix(body)
         return _read("a ModelInferRequest", self._parse, body)
+
+    def takes_long(self, body: bytes) -> bool:
+        """Whether reading ``body`` costs by its elements, of which it has many, so that the loop must not wait."""
+        if len(body) <= INLINE_MAX:
+            return False
+        if self._codec.has_texts:
+            return True
+        try:
+            found = fields(body, PREFIX, len(body))
+        except NotMessage:
+            return False
+        return sum(end - start for tag, start, end in found if tag == 0x2A) > INLINE_MAX
 
     def _parse(self, body: bytes) -> InferRequest:
         given: list[_Described] = []
@@ -200,9 +217,12 @@ class GrpcCodec:
         for field in fields(body, start, end):
             tag, first, last = field
             if tag == 0x1A:
+                _few(last - first, DIMENSIONS_MAX * VARINT_MAX)
                 shape += map(signed, packed_varints(body, first, last).tolist())
+                _few(len(shape), DIMENSIONS_MAX)
             elif tag == 0x18:
                 shape.append(signed(first))
+                _few(len(shape), DIMENSIONS_MAX)
             elif tag == 0x22:
                 parameters.append(field)
             else:
@@ -366,6 +386,12 @@ def _read(what: str, read: Callable[[bytes], Value], body: bytes) -> Value:
         return read(body)
     except NotMessage as error:
         raise invalid_request(f"not {what}: {error}") from error
+
+
+def _few(count: int, most: int) -> None:
+    """Refuse a shape with more of something than ``most``, before time is spent on it."""
+    if count > most:
+        raise NotMessage(f"a shape has more than {DIMENSIONS_MAX} dimensions")
 
 
 def _once(seen: dict[int, Field], field: Field, known: int) -> None:

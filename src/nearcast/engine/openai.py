@@ -21,6 +21,8 @@ from nearcast.engine.refusal import Refusal, invalid_request, model_mismatch
 from nearcast.resources import wire
 
 MAX_INPUTS: Final = 2048
+REPEAT_MAX: Final = 2 * 1024 * 1024
+"""Bytes of a body that is read a second time for a repeated ``model``: the interpreter is held meanwhile."""
 
 _ESCAPED_LETTER = re.compile(rb"\\u00[46][cdfCDF45]")
 """An escape that may spell a letter of ``model``; without one, the key can only be written plainly."""
@@ -73,6 +75,11 @@ def parse_embeddings(body: bytes, model: str) -> EmbeddingRequest:
 def _refuse_repeated_model(body: bytes) -> None:
     if body.count(b'"model"') <= 1 and _ESCAPED_LETTER.search(body) is None:
         return
+    if len(body) > REPEAT_MAX:
+        raise invalid_request(
+            f'a body of {len(body)} bytes may name its model twice: expected the word "model" once, as the key, and no '
+            f"letter of it escaped, in more than {REPEAT_MAX} bytes"
+        )
     repeated = False
 
     def look(pairs: list[tuple[str, object]]) -> None:

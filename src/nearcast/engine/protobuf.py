@@ -19,7 +19,10 @@ _FIXED64: Final = 1
 _BYTES: Final = 2
 _FIXED32: Final = 5
 _SIZES: Final = {_FIXED64: 8, _FIXED32: 4}
-_VARINT_MAX: Final = 10
+VARINT_MAX: Final = 10
+"""Bytes of the longest varint."""
+_PIECE: Final = 1024 * 1024
+"""Packed numbers are read by so many bytes: every step holds the interpreter, and takes a multiple in memory."""
 
 Field = tuple[int, int, int]
 """Tag (number and wire type as they stand on the wire), and where the value begins and ends.
@@ -83,7 +86,7 @@ def varint(data: bytes, at: int, end: int) -> tuple[int, int]:
         NotMessage: it is cut off or too long.
     """
     value = shift = 0
-    for position in range(at, min(end, at + _VARINT_MAX)):
+    for position in range(at, min(end, at + VARINT_MAX)):
         byte = data[position]
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
@@ -116,6 +119,19 @@ def packed_varints(data: bytes, start: int, end: int) -> npt.NDArray[np.uint64]:
         NotMessage: one is cut off or too long.
     """
     raw = np.frombuffer(data, np.uint8, end - start, start)
+    pieces = []
+    while len(raw) > _PIECE:
+        ends = np.flatnonzero(raw[_PIECE - VARINT_MAX : _PIECE] < 0x80)
+        if not len(ends):
+            raise NotMessage("packed numbers are cut off or too long")
+        cut = _PIECE - VARINT_MAX + int(ends[-1]) + 1
+        pieces.append(_varints(raw[:cut]))
+        raw = raw[cut:]
+    pieces.append(_varints(raw))
+    return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+
+
+def _varints(raw: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint64]:
     lasts = np.flatnonzero(raw < 0x80)
     if len(lasts) == len(raw):
         return raw.astype(np.uint64)
@@ -123,7 +139,7 @@ def packed_varints(data: bytes, start: int, end: int) -> npt.NDArray[np.uint64]:
     firsts[:1] = 0
     firsts[1:] = lasts[:-1] + 1
     lengths = lasts - firsts + 1
-    if raw[-1] >= 0x80 or lengths.max() > _VARINT_MAX:
+    if raw[-1] >= 0x80 or lengths.max() > VARINT_MAX:
         raise NotMessage("packed numbers are cut off or too long")
     values = np.zeros(len(lasts), np.uint64)
     for index in range(int(lengths.max())):

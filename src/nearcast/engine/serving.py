@@ -199,8 +199,7 @@ class Serving:
             lambda: connection(endpoint), sock=served.listening.socket, backlog=sockets.BACKLOG
         )
         served.endpoint, served.profile, served.state = endpoint, loaded.profile, "ready"
-        gc.collect()
-        gc.freeze()  # what a model is made of lives long: collections need not look at it again
+        _settle()
         log.info("serving %s at %s: %s", served.name, order.socket.name, loaded.profile)
 
     # --- unloading -----------------------------------------------------------------------------------------------
@@ -227,6 +226,8 @@ class Serving:
                 await self._drain(served, served.endpoint, drain_s)
         finally:
             self._served.pop(served.order.key, None)
+        served.endpoint = served.server = None
+        _settle()
         log.info("unloaded %s", served.name)
 
     async def _drain(self, served: Served, endpoint: ModelEndpoint, drain_s: float) -> None:
@@ -309,6 +310,13 @@ def memory_share(read: Callable[[], bytes] | None = None) -> float:
     except OSError:
         return 0.0
     return int(statm.split()[1]) / os.sysconf("SC_PHYS_PAGES")
+
+
+def _settle() -> None:
+    """What a model is made of lives long: collections need not look at it again, until one of them has gone."""
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()
 
 
 def _conflict(message: str) -> Refusal:

@@ -68,8 +68,10 @@ class SteadyModel:
         if size == rows:
             return self._model.run(feeds)
         results = self._model.run([_filled(feed, size) for feed in feeds])
-        # An output that does not follow the rows is left alone: whoever parts the batch refuses it by its size.
-        return [result[:rows] if result.shape[:1] == (size,) else result for result in results]
+        if any(result.shape[:1] != (size,) for result in results):
+            # An output that does not follow the rows is made of all of them, so of those that nobody asked for, too.
+            return self._model.run(feeds)
+        return [result[:rows] for result in results]
 
 
 def steadied(model: Runs, signature: Signature, profile: Profile, now: Callable[[], float]) -> Runs:

@@ -9,7 +9,7 @@ from tritonclient.grpc import service_pb2 as pb
 from nearcast.engine.layout import Raw, whole
 from nearcast.engine.oip import InferCodec, InferRequest
 from nearcast.engine.oip_grpc import GrpcCodec, server_answers
-from nearcast.engine.protobuf import FIELDS_MAX
+from nearcast.engine.protobuf import FIELDS_MAX, NotMessage, packed_varints, to_packed_varints
 from nearcast.engine.refusal import Refusal
 from nearcast.engine.work import Timing, Work, joined
 from nearcast.resources.release import Signature, Tensor
@@ -256,3 +256,18 @@ def test_a_question_about_a_model_must_name_this_one() -> None:
         with pytest.raises(Refusal) as caught:
             of.check_model(framed(request.SerializeToString()))
         assert caught.value.status == status
+
+
+def test_a_shape_of_millions_of_dimensions_is_refused_before_it_is_read() -> None:
+    given = pb.ModelInferRequest.InferInputTensor(name="x", datatype="FP32", shape=[1] * 100_000)
+    message = refusal(framed(pb.ModelInferRequest(model_name="m", inputs=[given]).SerializeToString()))
+    assert message.endswith("a shape has more than 64 dimensions")
+
+
+@pytest.mark.parametrize("count", [500_000, 1_100_000])
+def test_packed_numbers_read_by_pieces_are_those_that_were_sent(count: int) -> None:
+    values = np.random.default_rng(1).integers(-3, 1 << 14, count)
+    packed = to_packed_varints(values)
+    np.testing.assert_array_equal(packed_varints(packed, 0, len(packed)).view(np.int64), values)
+    with pytest.raises(NotMessage, match="cut off or too long"):
+        packed_varints(b"\x80" * (2 * len(packed)), 0, 2 * len(packed))

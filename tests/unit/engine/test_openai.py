@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nearcast.engine.openai import MAX_INPUTS, encode_embeddings, parse_embeddings, shortened
+from nearcast.engine.openai import MAX_INPUTS, REPEAT_MAX, encode_embeddings, parse_embeddings, shortened
 from nearcast.engine.refusal import Refusal
 from nearcast.resources import wire
 
@@ -101,3 +101,8 @@ def test_answers_as_numbers_and_as_base64() -> None:
 def test_shortened_embeddings_have_length_one() -> None:
     assert shortened(np.array([3, 4, 12], np.float32), 2).tolist() == pytest.approx([0.6, 0.8])
     assert shortened(np.zeros(3, np.float32), 2).tolist() == [0, 0]
+
+
+def test_a_large_body_that_may_repeat_its_model_is_not_read_twice() -> None:
+    data = body(input="x" * REPEAT_MAX).replace(b'"x', b'"\\u006d')
+    assert refused(data).message.startswith(f"a body of {len(data)} bytes may name its model twice")

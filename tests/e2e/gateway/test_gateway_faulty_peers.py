@@ -4,7 +4,9 @@ The gateway is real; the peer is a socket of the test that behaves as its fault 
 """
 
 import asyncio
+import http.client
 import ssl
+import struct
 import time
 from collections.abc import Awaitable, Callable
 
@@ -41,6 +43,58 @@ async def _settings_then_silence(reader: asyncio.StreamReader, writer: asyncio.S
     writer.write(SETTINGS)
     await writer.drain()
     await _silence(reader, writer)
+
+
+DATA, HEADERS, SETTINGS_TYPE, PING = 0, 1, 4, 6
+ACK = END_STREAM = 1
+OK_OF_100_BYTES = bytes([0x88, 0x0F, 0x0D, 3]) + b"100"
+"""HPACK: `:status: 200`, `content-length: 100`."""
+
+
+def _frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
+    return struct.pack(">I", len(payload))[1:] + struct.pack(">BBI", kind, flags, stream) + payload
+
+
+def _peer_that(answers: Callable[[asyncio.StreamWriter, int], Awaitable[None]]) -> Serve:
+    """HTTP/2 as far as settings and pings, which are answered at once; requests are answered as ``answers`` does."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readexactly(24)
+        writer.write(SETTINGS)
+        async with asyncio.TaskGroup() as tasks:
+            while head := await reader.readexactly(9):
+                payload = await reader.readexactly(int.from_bytes(head[:3], "big"))
+                kind, flags, stream = struct.unpack(">BBI", head[3:])
+                if kind in {SETTINGS_TYPE, PING} and not flags & ACK:
+                    writer.write(_frame(kind, ACK, 0, payload if kind == PING else b""))
+                elif kind == HEADERS:
+                    tasks.create_task(answers(writer, stream))
+
+    async def until_it_ends(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await serve(reader, writer)
+        except* (asyncio.IncompleteReadError, ConnectionError, ssl.SSLError):
+            pass
+
+    return until_it_ends
+
+
+async def _half(writer: asyncio.StreamWriter, stream: int) -> None:
+    writer.write(_frame(HEADERS, 4, stream, OK_OF_100_BYTES) + _frame(DATA, 0, stream, b"x" * 40))
+    await writer.drain()
+    await asyncio.sleep(0.3)
+    writer.close()
+
+
+async def _half_that_claims_to_be_all(writer: asyncio.StreamWriter, stream: int) -> None:
+    writer.write(_frame(HEADERS, 4, stream, OK_OF_100_BYTES) + _frame(DATA, END_STREAM, stream, b"x" * 40))
+    await writer.drain()
+
+
+async def _late(writer: asyncio.StreamWriter, stream: int) -> None:
+    await asyncio.sleep(8)  # longer than any ping or health check waits
+    writer.write(_frame(HEADERS, 4, stream, OK_OF_100_BYTES) + _frame(DATA, END_STREAM, stream, b"x" * 100))
+    await writer.drain()
 
 
 class FaultyPeer:
@@ -105,3 +159,34 @@ def test_a_faulty_peer_costs_time_and_no_request(own_fleet, serve: Serve, tls: s
     assert time.monotonic() - began_s < 3 * within_s, "with room for a machine that does much else"
     assert faulty.connections or tls == "another"
     assert told >= 500, "the agent is told"
+
+
+@pytest.mark.parametrize("answers", [_half, _half_that_claims_to_be_all])
+def test_an_answer_that_is_cut_short_is_never_whole_for_the_client(own_fleet, answers) -> None:
+    """The first byte has gone out, so nobody else may be asked: the client has to see that there is less than said."""
+    fra, iad = own_fleet.site("fra"), own_fleet.site("iad")
+    iad.add("m1")
+    faulty = FaultyPeer(own_fleet, iad, _peer_that(answers), tls="ours")
+    fra.run(fra.inputs({"m1": [(100, "iad")]}, peers=(iad,)))
+    try:
+        with pytest.raises((http.client.IncompleteRead, ConnectionError)):
+            own_fleet.ask(fra.public, "/v2/models/m1/infer", {})
+    finally:
+        faulty.stop()
+    assert faulty.connections
+
+
+def test_a_slow_peer_that_answers_pings_is_waited_for(own_fleet) -> None:
+    """Inference may take its time: what is slow and lives is not asked twice."""
+    fra, iad, sin = own_fleet.site("fra"), own_fleet.site("iad"), own_fleet.site("sin")
+    for site in (iad, sin):
+        site.add("m1")
+    faulty = FaultyPeer(own_fleet, iad, _peer_that(_late), tls="ours")
+    sin.run(sin.inputs({"m1": [(100, "sin")]}, callers=("fra",)))
+    fra.run(fra.inputs({"m1": [(100, "iad>sin")]}, peers=(iad, sin)))
+    try:
+        answer = own_fleet.ask(fra.public, "/v2/models/m1/infer", {})
+    finally:
+        faulty.stop()
+    assert (answer.status, answer.body) == (200, b"x" * 100)
+    assert sin.engines["m1", "1"].seen == []

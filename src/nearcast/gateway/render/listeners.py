@@ -63,7 +63,12 @@ def _public(inputs: GatewayInputs) -> Message:
 
 def _peer(inputs: GatewayInputs) -> Message:
     door: list[Json] = [*revoked_at_the_door(inputs.plan)]
-    filters: list[Json] = [*delay_slots(inputs.plan), nobody(), _router()]
+    filters: list[Json] = [
+        _filter("body_size_limit", "BodySizeLimit", {"max_request_bytes": inputs.max_body_bytes}),
+        *delay_slots(inputs.plan),
+        nobody(),
+        _router(),
+    ]
     manager: Message = {
         **_manager(inputs, "peer", filters),
         **_told(inputs, "peer"),

@@ -20,6 +20,7 @@ HERE: Final = "On this machine"
 STATE: Final = "What shall be"
 WORK: Final = "Models at work"
 PROCESSES: Final = "Processes of a fleet"
+NODES: Final = "Nodes and their identities"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,7 @@ COMMANDS: Final[dict[str, Entry]] = {
     "status": Entry("status", "Show the fleet: its sites, their gateways, and whether they are ready.", HERE),
     "doctor": Entry("doctor", "Look at what is here, and say what to do.", HERE),
     "logs": Entry("logs", "Show the logs of a fleet or a node on this machine, in the order of time.", HERE),
+    "version": Entry("version", "Print the versions of this command and of the control plane.", HERE),
     "apply": Entry("apply", "Make the fleet hold what manifests say.", STATE),
     "get": Entry("resources", "List resources of a kind, or print one.", STATE),
     "describe": Entry("resources", "Tell everything about one resource: conditions, nodes, history.", STATE),
@@ -47,15 +49,14 @@ COMMANDS: Final[dict[str, Entry]] = {
     "infer": Entry("infer", "Ask a model through a gateway; see who answered, why, and how fast.", WORK),
     "route": Entry("route", "Explain where requests go.", WORK),
     "control": Entry("processes", "Run a control plane in the foreground.", PROCESSES),
+    "agent": Entry("processes", "Run the agent of a node in the foreground.", PROCESSES),
     "backup": Entry("backup", "Write a control plane into a file, while it runs.", PROCESSES),
     "restore": Entry("backup", "Put a backup into an empty directory.", PROCESSES),
-    "agent": Entry("processes", "Run the agent of a node in the foreground.", PROCESSES),
     "releaser": Entry("releaser", "Begin the releases of a fleet.", PROCESSES),
-    "drain": Entry("drain", "Have a node serve no model, while its gateway goes on answering.", PROCESSES),
-    "undrain": Entry("drain", "Let a node that was drained serve again.", PROCESSES),
-    "join-token": Entry("processes", "Make a token that lets one node join a site.", PROCESSES),
-    "revoke": Entry("drain", "No longer honour a node's identity.", PROCESSES),
-    "version": Entry("version", "Print the versions of this command and of the control plane.", PROCESSES),
+    "join-token": Entry("processes", "Make a token that lets one node join a site.", NODES),
+    "drain": Entry("drain", "Have a node serve no model, while its gateway goes on answering.", NODES),
+    "undrain": Entry("drain", "Let a node that was drained serve again.", NODES),
+    "revoke": Entry("drain", "No longer honour a node's identity.", NODES),
 }
 
 

@@ -32,6 +32,15 @@ def show_nodes(session: Session, what: str, name: str | None, output: Format) ->
     show_table(("node", "phase", "connected", "gateway", "models", "plan"), (_row(node) for node in found))
 
 
+def described_node(session: Session, what: str, name: str | None) -> Document:
+    """The node that ``describe`` is asked for, with its last report."""
+    wanted = _named(what, name)
+    if wanted is None:
+        raise InvalidInput("expected the name of a node", hint="such as node/SITE/NODE")
+    with connected(session) as client:
+        return one(client, *site_and_node(wanted))
+
+
 def remove_node(session: Session, what: str, name: str | None) -> None:
     """What ``delete`` does with a node: it is revoked, once nobody asks it any more."""
     wanted = _named(what, name)

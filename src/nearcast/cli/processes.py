@@ -43,7 +43,7 @@ def join_token(
         show_document({"site": site, "control": url, "token": token}, output)
         return
     show_lines(token)
-    note(f"on the node: nearcast agent --data-dir DIR --control {url} --join TOKEN")
+    note(f"on the node: nearcast agent --data-dir DIR --control {url} --join-file FILE")
 
 
 @command(
@@ -143,12 +143,16 @@ def agent(
     advertise_peer: Annotated[
         str | None, typer.Option(metavar="IP[:PORT]", help="What peers connect to, if that is not --peer.")
     ] = None,
-    poll: Annotated[str | None, typer.Option(help="Between two looks for a new plan.")] = None,
-    status: Annotated[str | None, typer.Option(help="Between two reports without news.")] = None,
-    model_bytes: Annotated[int | None, typer.Option(min=1, help="Disk that models may take together.")] = None,
-    engine_threads: Annotated[int | None, typer.Option(min=0, help="Threads per run; 0: one per core.")] = None,
+    poll: Annotated[str | None, typer.Option(help="Between two looks for a new plan. Default: 5s.")] = None,
+    status: Annotated[str | None, typer.Option(help="Between two reports without news. Default: 60s.")] = None,
+    model_bytes: Annotated[
+        int | None, typer.Option(min=1, help="Disk that models may take together; default: no bound.")
+    ] = None,
+    engine_threads: Annotated[
+        int | None, typer.Option(min=0, help="Threads per run; default: 0, one per core.")
+    ] = None,
     log_level: Annotated[
-        str | None, typer.Option(help="debug, info, warning or error. Env: NEARCAST_LOG_LEVEL, for every process.")
+        str | None, typer.Option(help="debug, info, warning or error. Env: NEARCAST_LOG_LEVEL. Default: info.")
     ] = None,
     metrics: Annotated[
         str | None,
@@ -167,9 +171,15 @@ def agent(
             min=0.0, max=1.0, help="Share of requests to trace; a caller's decision counts first. Default: 1."
         ),
     ] = None,
-    device: Annotated[str | None, typer.Option(help="Where models run: auto, cpu, cuda or cuda:INDEX.")] = None,
-    max_body: Annotated[int | None, typer.Option(help="Largest body or gRPC message, in bytes; 64 MiB.")] = None,
-    device_memory: Annotated[int | None, typer.Option(min=0, help="Device bytes that each model may take.")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="Where models run: auto, cpu, cuda or cuda:INDEX. Default: auto.")
+    ] = None,
+    max_body: Annotated[
+        int | None, typer.Option(help="Largest body or gRPC message, in bytes. Default: 64 MiB.")
+    ] = None,
+    device_memory: Annotated[
+        int | None, typer.Option(min=0, help="Device bytes that each model may take; default: no bound.")
+    ] = None,
 ) -> None:
     """Run the agent of a node in the foreground.
 

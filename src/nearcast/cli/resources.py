@@ -17,7 +17,7 @@ from nearcast.cli.conditions import (
 )
 from nearcast.cli.connect import connected
 from nearcast.cli.naming import Reference, name_in, named, reference_of, unknown
-from nearcast.cli.nodes import is_node, remove_node, show_nodes
+from nearcast.cli.nodes import described_node, is_node, remove_node, show_nodes
 from nearcast.cli.options import Format, Output, application, command
 from nearcast.cli.screen import Cell, coloured, note, show_document, show_lines, show_pairs, show_table
 from nearcast.cli.session import Session
@@ -60,10 +60,13 @@ def get(session: Session, what: What, name: Name = None, output: Output = Format
 @command(
     COMMANDS["describe"],
     "describe",
-    examples=("describe deployment magika", "describe site/frankfurt"),
+    examples=("describe deployment magika", "describe site/frankfurt", "describe node/frankfurt/frankfurt-1"),
 )
 def describe(session: Session, what: What, name: Name = None, output: Output = Format.TABLE) -> None:
     """Tell everything about one resource: conditions, nodes, history."""
+    if is_node(what):
+        _show_node(described_node(session, what, name), output)
+        return
     reference, own = named(what, name)
     with connected(session) as client:
         stored = read(client, reference)
@@ -141,6 +144,24 @@ def _show_nodes(nodes: list[Document]) -> None:
     for node in nodes:
         show_lines("", Text(f"Node {node['name']}", style="bold"))
         show_pairs(_flat("", {key: value for key, value in node.items() if key not in {"site", "name", "status"}}))
+
+
+def _show_node(node: Document, output: Format) -> None:
+    """One node with its last report: models, peers and trouble as tables, its shares left to ``route explain``."""
+    if output is not Format.TABLE:
+        show_document(node, output)
+        return
+    report = dict(node["status"] or {})
+    tables = [(key, rows) for key, rows in report.items() if _is_table(rows)]
+    left = {
+        key: value for key, value in report.items() if key not in {"routes", "conditions", "models", "peers", *node}
+    }
+    show_pairs(_flat("", {key: value for key, value in (node | left).items() if key != "status" and value is not None}))
+    for name, rows in tables:
+        show_lines("")
+        columns = list(dict.fromkeys(key for row in rows for key in row))
+        cells = ([_moment(_cell(row.get(key, ""))) for key in columns] for row in rows)
+        show_table([_words(key).replace("_", " ") for key in columns], cells, title=name.capitalize())
 
 
 def _flat(prefix: str, value: Any) -> list[tuple[str, Cell]]:

@@ -1,5 +1,6 @@
 """``status``: the fleet at a glance, from the control plane, or from the nodes' own files while it is silent."""
 
+from collections import Counter
 from typing import Final
 
 import msgspec
@@ -56,7 +57,8 @@ def show_fleet(document: Document, nodes: list[Document]) -> None:
     show_pairs([("Fleet", fleet.fleet or "–"), ("Control plane", f"{fleet.control.url} ({about})")])
     show_lines("")
     show_table(("site", "country", "ready", "gateway", "models", "trouble"), (_row(site) for site in fleet.sites))
-    trips = [row for node in nodes for row in _round_trips(node)]
+    at = Counter(str(node["site"]) for node in nodes)
+    trips = [row for node in nodes for row in _round_trips(node, alone=at[str(node["site"])] == 1)]
     if trips:
         show_lines("")
         show_table(("from", "to", ">round trip ms", "state"), trips)
@@ -111,10 +113,10 @@ def _trouble(site: SiteView) -> str:
     return "; ".join(filter(None, [trouble_in(site.conditions), *failed]))
 
 
-def _round_trips(node: Document) -> list[tuple[Cell, ...]]:
+def _round_trips(node: Document, *, alone: bool) -> list[tuple[Cell, ...]]:
     return [
         (
-            str(node["site"]),
+            str(node["site"]) if alone else f"{node['site']}/{node.get('name') or node.get('node')}",
             str(peer["site"]),
             milliseconds(peer["round_trip_s"] * 1000.0 or None),  # 0: not measured yet
             coloured("reachable" if peer["reachable"] else "unreachable"),

@@ -301,7 +301,9 @@ def _progress(deployment: Deployment, node: NodeView) -> tuple[str, bool]:
         return f"{node.node} failed ({model.reason}): {model.message}", True
     if model.state == "ready":
         return "", False
-    done = f" ({model.done_bytes} of {model.total_bytes} bytes)" if model.state == "fetching" else ""
+    done = (
+        f" ({model.done_bytes} of {model.total_bytes} bytes)" if model.state == "fetching" and model.total_bytes else ""
+    )
     why = f": {model.message}" if model.message else ""
     return f"{node.node} is {model.state}{done}{why}", False
 

@@ -184,6 +184,10 @@ def test_ready_means_served_where_placed_and_routed_everywhere(released: Fleet, 
     nodes["fra"].report()
     nodes["iad"].report()
     assert ready(released) == ("False", "Progressing")
+    nodes["fra"].report(models=[make.ready("m", "1", "fetching")])  # how large it is, is not known yet
+    document = released.call("GET", "/v1/resources/deployments/m").json()
+    assert "fra: n1 is fetching" in document["status"]["conditions"][1]["message"]
+    assert "bytes" not in document["status"]["conditions"][1]["message"]
     nodes["fra"].report(models=[make.ready("m", "1", "fetching", done_bytes=3, total_bytes=9)])
     document = released.call("GET", "/v1/resources/deployments/m").json()
     assert "fra: n1 is fetching (3 of 9 bytes)" in document["status"]["conditions"][1]["message"]

@@ -261,6 +261,26 @@ def test_join_token_prints_the_token_alone_on_standard_output(control: "FakeCont
     assert "nearcast agent" in done.err
 
 
+def test_describe_tells_about_a_node(control: "FakeControl", run: "Run") -> None:
+    peer = {"site": "porto", "reachable": True, "round_trip_s": 0.004}
+    report = {
+        "site": "lisbon",
+        "node": "n1",
+        "software": "nearcast/1",
+        "conditions": [],
+        "peers": [peer],
+        "routes": {"m": []},
+    }
+    control.nodes = [{"site": "lisbon", "name": "n1", "phase": "Ready", "status": report}]
+    done = run("describe", "node/lisbon/n1")
+    assert "porto" in done.out
+    assert "nearcast/1" in done.out
+    assert "routes" not in done.out
+    assert json.loads(run("describe", "node", "lisbon/n1", "-o", "json").out)["status"] == report
+    assert run("describe", "node/lisbon/n2").code == 4
+    assert run("describe", "node").code == 2
+
+
 def test_revoke_takes_a_node_of_a_site(control: "FakeControl", run: "Run") -> None:
     control.nodes = [{"site": "lisbon", "name": "n1"}, {"site": "lisbon", "name": "n2"}]
     assert run("revoke", "lisbon/n1").code == 0

@@ -75,6 +75,12 @@ def test_status_for_people(fleet: "FakeControl", run: "Run") -> None:
     assert ["frankfurt", "ashburn", "88.0", "reachable"] in rows
 
 
+def test_round_trips_of_a_site_with_several_nodes_name_the_node(fleet: "FakeControl", run: "Run") -> None:
+    fleet.nodes = [node | {"name": name} for node in fleet.nodes[:1] for name in ("n1", "n2")]
+    rows = [line.split() for line in run("status").out.splitlines()]
+    assert ["frankfurt/n2", "ashburn", "88.0", "reachable"] in rows
+
+
 @pytest.fixture
 def silent(run: "Run", monkeypatch: pytest.MonkeyPatch, tmp_path: Path, control: "FakeControl") -> LocalPaths:
     """A local fleet whose control plane does not answer."""

@@ -30,6 +30,9 @@ _LINE: Final = "%(asctime)s.%(msecs)03dZ %(levelname)s %(message)s"
 _TIME: Final = "%Y-%m-%dT%H:%M:%S"
 
 _plain = re.compile(r"[A-Za-z0-9_.:/@+%-]+")
+_unseen = re.compile("[\\x7f-\\x9f\\u200e\\u200f\\u2028-\\u202e\\u2066-\\u2069]")
+"""What JSON leaves as it is, and a terminal or a reader of lines takes for a command: further controls, ends of lines,
+directions of writing."""
 
 
 def level_in(environment: Mapping[str, str]) -> str:
@@ -60,7 +63,11 @@ def line(event: str, **fields: object) -> str:
 
 def _shown(value: object) -> str:
     text = f"{value:.3f}" if isinstance(value, float) else str(value)
-    return text if _plain.fullmatch(text) else json.dumps(text, ensure_ascii=False)
+    return text if _plain.fullmatch(text) else _unseen.sub(_spelled, json.dumps(text, ensure_ascii=False))
+
+
+def _spelled(found: re.Match[str]) -> str:
+    return f"\\u{ord(found[0]):04x}"
 
 
 def bound(path: Path) -> None:
@@ -91,7 +98,7 @@ class _JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             shown["exception"] = self.formatException(record.exc_info)
-        return json.dumps(shown, ensure_ascii=False)
+        return _unseen.sub(_spelled, json.dumps(shown, ensure_ascii=False))
 
 
 class _Formatter(logging.Formatter):

@@ -313,6 +313,10 @@ class Agent:
         if self._settings.public_tls is not None:
             public_tls = PublicTls(*self._settings.public_tls, self._gateway, self._troubles)
             await public_tls.start()
+        scrape: Scrape | None = None
+        if self._settings.metrics is not None:
+            scrape = Scrape(self._settings.metrics, self.figures)
+            await scrape.start()
         stored = await asyncio.to_thread(self._puller.stored_plan)
         if stored is not None:
             self._node.post(stored)
@@ -328,8 +332,8 @@ class Agent:
         notify(READY)
         if public_tls is not None:
             duties.append(public_tls.run())
-        if self._settings.metrics is not None:
-            duties.append(Scrape(self._settings.metrics, self.figures).run())
+        if scrape is not None:
+            duties.append(scrape.run())
         if self._uplink is not None:
             renewer = Renewer(
                 self._uplink, self._layout, self._member, self._router.replace_identity, self._troubles, _now

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from nearcast.agent.report import Troubles
+from nearcast.durable import DiskFull
 from nearcast.errors import InvalidInput
 from nearcast.gateway.render import PublicCertificate
 
@@ -66,10 +68,10 @@ class PublicTls:
         """Install the pair if it is one; whether it is."""
         try:
             pair = await asyncio.to_thread(read_pair, *self._files)
-        except InvalidInput as error:
+            await asyncio.to_thread(self._gateway.install_public, pair)
+        except (InvalidInput, DiskFull) as error:
             self._troubles.set(CONDITION, error)
             return False
-        await asyncio.to_thread(self._gateway.install_public, pair)
         self._troubles.clear(CONDITION)
         return True
 
@@ -83,11 +85,12 @@ def read_pair(certificate: Path, key: Path) -> PublicCertificate:
     chain_pem, key_pem = _read(certificate), _read(key)
     try:
         leaf = x509.load_pem_x509_certificates(chain_pem)[0]
-    except ValueError as error:
+        public = leaf.public_key()
+    except (ValueError, UnsupportedAlgorithm) as error:
         raise InvalidInput(f"expected a certificate chain in PEM, got something else in {certificate}") from error
     try:
         secret = load_pem_private_key(key_pem, password=None)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise InvalidInput(f"expected a private key in PEM without a password, got something else in {key}") from error
     if isinstance(secret, rsa.RSAPrivateKey):
         known = secret.key_size >= RSA_MIN_BITS
@@ -95,7 +98,7 @@ def read_pair(certificate: Path, key: Path) -> PublicCertificate:
         known = isinstance(secret, ec.EllipticCurvePrivateKey) and secret.curve.name in {"secp256r1", "secp384r1"}
     if not known:
         raise InvalidInput(f"expected a key for RSA from {RSA_MIN_BITS} bits, P-256 or P-384, got another in {key}")
-    if secret.public_key() != leaf.public_key():
+    if secret.public_key() != public:
         raise InvalidInput(f"the key in {key} is not that of the first certificate in {certificate}")
     return PublicCertificate(chain_pem.decode("ascii", "replace"), key_pem.decode("ascii", "replace"))
 

@@ -61,6 +61,8 @@ class Connection(asyncio.Protocol):
         self._in_body = False
         self._judged = False  # whether limits of a head were checked whose body is still coming
         self._gathered = bytearray()  # of a body in many small chunks
+        self._came = 0  # pieces of a body as of the last read, those that were gathered as bytes
+        self._barren = 0  # bytes since then that were none of it: trailers, say
         self._received = 0  # bytes of the request that is coming in, as far as it came before this read
         self._read = 0  # bytes of this read
         self._waiting: deque[Exchange] = deque()
@@ -168,6 +170,7 @@ class Connection(asyncio.Protocol):
         if self._received:
             self._received = self._request_s = 0
             self._judged = False
+            self._barren = self._came = 0
             self._gathered = bytearray()
         self._waiting.append(exchange)
         if len(self._waiting) > self._limits.pipelined:
@@ -189,6 +192,12 @@ class Connection(asyncio.Protocol):
                 self._reject(refusal)
             elif names.expect and not self._waiting and self._handling is None and self._transport is not None:
                 self._transport.write(CONTINUE)
+        came = len(self._gathered) + len(self._parts)
+        self._barren = self._barren + self._read if came == self._came else 0
+        self._came = came
+        if self._barren > self._limits.head_bytes:
+            self._reject(self._head_too_large())
+            return
         if len(self._parts) > PARTS_MAX or self._received > self._limits.body_bytes:
             self._gathered += b"".join(self._parts)
             self._parts.clear()

@@ -12,9 +12,8 @@ from urllib.parse import parse_qs, unquote
 
 import msgspec
 
-from nearcast.engine.connection import Connection
 from nearcast.engine.endpoint import CALL_OK, answer_call
-from nearcast.engine.exchange import Exchange, Limits
+from nearcast.engine.exchange import Exchange, Limits, Link
 from nearcast.engine.headers import Spellings
 from nearcast.engine.metrics import exposition
 from nearcast.engine.oip_grpc import server_answers
@@ -45,7 +44,7 @@ class _Desk:
         self.limits = Limits(body_bytes=DOCUMENT_MAX)
         self.spellings = Spellings()
         self.draining = False
-        self.connections: set[Connection] = set()
+        self.connections: set[Link] = set()
 
     def family(self, target: bytes) -> Family:
         """Nearcast's own shape of errors."""

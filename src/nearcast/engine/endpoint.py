@@ -16,9 +16,8 @@ from urllib.parse import unquote, urlsplit
 import msgspec
 
 from nearcast import __version__
-from nearcast.engine.connection import Connection
 from nearcast.engine.datatypes import Array
-from nearcast.engine.exchange import Exchange, Limits
+from nearcast.engine.exchange import Exchange, Limits, Link
 from nearcast.engine.headers import Spellings
 from nearcast.engine.lane import Lane
 from nearcast.engine.layout import Part
@@ -81,7 +80,7 @@ class ModelEndpoint:
         self._inference_call = _InferenceCall
         self.spellings = Spellings()
         self.draining = False
-        self.connections: set[Connection] = set()
+        self.connections: set[Link] = set()
         self.codec = codec
         self.grpc = GrpcCodec(codec)
         self.lane = lane

@@ -6,14 +6,11 @@ the connection's.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import Final, Protocol
 
 from nearcast.engine.headers import Headers, Names, Spellings
 from nearcast.engine.refusal import Family, Refusal
 from nearcast.resources import wire
-
-if TYPE_CHECKING:
-    from nearcast.engine.connection import Connection
 
 _SERVICE: Final = wire.GRPC_SERVICE_PATH.encode()
 _CALL_TYPES: Final = frozenset(each.encode() for each in wire.GRPC_CONTENT_TYPES)
@@ -41,6 +38,35 @@ class Limits:
     pipelined: int = 16
 
 
+class Link(Protocol):
+    """The connection of an exchange, as far as others need it."""
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is being received, handled or written."""
+        ...
+
+    def answer(self, exchange: "Exchange", head: bytes, body: bytes, *, trailers: bytes | None = None) -> None:
+        """Write an answer."""
+        ...
+
+    def refuse(self, exchange: "Exchange", refusal: Refusal) -> None:
+        """Answer with an error."""
+        ...
+
+    def sweep(self) -> None:
+        """Keep the time limits; called once per second."""
+        ...
+
+    def close(self) -> None:
+        """Close after what was written is sent."""
+        ...
+
+    def abort(self) -> None:
+        """Close at once."""
+        ...
+
+
 class Endpoint(Protocol):
     """What answers requests. It must answer every exchange once, now or later, on the loop's thread.
 
@@ -52,7 +78,7 @@ class Endpoint(Protocol):
     limits: Limits
     spellings: Spellings
     draining: bool
-    connections: "set[Connection]"
+    connections: set[Link]
 
     def handle(self, exchange: "Exchange") -> None:
         """Answer ``exchange``, now or later."""
@@ -84,7 +110,7 @@ class Exchange:
     )  # fmt: skip
 
     def __init__(
-        self, connection: "Connection", method: bytes, target: bytes, headers: Headers, names: Names, body: bytes
+        self, connection: Link, method: bytes, target: bytes, headers: Headers, names: Names, body: bytes
     ) -> None:
         self._connection = connection
         self.method = method

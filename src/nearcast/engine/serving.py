@@ -21,7 +21,7 @@ from nearcast.engine import sockets
 from nearcast.engine.connection import Connection
 from nearcast.engine.device import Device, device_memory
 from nearcast.engine.endpoint import ModelEndpoint
-from nearcast.engine.exchange import Limits
+from nearcast.engine.exchange import Limits, Link
 from nearcast.engine.lane import Lane
 from nearcast.engine.memory import available_bytes, check_fits, give_back
 from nearcast.engine.oip import InferCodec
@@ -297,7 +297,7 @@ class Serving:
                 sweep(served.endpoint.connections)
 
 
-def sweep(connections: set[Connection]) -> None:
+def sweep(connections: set[Link]) -> None:
     """Keep the time limits of ``connections``; call once per second."""
     for connection in list(connections):
         connection.sweep()

@@ -33,6 +33,8 @@ SERVICE: Final = "nearcast-engine"
 QUEUE: Final = 2048
 """Spans that wait for the collector; more are dropped."""
 EXPORT_S: Final = 5
+TEXT_MAX: Final = 256
+"""Of what a caller wrote, in a span: spans wait for the collector, and a head may have 60 KiB."""
 
 _SAMPLED: Final = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f][13579bdf](?:-.*)?")
 _STATUS: Final = re.compile(rb"HTTP/1\.1 (\d{3})")
@@ -81,18 +83,22 @@ class Tracing:
             SpanKind.SERVER,
             {
                 "http.request.method": exchange.method.decode("latin-1"),
-                "url.path": exchange.path.decode("latin-1"),
+                "url.path": exchange.path[:TEXT_MAX].decode("latin-1"),
                 "http.response.status_code": status,
                 "gen_ai.operation.name": "embeddings" if embeds else "infer",
                 "gen_ai.request.model": model,
                 "gen_ai.response.model": wire.model_at(model, version),
                 "nearcast.model.version": version,
-                **({"nearcast.request_id": exchange.request_id.decode("latin-1")} if exchange.request_id else {}),
+                **(
+                    {"nearcast.request_id": exchange.request_id[:TEXT_MAX].decode("latin-1")}
+                    if exchange.request_id
+                    else {}
+                ),
             },
             start_time=at(exchange.arrived_s),
         )
         if status >= 500:
-            span.set_status(Status(StatusCode.ERROR, message))
+            span.set_status(Status(StatusCode.ERROR, message[:TEXT_MAX]))
         if exchange.timing is not None:
             self._parts(exchange.timing, set_span_in_context(span), at(exchange.arrived_s), at)
         span.end(ended_ns)

@@ -1,6 +1,9 @@
 """Lines of the log, and what is worth one."""
 
+import json
 import logging
+
+import pytest
 
 from nearcast.agent.states import (
     Blame,
@@ -28,13 +31,20 @@ def test_a_line_quotes_what_needs_it_and_leaves_out_what_is_not() -> None:
     assert "\n" not in line("x", message="two\nlines")
 
 
+@pytest.mark.parametrize("odd", ["\x85", "\x9b31m", "\x7f", "\u2028", "\u202e"])
+def test_nothing_in_a_line_commands_a_terminal_or_ends_the_line(odd: str) -> None:
+    shown = line("x", request_id=f"a{odd}b")
+    assert shown.isprintable()
+    assert json.loads(shown.partition("=")[2]) == f"a{odd}b"
+
+
 def test_what_happens_all_the_time_is_not_told() -> None:
     known = State(who="n", plan=PLAN)
     assert told(known, Tick()) == told(known, PlanUnchanged()) == told(known, PlanReceived(PLAN)) == []
     assert told(State(who="n"), PlanReceived(PLAN)) == [(logging.INFO, "plan version=4 peers=0")]
 
 
-def test_a_lasting_trouble_is_told_once() -> None:
+def test_a_lasting_trouble_is_shownonce() -> None:
     from nearcast.agent.reconcile import step
 
     event = PlanRefused(Blame.TRANSIENT, "Unreachable", "no route")

@@ -1,7 +1,9 @@
 """The certificate for clients: a pair is taken when it is one, and the last good one stays."""
 
 import asyncio
+import base64
 import datetime
+import errno
 from pathlib import Path
 
 import pytest
@@ -20,10 +22,12 @@ from cryptography.x509.oid import NameOID
 from nearcast.agent.main import parse
 from nearcast.agent.public_tls import CONDITION, PublicTls, read_pair
 from nearcast.agent.report import Troubles
+from nearcast.durable import DiskFull
 from nearcast.errors import InvalidInput
 from nearcast.gateway.render import PublicCertificate
 
 SHORT = rsa.generate_private_key(65537, 1024)  # noqa: S505  (it is refused)
+P256_OID = bytes.fromhex("2a8648ce3d030107")
 Key = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey
 
 
@@ -117,6 +121,27 @@ def test_the_last_good_pair_stays_while_the_files_are_none(files: tuple[Path, Pa
     assert asyncio.run(tls.look()) is True
     assert troubles.now() == ()
     assert gateway.shown[-1].key_pem == secret_of(second).decode()
+
+
+def test_a_key_of_a_curve_that_nobody_knows_is_refused(files: tuple[Path, Path]) -> None:
+    key = p256()
+    write(files, key)
+    known = key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+    unknown = base64.encodebytes(known.replace(P256_OID, P256_OID[:-1] + b"\x7f"))
+    files[1].write_bytes(b"-----BEGIN %b-----\n%b-----END %b-----\n" % (b"PRIVATE KEY", unknown, b"PRIVATE KEY"))
+    with pytest.raises(InvalidInput, match="expected a private key in PEM"):
+        read_pair(*files)
+
+
+def test_a_full_disk_is_a_trouble_and_no_end(files: tuple[Path, Path]) -> None:
+    class Full(Gateway):
+        def install_public(self, certificate: PublicCertificate) -> bool:
+            raise DiskFull(Path("public.yaml"), OSError(errno.ENOSPC, "no space"))
+
+    troubles = Troubles()
+    write(files, p256())
+    assert asyncio.run(PublicTls(*files, Full(), troubles).look()) is False
+    assert [item.reason for item in troubles.now()] == ["DiskFull"]
 
 
 def test_both_files_are_named_or_none() -> None:

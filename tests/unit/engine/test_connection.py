@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from nearcast.engine.connection import Connection
-from nearcast.engine.exchange import Exchange, Limits
+from nearcast.engine.exchange import Exchange, Limits, Link
 from nearcast.engine.headers import Spellings
 from nearcast.engine.refusal import Family
 
@@ -57,7 +57,7 @@ class Later:
         self.limits = Limits(stall_s=3, request_s=6, linger_s=1, pipelined=2)
         self.spellings = Spellings()
         self.draining = False
-        self.connections: set[Connection] = set()
+        self.connections: set[Link] = set()
         self.asked: list[Exchange] = []
 
     def handle(self, exchange: Exchange) -> None:
@@ -198,3 +198,26 @@ def test_a_head_has_no_body(endpoint: Later, transport: Transport, connection: C
     connection.data_received(GET.replace(b"GET", b"HEAD"))
     endpoint.answer(b"12345")
     assert transport.written.endswith(b"content-length: 5\r\n\r\n")
+
+
+@pytest.mark.parametrize("more", [b"0\r\nx: ", b"0\r\n", b"1;x="])
+def test_a_chunked_body_is_not_followed_by_trailers_without_end(
+    more: bytes, endpoint: Later, transport: Transport, connection: Connection
+) -> None:
+    connection.data_received(b"POST /a HTTP/1.1\r\nhost: e\r\ntransfer-encoding: chunked\r\n\r\n" + more)
+    for count in range(5):
+        connection.data_received(
+            b"v" * 20_000 if more != b"0\r\n" else b"".join(b"n%d-%d: v\r\n" % (count, n) for n in range(2000))
+        )
+    assert statuses(transport) == [b"431"]
+    assert endpoint.asked == []
+
+
+def test_a_chunked_body_in_many_pieces_is_read_whatever_its_size(
+    endpoint: Later, transport: Transport, connection: Connection
+) -> None:
+    connection.data_received(b"POST /a HTTP/1.1\r\nhost: e\r\ntransfer-encoding: chunked\r\n\r\n")
+    for _ in range(3000):
+        connection.data_received(b"40\r\n" + b"v" * 64 + b"\r\n")
+    connection.data_received(b"0\r\nx: y\r\n\r\n")
+    assert len(endpoint.asked[0].body) == 3000 * 64

@@ -4,7 +4,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +12,6 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 
 from nearcast.engine import lane as lanes
-from nearcast.engine.connection import Connection
 from nearcast.engine.datatypes import Array
 from nearcast.engine.endpoint import ModelEndpoint
 from nearcast.engine.exchange import Exchange, Limits
@@ -51,7 +50,15 @@ class Client:
 
     def ask(self, target: bytes, body: bytes, headers: dict[bytes, bytes]) -> None:
         names = Spellings().learn(headers)
-        self.endpoint.handle(Exchange(cast(Connection, self), b"POST", target, headers, names, body))
+        self.endpoint.handle(Exchange(self, b"POST", target, headers, names, body))
+
+    is_idle = False
+
+    def sweep(self) -> None: ...
+
+    def close(self) -> None: ...
+
+    def abort(self) -> None: ...
 
     def answer(self, exchange: Exchange, head: bytes, body: bytes, *, trailers: bytes | None = None) -> None:
         self.heard.append(body)

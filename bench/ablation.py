@@ -105,12 +105,6 @@ def _route(config: Config) -> Config:
     return forward
 
 
-def _share(config: Config) -> Config:
-    (share,) = _route(config)["route"]["weighted_clusters"]["clusters"]
-    found: Config = share
-    return found
-
-
 def _clusters(config: Config) -> list[Config]:
     found: list[Config] = config["static_resources"]["clusters"]
     return found
@@ -157,7 +151,6 @@ def _no_size_limit(config: Config) -> None:
 def _no_answer_headers(config: Config) -> None:
     for name in ("response_headers_to_add", "response_headers_to_remove"):
         _route(config).pop(name, None)
-        _share(config).pop(name, None)
 
 
 def _no_retries(config: Config) -> None:

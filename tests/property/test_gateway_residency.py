@@ -137,11 +137,11 @@ class Rendered:
             return [site]
 
         forwards = [route["route"] for route in self.entries("public")[model] if "route" in route]
-        return [
-            (sites(item["name"]), item["weight"])
+        split = [
+            forward.get("weighted_clusters", {"clusters": [{"name": forward.get("cluster"), "weight": 100}]})
             for forward in forwards
-            for item in forward["weighted_clusters"]["clusters"]
         ]
+        return [(sites(item["name"]), item["weight"]) for each in split for item in each["clusters"]]
 
     def refusal(self, model: str) -> int | None:
         statuses = [

@@ -130,7 +130,6 @@ def _requests(samples: list[Sample]) -> Iterator[Family]:
                 model = models[labels["model"]]
                 by_model[model, reason, code] += sample.value
                 retries[model] += sample.value * (attempt - 1)
-            case "envoy_nearcast_public_answers":
                 by_site[sites[labels["site"]], reason, code] += sample.value
             case "envoy_nearcast_peer_requests":
                 of_peers[models[labels["model"]], code] += sample.value

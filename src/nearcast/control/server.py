@@ -21,8 +21,10 @@ import uvicorn
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from nearcast import __version__
+from nearcast.control.api import failures
 from nearcast.control.api.services import Services
 from nearcast.control.app import create_app
 from nearcast.control.authority import LEAF_LIFETIME
@@ -100,6 +102,17 @@ class Certificate:
         return ours and set(names) <= listed and certificate.not_valid_after_utc - now > LEAF_LIFETIME * 2 / 3
 
 
+class Protocol(HttpToolsProtocol):
+    """Uvicorn's HTTP/1.1, with our own shape for what is none."""
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse bytes that cannot be parsed, and end the connection."""
+        refusal = failures.answer("invalid_input", 400, f"expected HTTP/1.1, got something else: {msg}")
+        lines = [b"%b: %b" % header for header in (*refusal.raw_headers, (b"connection", b"close"))]
+        self.transport.write(b"\r\n".join([b"HTTP/1.1 400 Bad Request", *lines, b"", bytes(refusal.body)]))
+        self.transport.close()
+
+
 class Server(uvicorn.Server):
     """Uvicorn that says when it is ready, and leaves signals to us."""
 
@@ -148,6 +161,7 @@ async def _serve(plane: ControlPlane, listener: socket.socket) -> None:
     key, chain = certificate.files
     config = uvicorn.Config(
         create_app(Services(plane, observer, url)),
+        http=Protocol,
         lifespan="off",
         ws="none",
         log_config=None,

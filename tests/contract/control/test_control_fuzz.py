@@ -235,6 +235,19 @@ def raw_request(dice: Random, token: str) -> bytes:
     return broken(dice, good)
 
 
+def test_what_is_no_http_is_refused_in_our_shape(stand: Stand) -> None:
+    trust = ssl.create_default_context(cafile=stand.process.info["ca_file"])
+    plain = tcp("127.0.0.1", stand.process.port)
+    for data in (b"\x00\x01\r\n\r\n", b"GET / SPDY/9\r\n\r\n", b"GET / HTTP/1.1\r\nx y: z\r\n\r\n"):
+        with Connection(lambda: trust.wrap_socket(plain(), server_hostname="127.0.0.1")) as line:
+            line.send(data)
+            reply = line.receive()
+        assert (reply.status, reply.closed) == (400, True)
+        assert reply.headers["content-type"] == "application/json"
+        assert reply.json["error"]["code"] == "invalid_input"
+        assert "HTTP/1.1" in reply.message
+
+
 def test_raw_bytes(stand: Stand) -> None:
     """Through TLS, and at its door: what is not HTTP, or not TLS."""
     dice, mark = seeded("control-raw"), {stand.process.log: stand.process.log.stat().st_size}
@@ -256,6 +269,7 @@ def test_raw_bytes(stand: Stand) -> None:
                 except (Closed, OSError, ValueError):
                     continue  # cut short, or closed without a word: no answer is none that is wrong
                 assert reply.status < 500, (reply, data[:300])
+                assert reply.status < 400 or len(reply.message) > 8, (reply, data[:300])
         if index % 50 == 0:
             stand.assert_honest_is_answered()
     stand.assert_honest_is_answered()

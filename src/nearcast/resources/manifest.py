@@ -6,6 +6,7 @@ it sees all of them.
 """
 
 import difflib
+import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -127,7 +128,7 @@ def _resource(document: Document, source: str) -> AnyResource:
             {name: item for name, item in value.items() if name != "status"}, by_alias=True, by_name=False
         )
     except ValidationError as error:
-        details = schema(model.__name__)
+        details = _details(model.__name__)
         found = [problem_of(item, details, document, source) for item in error.errors(include_url=False)]
         found.sort(key=lambda problem: (problem.line, problem.column))
         raise ManifestError(found, hint=f"nearcast schema {kind} shows what may stand where.") from error
@@ -150,6 +151,12 @@ def schema(kind: str) -> dict[str, Any]:
         raise NotFound(f"expected one of {', '.join(KINDS)}; got {kind!r}", hint=hint)
     title = f"{API_VERSION}/{name}"
     return {"$schema": DIALECT, "$id": title, **KINDS[name].model_json_schema(by_alias=True), "title": name}
+
+
+@functools.cache
+def _details(name: str) -> dict[str, Any]:
+    """`schema`, worked out once per kind: refusals read it, and whoever sends bad manifests sends many."""
+    return schema(name)
 
 
 def to_yaml(*documents: Mapping[str, Any]) -> str:

@@ -85,7 +85,7 @@ def test_values(kind: str) -> None:
 
 
 def as_yaml(document: object, *, plain: bool) -> bytes:
-    """``document`` as libyaml writes it; as JSON, which is YAML, where it cannot: too deep, or half a surrogate pair."""
+    """``document`` as libyaml writes it; as JSON, which is YAML, where it cannot (depth, surrogates)."""
     try:
         return bytes(
             yaml.dump(document, Dumper=yaml.CSafeDumper, allow_unicode=plain, sort_keys=False, encoding="utf-8")

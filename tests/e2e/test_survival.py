@@ -57,6 +57,21 @@ def test_kill_the_gateway_of_a_peer(fleet: LocalFleet) -> None:
     assert running.outcome.failures == []
 
 
+def test_stop_a_peer_in_order(fleet: LocalFleet) -> None:
+    """Its listener sends new requests elsewhere, and what it has taken is finished."""
+    with load(fleet.gateway("singapore"), "adder", clients=8, pause_s=0.0) as running:
+        eventually(lambda: running.outcome.total > 100, "a load")
+        nearest = running.outcome.answers.most_common(1)[0][0][0]
+        agent, gateway = fleet.pids(nearest)["agent"], fleet.pids(nearest)["gateway"]
+        os.kill(agent, signal.SIGTERM)
+        eventually(lambda: fleet.pids(nearest).get("gateway", gateway) != gateway, "a new gateway")
+        before = running.fresh()
+        eventually(lambda: nearest in running.outcome.sites, "answers through the new gateway")
+    assert before.failures == []
+    assert len(before.sites) > 1
+    assert running.outcome.failures == []
+
+
 def test_kill_the_gateway_that_clients_are_connected_to(fleet: LocalFleet) -> None:
     """The connection dies with its gateway; the retries that OpenAI's client makes by default cover the restart."""
     import openai

@@ -12,7 +12,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 from nearcast.agent.backoff import PROCESS
@@ -51,6 +51,8 @@ RETIRE_S: Final = 5.0
 """How long clusters stay after the last file that needed them: requests on their way may still use them."""
 REMEMBER_S: Final = 5.0
 TEND_S: Final = 5.0
+LINGER_S: Final = 0.5
+"""Between the first answer that sends peers elsewhere and the end: many round trips, whatever the distance."""
 STABLE_S: Final = 30.0
 
 log = logging.getLogger(__name__)
@@ -82,6 +84,9 @@ class GatewayPort(Protocol):
 
     def tend(self) -> None:
         """Housekeeping."""
+
+    def turn_away(self, files: GatewayFiles, linger_s: float) -> None:
+        """Tell peers to go elsewhere, for a while before the end."""
 
     def drain_and_stop(self, *, timeout_s: float = 10.0) -> None:
         """Let requests finish, then end it."""
@@ -178,12 +183,22 @@ class Router:
                 await asyncio.wait_for(self._woken.wait(), pause_s)
 
     async def stop(self, drain_s: float) -> None:
-        """Let requests finish, then end Envoy."""
+        """Send peers elsewhere, let requests finish, then end Envoy."""
         if self._watch is not None:
             self._watch.cancel()
+        await self._turn_away()
         await asyncio.to_thread(self._gateway.drain_and_stop, timeout_s=drain_s)
         await asyncio.to_thread(self._book.forget, GATEWAY)
         await self._reports.close()
+
+    async def _turn_away(self) -> None:
+        if self._offer is None or self.in_force is None or not self._offer[1].plan.callers:
+            return
+        inputs = replace(self._inputs(self._offer[1], self.in_force.table), leaving=True)
+        try:
+            await asyncio.to_thread(self._gateway.turn_away, render(inputs), LINGER_S)
+        except NearcastError as error:  # they find out by themselves, later
+            log.warning(line("peers are not sent away", message=error.message))
 
     # --- one round ---------------------------------------------------------------------------------------------------
 

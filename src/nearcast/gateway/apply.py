@@ -130,6 +130,21 @@ class Gateway:
             self._process.find()
             self._drain_and_stop(timeout_s)
 
+    def turn_away(self, files: GatewayFiles, linger_s: float) -> None:
+        """Put the peer routes of ``files`` in force, for peers to go elsewhere, and give them ``linger_s`` to hear it.
+
+        What is in flight goes on. Only a stop may follow: an agent that dies now is followed by one that starts anew.
+
+        Raises:
+            Bug, Unavailable: as for :meth:`apply`.
+        """
+        with self._lock:
+            if not self._process.is_alive():
+                return
+            self._process.mark_leaving()
+            self._put({routes_file("peer"): files.routes["peer"]})
+        self._hurried.wait(linger_s)
+
     def hurry(self) -> None:
         """Wait for no request any longer, in a stop that is under way or comes later. From any thread."""
         self._hurried.set()

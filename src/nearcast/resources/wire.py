@@ -69,6 +69,8 @@ FULL_QUEUE: Final = "queue"
 """The model's queue is at its bound (count or bytes)."""
 FULL_NO_MODEL: Final = "no-model"
 """The place does not have the model, though somebody routed to it."""
+FULL_LEAVING: Final = "leaving"
+"""The node is being stopped: it finishes what it has, and takes nothing more from peers."""
 
 # --- paths -------------------------------------------------------------------------------------------------------
 

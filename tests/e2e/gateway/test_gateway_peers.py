@@ -5,7 +5,10 @@ import http.client
 import json
 import socket
 import ssl
+import threading
 import time
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -326,3 +329,32 @@ def test_shares_are_roughly_kept(fleet, sites):
     assert 160 <= local <= 255  # 210 expected; six standard deviations
     reasons = {a.headers["x-nearcast-reason"] for a in answers}
     assert reasons == {"local;attempt=1", "balance;attempt=1"}
+
+
+def test_a_peer_that_is_stopped_sends_requests_elsewhere_and_finishes_what_it_has(own_fleet) -> None:
+    """A steady load through `fra`, which has no engine; `iad`, the nearest place, is stopped in the middle of it."""
+    fra, iad, sin = (own_fleet.site(name) for name in ("fra", "iad", "sin"))
+    engine, _ = iad.add("m1"), sin.add("m1")
+    shares = {"m1": [(100, "fra")]}
+    iad_inputs = iad.inputs(shares, callers=("fra",))
+    iad.run(iad_inputs)
+    sin.run(sin.inputs(shares, callers=("fra",)))
+    fra.run(fra.inputs({"m1": [(100, "iad>sin")]}, peers=(iad, sin)))
+    assert infer(own_fleet, {"fra": fra}).headers["x-nearcast-site"] == "iad"
+    slow: list[Any] = []
+    engine.mode = "lockstep"
+    waiting = threading.Thread(target=lambda: slow.append(infer(own_fleet, {"fra": fra})))
+    waiting.start()
+    own_fleet.until(lambda: len(engine.seen) == 2, "a request is in flight at iad")
+    iad.gateway.turn_away(render(replace(iad_inputs, leaving=True)), 0.0)
+    turned = [infer(own_fleet, {"fra": fra}) for _ in range(20)]
+    assert {(a.status, a.headers["x-nearcast-site"]) for a in turned} == {(200, "sin")}
+    assert {a.headers["x-nearcast-reason"] for a in turned} == {"nearest;attempt=2"}  # told, and not ejected
+    assert fra.probe("/-/peers/iad/load").status == 503
+    for _ in range(4):
+        engine.go_on()
+    waiting.join(10)
+    assert [(a.status, a.headers["x-nearcast-site"]) for a in slow] == [(200, "iad")]
+    assert "site:iad" not in fra.ejections()
+    iad.gateway.drain_and_stop(timeout_s=2.0)
+    assert {a.status for a in [infer(own_fleet, {"fra": fra}) for _ in range(20)]} == {200}

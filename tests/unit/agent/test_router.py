@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from nearcast.agent.book import ProcessBook
@@ -85,6 +86,10 @@ class FakeGateway:
 
     def tend(self) -> None:
         self.calls.append("tend")
+
+    def turn_away(self, files: GatewayFiles, linger_s: float) -> None:
+        self.calls.append("turn away")
+        self.files.append(files)
 
     def drain_and_stop(self, *, timeout_s: float = 10.0) -> None:
         self.calls.append("stop")
@@ -276,5 +281,34 @@ def test_shares_in_force_outlive_the_agent(play: Play, tmp_path: Path) -> None:
         kept = Memory(desk.layout.plan).routes()
         assert kept is not None
         assert kept.models["m"].shares[0].order[0] == "here"
+
+    play(story)
+
+
+def test_peers_are_sent_elsewhere_before_the_end(play: Play) -> None:
+    async def story(desk: Desk) -> None:
+        desk.router.offer(1, Serving(msgspec.structs.replace(PLAN, callers=(AWAY,)), frozenset({M1}), {"m": "1"}))
+        await desk.turn()
+        serving = desk.gateway.files[-1]
+        await desk.router.stop(1.0)
+        assert desk.gateway.calls[-2:] == ["turn away", "stop"]
+        leaving = desk.gateway.files[-1]
+        assert b"x-nearcast-full" in leaving.routes["peer"].encode()
+        assert b"engine:" in serving.routes["peer"].encode()
+        assert b"engine" not in leaving.routes["peer"].encode()
+        assert leaving.routes["public"] == serving.routes["public"]  # own clients are served to the end
+
+    play(story)
+
+
+@pytest.mark.parametrize("has_plan", [False, True])
+def test_nobody_is_sent_elsewhere_by_a_node_that_nobody_asks(play: Play, has_plan: bool) -> None:
+    async def story(desk: Desk) -> None:
+        if has_plan:
+            desk.router.offer(1, EMPTY)
+            await desk.turn()
+        await desk.router.stop(1.0)
+        assert "turn away" not in desk.gateway.calls
+        assert desk.gateway.calls[-1] == "stop"
 
     play(story)

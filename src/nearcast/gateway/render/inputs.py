@@ -88,6 +88,7 @@ class GatewayInputs:
         routes: shares and orders per model; the own site's name means the local engine, ``site/node`` a sibling.
         telemetry: access log and traces.
         heap_bytes: what the gateway's memory may grow to before it refuses requests.
+        leaving: whether it is about to be stopped: peers are told to go elsewhere.
     """
 
     plan: SitePlan
@@ -101,6 +102,7 @@ class GatewayInputs:
     max_body_bytes: int = wire.BODY_BYTES
     telemetry: Telemetry = field(default_factory=Telemetry)
     heap_bytes: int = HEAP_BYTES
+    leaving: bool = False
 
     def others(self) -> dict[str, Peer]:
         """Every place beyond this node that may be asked, by name: siblings, then peer sites."""

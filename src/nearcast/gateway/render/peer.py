@@ -31,14 +31,16 @@ _SLOTS: Final = 8
 def peer_routes(inputs: GatewayInputs) -> Document:
     """Routes of the peer listener."""
     plan = inputs.plan
-    models = sorted({local.model for local in inputs.local if inputs.serving(local.model)})
+    models = [] if inputs.leaving else sorted({item.model for item in inputs.local if inputs.serving(item.model)})
     named = {model: [_local(inputs, model, callers_of(inputs, model))] for model in models}
     absent: Message = {
         **answers.refusal(503, f"model %REQ({wire.MODEL})% is not served at this site"),
         "response_headers_to_add": [answers.header(wire.FULL, wire.FULL_NO_MODEL)],
     }
     load: Message = {"match": {"path": wire.LOAD_PATH}, "route": {"cluster": STATUS_CLUSTER, "timeout": _PROBE_TIMEOUT}}
-    unnamed = [_permitted(plan, plan.callers, load), _permitted(plan, plan.callers, absent)]
+    # One that leaves tells no load either: who asks for it soon sends nothing any more.
+    answered = [_leaving()] if inputs.leaving else [load, absent]
+    unnamed = [_permitted(plan, plan.callers, route) for route in answered]
     configuration: Message = {
         "name": "peer",
         "virtual_hosts": [{"name": "peer", "domains": ["*"], "matcher": by_model(named, action(unnamed))}],
@@ -46,6 +48,13 @@ def peer_routes(inputs: GatewayInputs) -> Document:
         "typed_per_filter_config": _delays(plan),
     }
     return Document(ROUTES_TYPE, (configuration,))
+
+
+def _leaving() -> Message:
+    return {
+        **answers.refusal(503, "this node is being stopped"),
+        "response_headers_to_add": [answers.header(wire.FULL, wire.FULL_LEAVING)],
+    }
 
 
 def probe_routes(inputs: GatewayInputs) -> Document:

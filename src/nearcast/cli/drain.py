@@ -71,7 +71,7 @@ def revoke(session: Session, node: NodeName) -> None:
     """No longer honour a node's identity: other sites refuse it once their next plan has arrived.
 
     Its requests are refused with that plan, and its connections are closed within a minute. Its name stays closed until
-    its last certificate has ended. A machine that shall come back joins under another name.
+    an hour after its last certificate has ended. A machine that shall come back joins under another name.
     """
     site, name = site_and_node(node)
     with connected(session) as client:

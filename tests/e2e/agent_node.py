@@ -223,6 +223,10 @@ class AgentNode:
         assert status is not None
         return status.gateway.url
 
+    def answers(self, model: str) -> bool:
+        """Whether ``model`` is answered now."""
+        return httpx.post(f"{self.url}/v2/models/{model}/infer", json=BODY, timeout=10.0).status_code == 200
+
     def ask(self, model: str, timeout_s: float = 10.0) -> tuple[str, float]:
         """``model@version`` that answered, and what it added."""
         return answer_of(httpx.post(f"{self.url}/v2/models/{model}/infer", json=BODY, timeout=timeout_s))

@@ -169,4 +169,5 @@ def test_a_hung_engine_is_replaced(node: AgentNode, depot: Depot) -> None:
     os.kill(first, signal.SIGSTOP)
     node.until("a new engine", lambda status: status.engine.restarts == 1 and node.pid("engine") != first, 90.0)
     node.ready("m@1")
+    node.until("the gateway to see it well", lambda _: node.answers("m"))
     assert node.ask("m") == ("m@1", 1.0)

@@ -33,6 +33,7 @@ DAMAGES: dict[str, Callable[[bytes], bytes | None]] = {
 REPAIRED = (
     "ca.pem",
     "control.lock",
+    "keys/.lock",
     "keys/plans-root.key",
     "keys/server.key",
     "keys/server.pem",

@@ -57,7 +57,7 @@ def test_keys_without_their_database(tmp_path: Path) -> None:
 def test_a_database_that_is_none(fleet: Fleet) -> None:
     fleet.plane.close()
     (fleet.settings.data_dir / "control.db").write_bytes(b"no database at all" * 1000)
-    with pytest.raises(IntegrityError, match="the database is damaged"):
+    with pytest.raises(IntegrityError, match="is damaged: file is not a database"):
         open_control_plane(fleet.settings)
     for path in fleet.settings.data_dir.glob("control.db*"):
         path.unlink()

@@ -22,6 +22,8 @@ from nearcast.resources.unreadable import UNREADABLE
 
 class _Description(msgspec.Struct, frozen=True):
     url: str
+    ca_file: str = ""
+    admin_token_file: str = ""
 
 
 def transport_of(target: Target) -> httpx.BaseTransport | None:
@@ -75,12 +77,16 @@ def local_target(session: Session) -> Target:
     """
     paths = LocalPaths(session.data_dir)
     if alone := read_if_exists(session.data_dir / "control.json"):  # the directory of a control plane by itself
-        url, folder = _url_in(alone, session.data_dir / "control.json"), session.data_dir
+        found = _described_in(alone, session.data_dir / "control.json")
+        url, folder = found.url, session.data_dir
+        token_file = Path(found.admin_token_file or folder / "admin.token")  # with --secrets it lies there
+        authority_file = Path(found.ca_file or folder / "ca.pem")
     else:
         url, folder = paths.fleet_or_refuse(session.command("up", "--detach")).control_url, paths.control
+        token_file, authority_file = folder / "admin.token", folder / "ca.pem"
     try:
-        token = (folder / "admin.token").read_text(encoding="ascii").strip()
-        authority = (folder / "ca.pem").read_text(encoding="ascii")
+        token = token_file.read_text(encoding="ascii").strip()
+        authority = authority_file.read_text(encoding="ascii")
     except FileNotFoundError as error:
         raise NotFound(
             f"the fleet in {session.data_dir} was never started to the end: {error.filename} is missing",
@@ -89,10 +95,10 @@ def local_target(session: Session) -> Target:
     return Target(url=url, token=token, ca_pem=authority)
 
 
-def _url_in(data: bytes, path: Path) -> str:
+def _described_in(data: bytes, path: Path) -> _Description:
     refuse_newer(path)
     try:
-        return msgspec.json.decode(data, type=_Description).url
+        return msgspec.json.decode(data, type=_Description)
     except UNREADABLE as error:
         raise IntegrityError(
             f"{path} is not what nearcast wrote there: {error}",

@@ -127,6 +127,18 @@ def test_documents_of_a_newer_nearcast_are_refused_and_stop_no_down(paths: Local
         target_of(Session(paths.data_dir))
 
 
+def test_a_control_plane_with_its_secrets_elsewhere_is_found_by_its_description(tmp_path: Path) -> None:
+    secrets, own = tmp_path / "secrets", tmp_path / "one"
+    for folder in (secrets, own):
+        folder.mkdir()
+    (secrets / "admin.token").write_text("t\n")
+    (secrets / "ca.pem").write_text("pem")
+    files = f'"ca_file": "{secrets}/ca.pem", "admin_token_file": "{secrets}/admin.token"'
+    (own / "control.json").write_text(f'{{"url": "https://x", {files}}}')
+    found = target_of(Session(own))
+    assert (found.url, found.token, found.ca_pem) == ("https://x", "t", "pem")
+
+
 def test_a_damaged_description_of_a_control_plane_is_told(tmp_path: Path) -> None:
     (tmp_path / "control.json").write_text('{"url": "https://')
     with pytest.raises(IntegrityError, match=r"control\.json is not what nearcast wrote there"):

@@ -37,6 +37,12 @@ def metadata(depot: Depot, pattern: str) -> Path:
     )
 
 
+def put(files: dict[Path, bytes]) -> None:
+    """Write them, the timestamp last: it names the others."""
+    for path in sorted(files, key=lambda path: path.name == "timestamp.json"):
+        path.write_bytes(files[path])
+
+
 def is_refused(status: NodeStatus, word: str, role: str) -> bool:
     return any(
         item.type == "PlanTrusted" and item.reason == "TrustRefused" and f"{word} ({role})" in item.message
@@ -50,7 +56,7 @@ def is_refused(status: NodeStatus, word: str, role: str) -> bool:
         ("rollback", "rollback", "timestamp"),
         ("garbage", "arbitrary bytes", "timestamp"),
         ("endless", "endless data", "timestamp"),
-        ("another site", "rollback", "timestamp"),
+        ("another purpose", "signature", "targets"),
     ],
 )
 def test_a_hostile_repository_is_told_and_costs_no_request(
@@ -58,22 +64,27 @@ def test_a_hostile_repository_is_told_and_costs_no_request(
 ) -> None:
     depot, node, old = world
     timestamp = metadata(depot, "timestamp.json")
-    honest = timestamp.read_bytes()
+    honest = {path: path.read_bytes() for path in timestamp.parent.glob("*.json")}
+    releases = depot.folder / "releases" / "metadata"
     forged = {
-        "rollback": (old / timestamp.relative_to(depot.folder)).read_bytes(),
-        "garbage": b"\x00\xff" * 100,
-        "endless": b"a" * (4 << 20),
-        "another site": (depot.folder / "releases" / "metadata" / "timestamp.json").read_bytes(),
+        "rollback": {timestamp: (old / timestamp.relative_to(depot.folder)).read_bytes()},
+        "garbage": {timestamp: b"\x00\xff" * 100},
+        "endless": {timestamp: b"a" * (4 << 20)},
+        # All of it honest, fresh, and signed by the same online key: but the metadata of releases.
+        "another purpose": {
+            timestamp.parent / path.name: path.read_bytes()
+            for path in releases.glob("*.json")
+            if not path.name.endswith("root.json")
+        },
     }[attack]
     with Traffic(node.url, "m") as traffic:
-        timestamp.write_bytes(forged)
+        put(forged)
         try:
             status = node.until(f"{attack} is told", lambda status: bool(status.conditions))
-            if attack != "another site":  # its version may be higher or lower: refused either way
-                assert is_refused(status, word, role), status.conditions
+            assert is_refused(status, word, role), status.conditions
             assert {(item.version, item.state) for item in status.models} == {("1", "ready")}
         finally:
-            timestamp.write_bytes(honest)
+            put(honest)
         node.until("the honest repository is believed again", lambda status: not status.conditions)
     assert traffic.failures == []
     assert set(traffic.answers) == {"m@1"}

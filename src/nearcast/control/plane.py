@@ -205,9 +205,21 @@ def _making(settings: Settings) -> Iterator[None]:
     if all(path.exists() for path in (*(settings.keys_dir / name for name in _KEY_FILES), *tokens)):
         yield  # nothing will be made, and the folder may be mounted read-only
         return
-    with (settings.keys_dir / ".lock").open("ab") as lock:
+    try:
+        opened = (settings.keys_dir / ".lock").open("ab")
+    except OSError as error:
+        lost = sorted(name for name in (*_KEY_FILES, *(path.name for path in tokens)) if not _held(settings, name))
+        raise InvalidInput(
+            f"{', '.join(lost)} cannot be made: nothing can be written into {settings.keys_dir} ({error.strerror})",
+            hint="Make the folder writable for one start, or put in the files of another replica.",
+        ) from error
+    with opened as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+
+
+def _held(settings: Settings, name: str) -> bool:
+    return any((folder / name).exists() for folder in (settings.keys_dir, settings.admin_token_file.parent))
 
 
 def _secrets(settings: Settings, database: Database, now: datetime) -> tuple[str, str, Authority, Signer, bytes]:

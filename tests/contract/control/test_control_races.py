@@ -11,7 +11,7 @@ import pytest
 from nearcast.control.database import Database
 from nearcast.control.tokens import METRICS_PREFIX, load_or_create_token
 from nearcast.control.transitions import Transitions
-from nearcast.errors import Unavailable
+from nearcast.errors import InvalidInput, Unavailable
 
 Fleet = Any
 Make = Any
@@ -88,6 +88,21 @@ def test_the_token_of_the_metrics_is_made_by_one_replica(tmp_path: Path, fleet_t
     made.plane.close()
     assert (made.settings.keys_dir / ".lock").exists()
     assert load_or_create_token(token, METRICS_PREFIX) == made.plane.metrics_sha256
+
+
+def test_a_folder_of_secrets_that_lacks_a_token_and_cannot_be_written(tmp_path: Path, fleet_type: Any) -> None:
+    """As a secret that is mounted read-only."""
+    made = fleet_type(tmp_path / "c")
+    made.plane.close()
+    made.settings.metrics_token_file.unlink()
+    lock = made.settings.keys_dir / ".lock"
+    lock.unlink(missing_ok=True)
+    lock.mkdir()  # what nobody can open for writing, root neither
+    with pytest.raises(InvalidInput, match=r"^metrics.token cannot be made"):
+        made.start()
+    lock.rmdir()
+    made.start()
+    made.plane.close()
 
 
 @pytest.mark.parametrize("url", ["u@127.0.0.1:1/none?password=hush-hush", "u:hush-hush@127.0.0.1:1/none"])

@@ -6,7 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
+import tritonclient.grpc as tritongrpc
+import tritonclient.utils
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families as families
 
@@ -95,6 +98,25 @@ def test_requests_are_counted_by_model_site_reason_and_code(scraped):
     assert "only-asked-for" not in text, "a name that only a client knows must never become a label"
 
 
+def test_a_call_that_failed_is_counted_as_such(scraped):
+    node, url = scraped
+    client = tritongrpc.InferenceServerClient(node.url.removeprefix("http://"))
+    wrong = tritongrpc.InferInput("nobody", [1, 4], "FP32")
+    wrong.set_data_from_numpy(np.zeros((1, 4), np.float32))
+    for _ in range(3):
+        with pytest.raises(tritonclient.utils.InferenceServerException, match="INVALID_ARGUMENT"):
+            client.infer("adder", [wrong])
+    assert client.is_model_ready("adder")
+    client.close()
+
+    def counted() -> dict[str, float]:
+        found = [sample for each in families(scrape(url)) for sample in each.samples]
+        found = [sample for sample in found if sample.name == "nearcast_gateway_requests_total"]
+        return {sample.labels["code"]: sample.value for sample in found if sample.labels["model"] == "adder"}
+
+    eventually(lambda: counted().get("4xx") == 3, "three failed calls")
+
+
 def test_a_name_is_given_to_a_request_and_kept(scraped):
     node, _ = scraped
     url = f"{node.url}/v2/models/adder/infer"
@@ -126,7 +148,11 @@ def test_the_access_log_has_the_failures_and_no_secrets(scraped):
         "/v2/models/only-asked-for/infer",
     )
     assert "secret" not in text
-    assert all(line["status"] >= 400 for line in map(json.loads, text.splitlines()))
+    assert all(
+        line["status"] >= 400
+        for line in map(json.loads, text.splitlines())
+        if not line["path"].startswith("/inference.")
+    )
 
 
 def test_only_metrics_are_served_there(scraped):

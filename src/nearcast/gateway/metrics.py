@@ -85,6 +85,8 @@ METRICS: Final = (
 
 _ATTEMPT: Final = re.compile(r"(?P<reason>[a-z-]*);attempt=(?P<attempt>\d+)")
 _PLACE: Final = re.compile(r"cluster\.(?P<kind>engine|site)_(?P<name>.*?)\.(?P<stat>(outlier_|upstream_).*)")
+_CALLERS: Final = frozenset({1, 3, 5, 6, 7, 9, 10, 11, 12, 16})
+"""Statuses of gRPC that are the caller's to change; RESOURCE_EXHAUSTED is a place that is full."""
 _PER_SITE: Final = {
     "upstream_cx_active": UPSTREAM,
     "upstream_rq_active": ACTIVE,
@@ -123,7 +125,7 @@ def _requests(samples: list[Sample]) -> Iterator[Family]:
     models = _bounded(samples, "model")
     sites = _bounded(samples, "site")
     for sample in samples:
-        labels, code = sample.labels, f"{sample.labels.get('code', '')[:1] or '0'}xx"
+        labels, code = sample.labels, _code_class(sample.labels)
         reason, attempt = _attempt(labels.get("reason", ""))
         match sample.name.removesuffix("_total"):
             case "envoy_nearcast_public_requests":
@@ -137,6 +139,14 @@ def _requests(samples: list[Sample]) -> Iterator[Family]:
     yield family(ANSWERS, by_site.items())
     yield family(RETRIES, [((model,), count) for model, count in retries.items()])
     yield family(PEER_REQUESTS, of_peers.items())
+
+
+def _code_class(labels: Mapping[str, str]) -> str:
+    """The class of a status code; of a gRPC call, that of the status which the same error has without gRPC."""
+    call = labels.get("call", "0")
+    if call.isdigit() and call != "0":
+        return "4xx" if int(call) in _CALLERS else "5xx"
+    return f"{labels.get('code', '')[:1] or '0'}xx"
 
 
 def _attempt(reason: str) -> tuple[str, int]:

@@ -21,6 +21,8 @@ LOG_FROM_STATUS: Final = 400
 
 _MODEL: Final = ("model", "%ROUTE_NAME%")
 _CODE: Final = ("code", "%RESPONSE_CODE%")
+_CALL: Final = ("call", "%GRPC_STATUS(NUMBER)%")
+"""How a gRPC call ended, whose code is 200 all the same; "-" for any other request."""
 _REASON: Final = ("reason", f"%RESP({wire.REASON}):64%")
 _SITE: Final = ("site", "%UPSTREAM_METADATA(nearcast:site)%")
 _ORDERS: Final = r"^cluster\.order_"
@@ -63,7 +65,7 @@ def _counting(listener: str) -> Message:
 
 
 def _counters(listener: str) -> list[Json]:
-    tags = (_MODEL, _CODE) if listener == "peer" else (_MODEL, _SITE, _CODE, _REASON)
+    tags = (_MODEL, _CODE, _CALL) if listener == "peer" else (_MODEL, _SITE, _CODE, _CALL, _REASON)
     return [{"stat": _stat(f"{listener}_requests", *tags), "value_fixed": 1}]
 
 

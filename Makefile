@@ -2,6 +2,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 PYTHON ?= python3
+WORKERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
@@ -21,7 +22,7 @@ down: $(VENV)/.core ## stop it, and leave no process behind
 examples: $(VENV)/.examples ## install what the examples need, to run them by hand
 
 test: $(VENV)/.dev build/s3/.done ## all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 fuzz: $(VENV)/.dev ## 10,000 malformed requests per protocol and kind, and every attack (tens of minutes)
 	NEARCAST_FUZZ=$${NEARCAST_FUZZ:-10000} $(BIN)/python -m pytest -o timeout=3600 \

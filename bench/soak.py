@@ -24,7 +24,7 @@ EVERY_S = 5.0
 
 sys.path.insert(0, str(ROOT / "tests"))
 
-from soak.story import SPARED, growth, say, soak, verdict  # noqa: E402
+from soak.story import SPARED, Story, growth, say, soak, verdict  # noqa: E402
 
 
 def main() -> None:
@@ -36,7 +36,10 @@ def main() -> None:
     given = parser.parse_args()
     if not given.page:
         _keep(given.minutes, given.seed)
-    result = json.loads(RESULT.read_text())
+    kept = json.loads(RESULT.read_text())
+    story = Story(**kept["story"])
+    judged = {"lives": growth(story.census, at_least=24), "wrong": verdict(story, at_least=24)}
+    result = kept["story"] | judged | {"machine": kept["machine"]}
     _plot(result, PAGE.with_name("soak.png"))
     PAGE.write_text("\n".join(_page(result)) + "\n")
     for line in result["wrong"]:
@@ -47,9 +50,7 @@ def main() -> None:
 def _keep(minutes: float, seed: int) -> None:
     with tempfile.TemporaryDirectory(prefix="nearcast-soak-") as folder:
         story = soak(Path(folder) / "fleet", seed=seed, duration_s=minutes * 60, every_s=EVERY_S, capacity_s=15.0)
-    lives = growth(story.census, at_least=24)
-    judged = {"lives": lives, "wrong": verdict(story, at_least=24)}
-    RESULT.write_text(json.dumps({"machine": machine.record()} | asdict(story) | judged, indent=1) + "\n")
+    RESULT.write_text(json.dumps({"machine": machine.record(), "story": asdict(story)}) + "\n")
 
 
 def _plot(result: dict[str, Any], path: Path) -> None:
@@ -62,8 +63,14 @@ def _plot(result: dict[str, Any], path: Path) -> None:
     latency.set_ylabel("ms, by ten seconds")
     for item in result["disturbances"]:
         latency.axvline(item["began_s"] / 60, color="#999999", linewidth=0.4)
+    lives = {(life["name"], life["pid"]) for life in result["lives"]}
     for index, part in enumerate(("agent", "gateway", "engine")):
-        points = [(s["at_s"] / 60, s["anon_kib"] / 1024) for s in result["census"] if s["name"] == f"{SPARED}/{part}"]
+        name = f"{SPARED}/{part}"
+        points = [
+            (s["at_s"] / 60, s["anon_kib"] / 1024)
+            for s in result["census"]
+            if (s["name"], s["pid"]) in lives and s["name"] == name
+        ]
         memory.plot(*zip(*points, strict=True), label=part, color=COLOURS[index])
     memory.set_ylim(0, 1.35 * max(s["anon_kib"] / 1024 for s in result["census"] if s["name"].startswith(SPARED)))
     memory.set_ylabel(f"MiB at {SPARED} (anonymous)")
@@ -107,19 +114,21 @@ def _page(result: dict[str, Any]) -> list[str]:
         f"| latency p50, p95, p99, longest (ms) | "
         f"{wait['p50']:.0f}, {wait['p95']:.0f}, {wait['p99']:.0f}, {wait['max']:.0f} |",
         f"| what was done | {', '.join(f'{name} {count} x' for name, count in sorted(kinds.items()))} |",
+        f"| load average of the machine when it was over | {result['machine']['load_average'][0]:.1f} |",
         f"| faults found at the end | {'; '.join(result['wrong']) or 'none'} |",
         "",
         "![Latency and memory over time](soak.png)",
         "",
         "## Memory of every process that lived for two minutes or more",
         "",
-        "Anonymous memory, medians of the second and of the last fifth of its life.",
+        "Anonymous memory, medians of the second and of the last fifth of its life. Memory of a peak of connections is",
+        "kept for the next one: the last column says by how many descriptors the peak was higher later on.",
         "",
-        "| process | minutes | MiB early | MiB late |",
-        "|---|---|---|---|",
+        "| process | minutes | MiB early | MiB late | later peak |",
+        "|---|---|---|---|---|",
         *(
             f"| {life['name']} | {life['samples'] * EVERY_S / 60:.0f} | {life['anon_kib_early'] / 1024:.1f} "
-            f"| {life['anon_kib_late'] / 1024:.1f} |"
+            f"| {life['anon_kib_late'] / 1024:.1f} | {life['files_more']} |"
             for life in result["lives"]
         ),
         "",

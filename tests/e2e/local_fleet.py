@@ -87,7 +87,7 @@ class LocalFleet:
                 found["agent"] = int(entry.name)
             elif "nearcast.engine" in line:
                 found["engine"] = int(entry.name)
-            elif Path(arguments[0]).name.startswith("envoy"):
+            elif Path(arguments[0]).name.startswith("envoy") and "--mode" not in arguments:  # one that only validates
                 found["gateway"] = int(entry.name)
         return found
 

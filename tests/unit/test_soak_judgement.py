@@ -33,6 +33,13 @@ def test_a_leak_is_told_from_noise() -> None:
     assert verdict(Story(1, 10, census=life("leak", leak)), at_least=50) == ["leak grew from 111800 to 135800 KiB"]
 
 
+def test_memory_of_a_later_peak_of_connections_is_no_leak() -> None:
+    grown = life("gateway", [32_000] * 60) + life("gateway", [44_000] * 40)
+    peak = [sample | {"files": 400 if n < 60 else 900} for n, sample in enumerate(grown)]
+    assert verdict(Story(1, 10, census=peak), at_least=50) == []
+    assert verdict(Story(1, 10, census=grown), at_least=50) == ["gateway grew from 32000 to 44000 KiB"]
+
+
 def test_a_process_that_was_started_again_begins_a_new_life() -> None:
     first = life("engine", [50_000] * 40)
     second = [sample | {"pid": 8, "anon_kib": 90_000} for sample in life("engine", [0] * 40)]

@@ -100,7 +100,7 @@ def test_a_gateway_and_an_engine_that_no_record_names_are_found(fleet: LocalFlee
     eventually(lambda: fleet.pids(SITE).get("gateway", before["gateway"]) != before["gateway"], "another gateway")
     eventually(lambda: _serves(fleet), "a site that is ready")
     assert fleet.pids(SITE)["engine"] == before["engine"]
-    assert not Path(f"/proc/{before['gateway']}").exists()
+    eventually(lambda: not Path(f"/proc/{before['gateway']}").exists(), "the end of the one before")
 
 
 def _serves(fleet: LocalFleet) -> bool:

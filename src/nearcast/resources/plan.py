@@ -66,6 +66,13 @@ class Peer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     nodes: tuple[str, ...] = ()
 
 
+class PlannedShare(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The part (0 to 1) of a site's requests for one model that the fleet's plan sends to ``site`` first."""
+
+    site: str
+    share: float
+
+
 class SiteNode(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A node of the site itself. ``address`` is that of its peer listener, empty while it has reported none.
 
@@ -111,6 +118,8 @@ class SitePlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             allowed place a 403.
         closed: model -> the policies that close every site of its placement: a 403 although nobody holds the model.
         revoked_nodes: SPIFFE ids whose certificates are no longer honoured.
+        routes: model -> shares of the fleet's plan, which add up to 1: where the site's own second-by-second shares
+            start from, and return to. A model that is not named here is routed by cost alone.
         emulated_round_trip_s: extra delay for requests from each caller, in seconds: only in fleets on one machine.
     """
 
@@ -126,6 +135,7 @@ class SitePlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     catalog: tuple[str, ...] = ()
     closed: dict[str, tuple[str, ...]] = {}
     revoked_nodes: tuple[str, ...] = ()
+    routes: dict[str, tuple[PlannedShare, ...]] = {}
     emulated_round_trip_s: dict[str, float] = {}
     schema: str = SCHEMA
 

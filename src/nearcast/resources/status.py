@@ -73,6 +73,46 @@ class EngineStatus(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     message: str = ""
 
 
+class ModelDemand(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What clients ask of one model at this node's public listener, as a moving average.
+
+    ``request_bytes`` and ``answer_bytes`` are means per request; 0 while nothing is known.
+    """
+
+    rate_per_s: float
+    request_bytes: float = 0.0
+    answer_bytes: float = 0.0
+
+
+class ModelProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a loaded model version costs on this node: measured when it was loaded, then learned from traffic.
+
+    Attributes:
+        curve: (rows, seconds) of a run, by batch size; empty where it could not be measured.
+        service_s: of one request in an idle engine.
+        work_s: worker-seconds that one request takes when the engine is saturated: under ``service_s`` where requests
+            are batched; ``1 / work_s`` requests per second saturate one worker.
+        footprint_bytes: memory that the loaded model takes.
+        load_s: how long loading took, warm-up included.
+    """
+
+    model: str
+    version: str
+    service_s: float
+    work_s: float
+    curve: tuple[tuple[int, float], ...] = ()
+    footprint_bytes: int = 0
+    load_s: float = 0.0
+
+
+class NodeCapacity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the node has for models. A worker computes one batch at a time; ``memory_bytes`` is for all models."""
+
+    workers: float
+    memory_bytes: int
+    device: str = "cpu"
+
+
 class NodeStatus(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Everything that one node reports.
 
@@ -81,6 +121,9 @@ class NodeStatus(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         routed_version: version of the site plan whose routes the gateway has accepted; -1 before the first.
         routes: model -> shares that the gateway has in force.
         conditions: trouble that is not tied to one model (trust, disk, clock).
+        demand: model -> what clients ask here.
+        profiles: of the models that are loaded.
+        capacity: None until the engine has told.
     """
 
     site: str
@@ -97,3 +140,6 @@ class NodeStatus(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     peers: tuple[PeerObservation, ...] = ()
     routes: dict[str, tuple[Share, ...]] = {}
     conditions: tuple[ConditionReport, ...] = ()
+    demand: dict[str, ModelDemand] = {}
+    profiles: tuple[ModelProfile, ...] = ()
+    capacity: NodeCapacity | None = None

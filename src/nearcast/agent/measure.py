@@ -1,7 +1,9 @@
 """Asking peers how far and how busy they are, through our own gateway: over the very links that requests take.
 
-Decides when to ask (every 1 to 2 s, each peer at its own moments) and whom (the plan's peers, at most
-:data:`MAX_PEERS`). What the answers mean is decided in `estimate`; the own engine is asked by `engine_client`.
+Decides when to ask (each peer at its own moments: every 1 to 2 s whom requests may go to, every 10 to 20 s who is only
+measured for the map of the network) and whom (the plan's peers, at most :data:`MAX_PEERS`, of which :data:`MAX_RARE`
+are only measured). So a node sends at most 16 questions per second, 11 on the average. What the answers mean is decided
+in `estimate`; the own engine is asked by `engine_client`.
 """
 
 import asyncio
@@ -19,8 +21,11 @@ from nearcast.resources import wire
 from nearcast.resources.load import MAX_REPORT_BYTES, parse_load
 
 MAX_PEERS: Final = 16
+MAX_RARE: Final = 4
 LEAST_PAUSE_S: Final = 1.0
 MOST_PAUSE_S: Final = 2.0
+RARE: Final = 10.0
+"""So many times longer is the pause between two questions to a peer that is only measured."""
 TIMEOUT_S: Final = 2.5
 
 
@@ -87,18 +92,29 @@ class Measurements:
         self._pause_s = pause_s or _pause
         self._estimates: dict[str, Estimate] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._rare: frozenset[str] = frozenset()
 
     @property
     def estimates(self) -> Mapping[str, Estimate]:
         """Site -> what is known of it."""
         return dict(self._estimates)
 
-    def follow(self, sites: tuple[str, ...]) -> None:
-        """Ask exactly ``sites`` (the first :data:`MAX_PEERS`) from now on; what is known of others is forgotten."""
-        chosen = sites[:MAX_PEERS]
-        for site in set(self._tasks) - set(chosen):
+    def follow(self, sites: tuple[str, ...], rare: tuple[str, ...] = ()) -> None:
+        """Ask exactly these from now on; what is known of others is forgotten.
+
+        Args:
+            sites: whom requests may go to; the first :data:`MAX_PEERS`.
+            rare: who is only measured; as many as there is room for, at most :data:`MAX_RARE`.
+        """
+        often = sites[:MAX_PEERS]
+        seldom = tuple(site for site in rare if site not in often)[: min(MAX_RARE, MAX_PEERS - len(often))]
+        chosen = (*often, *seldom)
+        # Whoever requests may go to from now on is asked at once: its last answer may be many seconds old.
+        for site in (set(self._tasks) - set(chosen)) | (self._rare & set(often)):
             self._tasks.pop(site).cancel()
-            self._estimates.pop(site, None)
+            if site not in chosen:
+                self._estimates.pop(site, None)
+        self._rare = frozenset(seldom)
         for site in chosen:
             if site not in self._tasks:
                 self._tasks[site] = asyncio.create_task(self._ask(site))
@@ -113,7 +129,7 @@ class Measurements:
         while True:
             probe = await self._prober.probe(site)
             self._estimates[site] = updated(self._estimates.get(site), probe)
-            await asyncio.sleep(self._pause_s())
+            await asyncio.sleep(self._pause_s() * (RARE if site in self._rare else 1.0))
 
 
 def _pause() -> float:

@@ -39,6 +39,7 @@ from nearcast.gateway.render import (
     render,
 )
 from nearcast.logs import line
+from nearcast.planning.network.scouts import is_scout
 from nearcast.planning.routes import Observation, RouteTable, route_table
 from nearcast.resources.load import LoadReport
 from nearcast.resources.plan import siblings
@@ -162,7 +163,7 @@ class Router:
     def offer(self, generation: int, serving: Serving) -> None:
         """Make the gateway know ``serving``; a later offer replaces one that waits."""
         self._offer = (generation, serving)
-        self._measurements.follow(self._asked(serving))
+        self._measurements.follow(self._asked(serving), _scouts(serving))
         self._woken.set()
 
     async def replace_identity(self, identity: Identity) -> None:
@@ -342,8 +343,9 @@ class Router:
 
     def _asked(self, serving: Serving) -> tuple[str, ...]:
         """Whom to measure: peer sites, then siblings, so that a site of many nodes forgets no other site."""
-        peers = (peer.site.name for peer in serving.plan.peers if peer.addresses)
-        return (*peers, *siblings(serving.plan, self._node))[:MAX_PEERS]
+        plan = serving.plan
+        peers = (peer.site.name for peer in plan.peers if peer.addresses and not is_scout(plan, peer))
+        return (*peers, *siblings(plan, self._node))[:MAX_PEERS]
 
     def _observations(self, serving: Serving, now_s: float) -> dict[str, Observation]:
         estimates = self._measurements.estimates
@@ -374,6 +376,12 @@ class Router:
             ),
             heap_bytes=self._heap_bytes,
         )
+
+
+def _scouts(serving: Serving) -> tuple[str, ...]:
+    """Whom to measure for the map of the network only."""
+    plan = serving.plan
+    return tuple(peer.site.name for peer in plan.peers if peer.addresses and is_scout(plan, peer))
 
 
 def _shares(table: RouteTable) -> dict[str, tuple[Share, ...]]:

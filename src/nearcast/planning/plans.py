@@ -1,8 +1,8 @@
 """Site plans out of desired state: what each site shall run, and whom it may ask.
 
 Decides: where a deployment runs (its placement, less the sites that residency closes to everybody), which peers a
-site gets (near ones, and some for every model), and what stays until its successor stands (make
-before break). Does not decide shares (`routes`), nor when a plan is published.
+site gets (near ones, some for every model, and scouts, which it only measures), and what stays until its successor
+stands (make before break). Does not decide shares (`routes`), nor when a plan is published.
 """
 
 from collections.abc import Iterable, Mapping
@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 
 from nearcast.planning.distance import guessed_round_trip_s
+from nearcast.planning.network.scouts import SCOUTS
 from nearcast.planning.residency import allows, matches, refusals
 from nearcast.resources.kinds import Deployment, Policy, Site
 from nearcast.resources.plan import (
@@ -43,6 +44,7 @@ class FleetFacts:
         connected: sites whose reports are recent; a successor there is waited for, one elsewhere is not.
         revoked_nodes: SPIFFE ids that are no longer honoured.
         nodes: site -> all of its nodes, those that drain among them.
+        scouts: site -> other sites that it shall measure, for the map of the network only.
     """
 
     releases: Mapping[tuple[str, str], str] = field(default_factory=dict)
@@ -51,6 +53,7 @@ class FleetFacts:
     connected: frozenset[str] = frozenset()
     revoked_nodes: tuple[str, ...] = ()
     nodes: Mapping[str, tuple[SiteNode, ...]] = field(default_factory=dict)
+    scouts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +131,9 @@ def site_plans(state: DesiredState, facts: FleetFacts, fleet: str, version: int)
     rules = tuple(policy.rule() for policy in state.policies)
     catalog = tuple(sorted({deployment.spec.model for deployment in state.deployments}))
     round_trips = {name: _round_trips_from(site, sites) for name, site in sites.items()}
-    peers = {name: _peers(name, known, models, rules, round_trips[name]) for name in sites}
+    asked = {name: _peers(name, known, models, rules, round_trips[name]) for name in sites}
+    scouted = {name: _scouted(name, known, facts) - {*asked[name]} for name in sites}
+    peers = {name: tuple(sorted({*asked[name], *scouted[name]})) for name in sites}
     plans = {}
     for name, site in sites.items():
         nodes = facts.nodes.get(name, ())
@@ -139,7 +144,10 @@ def site_plans(state: DesiredState, facts: FleetFacts, fleet: str, version: int)
             version=0,
             revision="",
             models=models[name],
-            peers=tuple(_peer(other, known, models, facts, fleet, round_trips[name][other]) for other in peers[name]),
+            peers=tuple(
+                _peer(other, known, {} if other in scouted[name] else models, facts, fleet, round_trips[name][other])
+                for other in peers[name]
+            ),
             callers=tuple(known[caller] for caller in callers),
             nodes=nodes,
             residency=rules,
@@ -248,6 +256,11 @@ def _peers(
     return tuple(sorted(ranked[: max(MAX_PEERS, indispensable)]))
 
 
+def _scouted(name: str, known: Mapping[str, SiteFacts], facts: FleetFacts) -> set[str]:
+    """The scouts of ``name`` that are there; at most :data:`SCOUTS`, whatever the facts say."""
+    return {other for other in facts.scouts.get(name, ())[:SCOUTS] if other in known and other != name}
+
+
 def _peer(
     name: str,
     known: Mapping[str, SiteFacts],
@@ -265,7 +278,7 @@ def _peer(
         round_trip_s=round_trip_s,
         models=tuple(
             sorted(
-                {ServedModel(model=planned.model, version=planned.version) for planned in models[name]},
+                {ServedModel(model=planned.model, version=planned.version) for planned in models.get(name, ())},
                 key=lambda served: (served.model, served.version),
             )
         ),

@@ -24,6 +24,7 @@ EVERY_S = 5.0
 
 sys.path.insert(0, str(ROOT / "tests"))
 
+from soak.load import IN_FLIGHT  # noqa: E402
 from soak.story import SPARED, Story, growth, say, soak, verdict  # noqa: E402
 
 
@@ -86,6 +87,7 @@ def _plot(result: dict[str, Any], path: Path) -> None:
 def _page(result: dict[str, Any]) -> list[str]:
     kinds = Counter(item["kind"] for item in result["disturbances"])
     wait = result["wait_ms"]
+    sent_per_s = result["answered"] / result["duration_s"]
     return [
         "# Soak: a load that goes on while things break",
         "",
@@ -100,7 +102,9 @@ def _page(result: dict[str, Any]) -> list[str]:
         f"All the while things break, drawn by a seed (here {result['seed']}), one at a time, so that every request",
         "has another place to go: what fails counts as a fault. Two things are told apart: a connection that dies",
         "with the gateway at its other end, killed with -9, is asked again at the next gateway; and a request that",
-        "every place refused because its queue was full is a refusal.",
+        "every place refused because its queue was full is a refusal. A version change makes work on three sites, and",
+        "a killed process starts anew, all on the cores that the fleet and the generator share: in such moments more",
+        "requests may wait than the generator keeps, and it lets some out, which is counted, too.",
         "",
         f"| in {result['duration_s'] / 60:.0f} minutes | |",
         "|---|---|",
@@ -110,7 +114,9 @@ def _page(result: dict[str, Any]) -> list[str]:
         f"| failed requests | {len(result['failures'])} |",
         f"| asked again, since their own gateway was killed | {len(result['rerouted'])} |",
         f"| refused by every place, since all queues were full | {result['refused']} |",
-        f"| not sent, since 512 were waiting | {result['not_sent']} |",
+        f"| let out by the generator while {IN_FLIGHT} requests were waiting | {result['not_sent']:,}: "
+        f"{result['not_sent'] / (result['answered'] + result['not_sent']):.1%} |",
+        f"| sent, on the mean, of capacity | {sent_per_s / result['capacity_per_s']:.1%} |",
         f"| latency p50, p95, p99, longest (ms) | "
         f"{wait['p50']:.0f}, {wait['p95']:.0f}, {wait['p99']:.0f}, {wait['max']:.0f} |",
         f"| what was done | {', '.join(f'{name} {count} x' for name, count in sorted(kinds.items()))} |",

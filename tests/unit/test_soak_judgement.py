@@ -51,5 +51,10 @@ def test_lost_descriptors_failures_and_what_does_not_fit_are_said() -> None:
     files = {"files_before": {"gateway": 20}, "files_after": {"gateway": 60}}
     story = Story(1, 10, **files, failures=[{"text": "503"}], inconsistent=["two nodes"], not_sent=3, refused=5)
     said = " ".join(verdict(story, at_least=20))
-    for words in ("descriptors", "503", "two nodes", "3 requests were not sent", "5 found every queue full"):
+    for words in ("descriptors", "503", "two nodes", "3 of 9 requests were not sent", "5 found every queue full"):
         assert words in said
+
+
+def test_a_load_that_was_sent_but_for_moments_was_below_capacity() -> None:
+    assert verdict(Story(1, 10, answered=940, not_sent=60), at_least=20) == []
+    assert "100 of 1000 requests were not sent" in verdict(Story(1, 10, answered=900, not_sent=100), at_least=20)[0]

@@ -105,8 +105,8 @@ def mlp(folder: Path) -> ReleaseManifest:
     return release(folder, "mlp", "1", signature, nodes, constants)
 
 
-def slow(folder: Path, turns: int = 200, model: str = "slow") -> ReleaseManifest:
-    """``y = x`` over float32[batch, 4], after a detour of tens of milliseconds."""
+def slow(folder: Path, turns: int = 200, model: str = "slow", batch: int = -1) -> ReleaseManifest:
+    """``y = x`` over float32[batch, 4], after a detour of tens of milliseconds, whatever the batch."""
     body = helper.make_graph(
         [
             helper.make_node("MatMul", ["m_in", "big"], ["m_raw"]),
@@ -140,7 +140,7 @@ def slow(folder: Path, turns: int = 200, model: str = "slow") -> ReleaseManifest
         "turns": np.array(turns, np.int64),
         "yes": np.array(True),
     }
-    signature = Signature(inputs=(tensor("x", "FP32", -1, 4),), outputs=(tensor("y", "FP32", -1, 4),))
+    signature = Signature(inputs=(tensor("x", "FP32", batch, 4),), outputs=(tensor("y", "FP32", batch, 4),))
     return release(folder, model, "1", signature, nodes, constants)
 
 

@@ -53,7 +53,7 @@ class _Desk:
 
 
 class StatusDesk(_Desk):
-    """Answers ``engine.status``: load report, metrics, health; also the gRPC calls that name no model.
+    """Answers ``engine.status``: load report, profile, metrics, health; also the gRPC calls that name no model.
 
     Args:
         serving: what is told about.
@@ -64,6 +64,7 @@ class StatusDesk(_Desk):
         self._calls = server_answers()
         self._documents: dict[bytes, Callable[[], tuple[bytes, bytes]]] = {
             wire.LOAD_PATH.encode(): lambda: (_OK, msgspec.json.encode(serving.report())),
+            wire.PROFILE_PATH.encode(): lambda: (_OK, msgspec.json.encode(serving.profile())),
             wire.METRICS_PATH.encode(): lambda: _metrics(serving),
             wire.LIVE_PATH.encode(): lambda: (_OK, b'{"live":true}'),
             wire.READY_PATH.encode(): lambda: (_OK, b'{"ready":true}'),
@@ -93,7 +94,7 @@ class StatusDesk(_Desk):
 
 
 def _metrics(serving: Serving) -> tuple[bytes, bytes]:
-    content_type, body = exposition(serving.lanes(), serving.device)
+    content_type, body = exposition(serving)
     return b"HTTP/1.1 200 OK\r\ncontent-type: %b\r\n" % content_type.encode(), body
 
 

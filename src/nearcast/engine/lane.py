@@ -11,6 +11,7 @@ Guarantee: whoever submits work gets exactly one of ``finished``, ``failed``, or
 
 import asyncio
 import logging
+import math
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Lock
@@ -25,6 +26,7 @@ from nearcast.engine.ort_errors import ORT_ERRORS
 from nearcast.engine.profile import INLINE_MAX_S, Profile, Runs
 from nearcast.engine.refusal import Refusal, engine_failure, queue_full, unloaded
 from nearcast.engine.work import Backlog, NotPerRow, Timing, Work, joined, parted
+from nearcast.engine.worker import SharedTime
 from nearcast.resources import wire
 from nearcast.resources.load import ModelLoad
 
@@ -37,11 +39,13 @@ Result = Part | Refusal
 
 
 class _Ran(msgspec.Struct):
-    """A batch that came back: one result per piece of work."""
+    """A batch that came back: one result per piece of work, its worker-seconds, and whether it had to wait its turn."""
 
     batch: list[Work]
     results: list[Result]
     timing: Timing
+    charged_s: float = 0.0
+    behind: bool = False
 
 
 class Lane:
@@ -54,13 +58,23 @@ class Lane:
         pad: whether rows of different widths may share a batch.
         queue: most pieces of work that wait.
         loop: the loop.
+        shared: charges batches on the worker thread, which run beside those of other lanes.
     """
 
     def __init__(
-        self, name: str, model: Runs, profile: Profile, *, pad: bool, queue: int, loop: asyncio.AbstractEventLoop
+        self,
+        name: str,
+        model: Runs,
+        profile: Profile,
+        *,
+        pad: bool,
+        queue: int,
+        loop: asyncio.AbstractEventLoop,
+        shared: SharedTime | None = None,
     ) -> None:
         self.name = name
-        self.gauges = Gauges(profile.service_s, profile.item_s)
+        self.gauges = Gauges(profile)
+        self._shared = shared or SharedTime()
         self.inline = self._was_inline = profile.inline
         self._model: Runs | None = model
         self._max_batch = profile.max_batch
@@ -72,7 +86,7 @@ class Lane:
         self._lock = Lock()  # guards the three fields below, which the worker shares
         self._backlog = Backlog(pad=pad)
         self._current: list[Work] = []
-        self._started_s = 0.0
+        self._began_s = math.inf  # by the shared clock; no batch runs on the thread
         self._working = False
         self._worker = ThreadPoolExecutor(1, thread_name_prefix=f"run-{name}")
         self._inline_bytes = INLINE_MAX_S * profile.row_bytes / profile.item_s
@@ -99,7 +113,7 @@ class Lane:
         waiting = arrived.count + backlog.count
         if waiting >= self._queue or arrived.size_bytes + backlog.size_bytes >= QUEUE_BYTES:
             self.gauges.refused += 1
-            wait_s = min(max(1, round(self.wait_s() + 0.5)), RETRY_MAX_S)
+            wait_s = min(max(1, round(self.ahead_s() + 0.5)), RETRY_MAX_S)
             raise queue_full(f"the queue of {self.name} is full: {waiting} wait, {self._queue} may", wait_s)
 
     def submit(self, work: Work) -> None:
@@ -134,23 +148,28 @@ class Lane:
 
     def _run_arrived(self) -> None:
         self._running_inline = True
+        behind = False
         try:
             while batch := self._arrived.take(self._max_batch):
                 if sum([work.size_bytes for work in batch]) > self._inline_bytes:
                     self._hand_over(batch)
                 else:
-                    self._run_here(batch)
+                    self._run_here(batch, behind=behind)
+                behind = True
         finally:
             self._running_inline = False
 
-    def _run_here(self, batch: list[Work]) -> None:
+    def _run_here(self, batch: list[Work], *, behind: bool) -> None:
         ran = None
         try:
             ran = self._compute(batch)
         finally:
             if ran is None:  # a bug: the loop's exception handler tells of it, the callers must not wait for ever
                 self._broke(batch)
-        self._inline_s += WEIGHT * (ran.timing.finished_s - ran.timing.started_s - self._inline_s)
+        seconds = ran.timing.finished_s - ran.timing.started_s
+        ran.charged_s, ran.behind = seconds, behind
+        self.gauges.inline_s += seconds
+        self._inline_s += WEIGHT * (seconds - self._inline_s)
         if self._inline_s > 2 * INLINE_MAX_S:
             self.inline = False  # slower than measured at first: get out of the loop's way
         self._finish(ran)
@@ -168,14 +187,21 @@ class Lane:
 
     def _work(self) -> None:
         """Run batches until none is left. On the worker thread."""
+        behind = False
         while True:
             with self._lock:
-                self._current = self._backlog.take(self._max_batch)
-                self._started_s = self._now()
-                if not self._current:
+                batch = self._current = self._backlog.take(self._max_batch)
+                if not batch:
                     self._working = False
                     return
-            ran = self._compute(self._current)
+                self._began_s = self._shared.begin()
+            try:
+                ran = self._compute(batch)
+            finally:
+                ended_s = self._shared.end()
+            ran.charged_s, ran.behind = ended_s - self._began_s, behind
+            self._began_s = math.inf
+            behind = True
             self._current = []
             self._loop.call_soon_threadsafe(self._worked, ran)
 
@@ -234,7 +260,9 @@ class Lane:
         timing = ran.timing
         seconds = timing.finished_s - timing.started_s
         gauges = self.gauges
-        gauges.ran(len(ran.batch), sum([work.rows for work in ran.batch]), seconds)
+        rows = sum([work.rows for work in ran.batch])
+        saturated = ran.behind or 1 < self._max_batch <= rows
+        gauges.ran(len(ran.batch), rows, seconds, ran.charged_s, saturated=saturated)
         gauges.queue.add(timing.started_s - ran.batch[0].arrived_s, len(ran.batch))
         self._tell(ran)
 
@@ -271,26 +299,31 @@ class Lane:
         return self.waiting == 0 and not self._working
 
     def running_s(self) -> float:
-        """Seconds for which the worker's batch has been running; 0 when it rests."""
-        return max(0.0, self._now() - self._started_s) if self._working else 0.0
+        """Worker-seconds that the worker thread's batch has taken so far; 0 when it rests."""
+        return max(0.0, self._shared.read() - self._began_s) if self._working else 0.0
 
-    def wait_s(self) -> float:
-        """Seconds until a piece of work that arrives now would begin: work ahead of it, divided by the rate."""
+    def ahead_s(self) -> float:
+        """Worker-seconds of this model's work that is not done: what waits, and the rest of what runs."""
         rest_s = max(0.0, self.gauges.service_s - self.running_s()) if self._working else 0.0
-        return self.waiting * self.gauges.item_s + rest_s
+        return (self._arrived.count + self._backlog.rows) * self.gauges.piece_s + rest_s
 
     def recent(self) -> Recent:
         """The figures of the last seconds."""
         return self.gauges.recent(self._now(), self.running_s())
 
-    def load(self) -> ModelLoad:
-        """How busy this model is."""
+    def load(self, wait_s: float, loop_s: float) -> ModelLoad:
+        """How busy this model is.
+
+        Args:
+            wait_s: how long a request waits that arrives now, for other models too.
+            loop_s: seconds of the loop per request.
+        """
         recent = self.recent()
         waiting = self.waiting
         return ModelLoad(
-            wait_s=self.wait_s(),
+            wait_s=wait_s,
             service_s=self.gauges.service_s,
-            utilization=recent.utilization,
+            utilization=min(1.0, recent.utilization + recent.answered_per_s * loop_s),
             rate_per_s=recent.answered_per_s,
             queue=waiting,
             room=max(0, self._queue - waiting),

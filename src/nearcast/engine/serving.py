@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+import math
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from nearcast.engine import sockets
 from nearcast.engine.connection import Connection
+from nearcast.engine.costs import capacity, footprint_bytes, model_profile, taken_bytes
 from nearcast.engine.device import Device, device_memory
 from nearcast.engine.endpoint import ModelEndpoint
 from nearcast.engine.exchange import Limits, Link
@@ -30,10 +32,12 @@ from nearcast.engine.refusal import Refusal
 from nearcast.engine.runtime import OnnxModel, invalid_model
 from nearcast.engine.steady import steadied
 from nearcast.engine.text import Embedder, is_token_model, load_embedder
+from nearcast.engine.worker import LoopTime, SharedTime, waits
 from nearcast.resources import wire
-from nearcast.resources.load import LoadReport, named_metrics
+from nearcast.resources.load import LoadReport, ModelLoad, named_metrics
 from nearcast.resources.names import NAME_RULE, VERSION_RULE, is_name, is_version
 from nearcast.resources.release import ReleaseManifest, release_digest
+from nearcast.resources.status import EngineProfile, ModelProfile
 
 if TYPE_CHECKING:
     from nearcast.engine.tracing import Tracing
@@ -72,6 +76,8 @@ class _Loaded:
     profile: Profile
     embedder: Embedder | None
     pad: bool
+    footprint_bytes: int
+    load_s: float
 
 
 class Served:
@@ -82,6 +88,8 @@ class Served:
         self.digest = release_digest(order.manifest)
         self.state: State = "loading"
         self.profile: Profile | None = None
+        self.footprint_bytes = 0
+        self.load_s = 0.0
         self.endpoint: ModelEndpoint | None = None
         self.listening: sockets.Listening | None = None
         self.server: asyncio.Server | None = None
@@ -113,6 +121,9 @@ class Serving:
         self.device = device or Device()
         self._loop = asyncio.get_running_loop()
         self._served: dict[Key, Served] = {}
+        self._shared = SharedTime(perf_counter)
+        self._loop_time = LoopTime()
+        self._totals = (0.0, 0)
         self._loading = ThreadPoolExecutor(1, thread_name_prefix="load")
         self._tokenizing = ThreadPoolExecutor(1, thread_name_prefix="tokenize")
 
@@ -163,8 +174,9 @@ class Serving:
 
     def _load(self, order: Order) -> _Loaded:
         """On the loading thread."""
-        manifest = order.manifest
+        manifest, begun_s = order.manifest, perf_counter()
         check_fits(manifest, available_bytes())
+        before = taken_bytes(self.device)
         pad = is_token_model(manifest.signature)
         embedder = load_embedder(order.directory, manifest)
         device = self.device
@@ -174,11 +186,20 @@ class Serving:
             model.choose_binding(made_up(manifest.signature, 1, measured.width), perf_counter)
         runs = model if device.kind == "cpu" else steadied(model, manifest.signature, measured, perf_counter)
         give_back()
-        return _Loaded(runs, measured, embedder, pad)
+        footprint = footprint_bytes(before, taken_bytes(device), manifest.size_bytes)
+        return _Loaded(runs, measured, embedder, pad, footprint, perf_counter() - begun_s)
 
     async def _listen(self, served: Served, loaded: _Loaded) -> None:
         order, manifest = served.order, served.order.manifest
-        lane = Lane(served.name, loaded.model, loaded.profile, pad=loaded.pad, queue=order.queue, loop=self._loop)
+        lane = Lane(
+            served.name,
+            loaded.model,
+            loaded.profile,
+            pad=loaded.pad,
+            queue=order.queue,
+            loop=self._loop,
+            shared=self._shared,
+        )
         lane.gauges.sample(perf_counter())
         make, connection = (ModelEndpoint, Connection) if self._tracing is None else self._tracing.kinds()
         endpoint = make(
@@ -199,6 +220,7 @@ class Serving:
             lambda: connection(endpoint), sock=served.listening.socket, backlog=sockets.BACKLOG
         )
         served.endpoint, served.profile, served.state = endpoint, loaded.profile, "ready"
+        served.footprint_bytes, served.load_s = loaded.footprint_bytes, loaded.load_s
         _settle()
         log.info("serving %s at %s: %s", served.name, order.socket.name, loaded.profile)
 
@@ -272,29 +294,72 @@ class Serving:
             if served.endpoint is not None and served.state == "ready"
         ]
 
+    def loads(self) -> list[tuple[str, str, ModelLoad]]:
+        """Model, version and load of everything that is ready. What drains still works, so the others wait for it."""
+        found = [(served, served.endpoint.lane) for served in self._served.values() if served.endpoint is not None]
+        waits_s = waits([lane.ahead_s() for _, lane in found], [lane.gauges.service_s for _, lane in found])
+        loop_s = self._loop_time.recent()
+        return [
+            (*served.order.key, lane.load(wait_s, loop_s))
+            for (served, lane), wait_s in zip(found, waits_s, strict=True)
+            if served.state == "ready"
+        ]
+
     def report(self) -> LoadReport:
         """How busy this engine is. Of a model that is ready in two versions, the one loaded last is reported."""
-        lanes = self.lanes()
         memory = device_memory(self.device)
-        loads = {model: lane.load() for model, _, lane in lanes}
-        recent = [lane.recent() for _, _, lane in lanes]
+        loop_s = self._loop_time.recent()
+        recent = [served.endpoint.lane.recent() for served in self._served.values() if served.endpoint is not None]
+        answered_per_s = sum(each.answered_per_s for each in recent)
+        busy = sum(each.utilization for each in recent) + answered_per_s * loop_s
         return LoadReport(
-            application_utilization=max((each.utilization for each in recent), default=0.0),
+            application_utilization=min(1.0, busy),
             mem_utilization=memory_share(),
-            rps_fractional=sum(each.answered_per_s for each in recent),
+            rps_fractional=answered_per_s,
             eps=sum(each.failed_per_s for each in recent),
-            named_metrics=named_metrics(loads),
+            named_metrics=named_metrics({model: load for model, _, load in self.loads()}),
             device=str(self.device),
             device_mem_utilization=memory.used_bytes / memory.total_bytes if memory is not None else 0.0,
         )
 
+    def profiles(self) -> list[ModelProfile]:
+        """What each model that is ready costs here, oldest first."""
+        loop_s = self._loop_time.per_request_s
+        return [
+            model_profile(
+                served.order.key,
+                served.profile,
+                served.endpoint.lane,
+                footprint=served.footprint_bytes,
+                load_s=served.load_s,
+                loop_s=loop_s,
+            )
+            for served in self._served.values()
+            if served.endpoint is not None and served.profile is not None and served.state == "ready"
+        ]
+
+    def profile(self) -> EngineProfile:
+        """What this engine has, and what its models cost."""
+        held_bytes = sum(served.footprint_bytes for served in self._served.values())
+        return EngineProfile(capacity=capacity(self.device, held_bytes), profiles=tuple(self.profiles()))
+
     def sweep(self) -> None:
-        """Keep time limits and take samples; call once per second."""
+        """Keep time limits, take samples, learn; call once per second."""
         now_s = perf_counter()
+        inline_s, answered = 0.0, 0
         for served in self._served.values():
             if served.endpoint is not None:
-                served.endpoint.lane.gauges.sample(now_s)
+                gauges = served.endpoint.lane.gauges
+                gauges.sample(now_s)
+                inline_s += gauges.inline_s
+                answered += gauges.answered
                 sweep(served.endpoint.connections)
+        inline_before_s, answered_before = self._totals
+        self._totals = (inline_s, answered)
+        if answered < answered_before:  # a model has gone, and its counts with it: nothing is known of this second
+            self._loop_time.sample(now_s, math.inf, 0)
+        else:
+            self._loop_time.sample(now_s, max(0.0, inline_s - inline_before_s), answered - answered_before)
 
 
 def sweep(connections: set[Link]) -> None:

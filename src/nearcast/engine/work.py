@@ -89,7 +89,7 @@ class Work(ABC):
 class Backlog:
     """Work in the order of its arrival.
 
-    ``count`` and ``size_bytes`` say how much waits.
+    ``count``, ``rows`` and ``size_bytes`` say how much waits.
 
     Args:
         pad: whether rows of different widths may share a batch (token models).
@@ -99,7 +99,7 @@ class Backlog:
         self._pad = pad
         self._waiting: deque[Work] = deque()
         self._mixed = False  # whether work that cannot share a batch unseen has come since it was last empty
-        self._rows = 0
+        self.rows = 0
         self.count = 0
         self.size_bytes = 0
 
@@ -112,7 +112,7 @@ class Backlog:
             self._mixed = True
         waiting.append(work)
         self.count += 1
-        self._rows += work.rows
+        self.rows += work.rows
         self.size_bytes += work.size_bytes
 
     def drop_cancelled(self) -> None:
@@ -126,7 +126,7 @@ class Backlog:
 
     def take(self, max_rows: int) -> list[Work]:
         """The next batch: the oldest work, and what may run with it. Empty when nothing waits."""
-        if not self._waiting or (self._rows <= max_rows and not self._mixed):
+        if not self._waiting or (self.rows <= max_rows and not self._mixed):
             return self.drop_all()
         first = self._next()
         batch = [first]
@@ -144,7 +144,7 @@ class Backlog:
         self._waiting.extendleft(reversed(passed))
         for work in passed:
             self.count += 1
-            self._rows += work.rows
+            self.rows += work.rows
             self.size_bytes += work.size_bytes
         return batch
 
@@ -153,7 +153,7 @@ class Backlog:
         dropped = list(self._waiting)
         self._waiting.clear()
         self.count = 0
-        self._rows = 0
+        self.rows = 0
         self.size_bytes = 0
         self._mixed = False
         return dropped
@@ -161,7 +161,7 @@ class Backlog:
     def _next(self) -> Work:
         work = self._waiting.popleft()
         self.count -= 1
-        self._rows -= work.rows
+        self.rows -= work.rows
         self.size_bytes -= work.size_bytes
         return work
 

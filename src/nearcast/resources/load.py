@@ -17,9 +17,11 @@ class ModelLoad(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """How busy one model of one engine is.
 
     Attributes:
-        wait_s: how long a request that arrives now waits before its turn, in seconds.
-        service_s: time of one request in the model, in seconds: moving average, from warm-up until traffic tells more.
-        utilization: share of the last seconds in which the model was computing, 0 to 1.
+        wait_s: how long a request that arrives now waits beside its service, in seconds: for what this model has to do
+            before it, and for other models that use the worker meanwhile.
+        service_s: time of one request in the model, in seconds, as if no other model ran: moving average, from warm-up
+            until traffic tells more.
+        utilization: share of what the engine can do that the model took over the last seconds, 0 to 1.
         rate_per_s: requests answered per second.
         queue: requests waiting now.
         room: how many more the queue takes before the engine refuses.
@@ -34,7 +36,11 @@ class ModelLoad(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class LoadReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What ``GET /-/load`` answers. Unknown fields are ignored: peers may be newer than we are."""
+    """What ``GET /-/load`` answers. Unknown fields are ignored: peers may be newer than we are.
+
+    ``application_utilization`` is the share of what this engine can do that all its models took over the last seconds:
+    1 means saturated, on whatever hardware.
+    """
 
     application_utilization: float = 0.0
     mem_utilization: float = 0.0

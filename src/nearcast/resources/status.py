@@ -106,11 +106,21 @@ class ModelProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class NodeCapacity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What the node has for models. A worker computes one batch at a time; ``memory_bytes`` is for all models."""
+    """What the node has for models. A worker computes one batch at a time; ``memory_bytes`` is for all models.
+
+    Over all models, ``sum(rate x work_s) / workers`` is the share of the node that is busy.
+    """
 
     workers: float
     memory_bytes: int
     device: str = "cpu"
+
+
+class EngineProfile(msgspec.Struct, frozen=True, kw_only=True):
+    """What an engine answers to ``GET /-/profile``. Unknown fields are ignored: it may be newer than the agent."""
+
+    capacity: NodeCapacity
+    profiles: tuple[ModelProfile, ...] = ()
 
 
 class NodeStatus(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

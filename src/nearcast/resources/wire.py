@@ -75,6 +75,7 @@ FULL_LEAVING: Final = "leaving"
 # --- paths -------------------------------------------------------------------------------------------------------
 
 LOAD_PATH: Final = "/-/load"
+PROFILE_PATH: Final = "/-/profile"
 METRICS_PATH: Final = "/metrics"
 ADMIN_MODELS_PATH: Final = "/-/models"
 LIVE_PATH: Final = "/v2/health/live"

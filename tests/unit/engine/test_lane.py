@@ -206,10 +206,10 @@ def test_a_full_lane_refuses_and_says_so() -> None:
                 accepted.append(work)
         assert len(accepted) == 16
         assert lane.gauges.refused == 14
-        assert lane.load().room == 0
+        assert lane.load(0.0, 0.0).room == 0
         gate.set()
         await settled(accepted)
-        assert lane.load().room == 16
+        assert lane.load(0.0, 0.0).room == 16
 
     with_lane(Model(gate), THREAD, story)
 

@@ -47,16 +47,35 @@ site_specs = st.fixed_dictionaries(
         "emulate": st.fixed_dictionaries(
             {"roundTripMs": st.dictionaries(site_names, st.floats(0, 10_000), max_size=2)}
         ),
+        "link": st.fixed_dictionaries({"mbps": st.floats(0.001, 10_000)}),
+        "tenants": lists(names),
+        "rates": mapping(price=st.floats(0, 1_000), energy=st.floats(0, 1_000), carbon=st.floats(0, 1_000)),
     },
 )
+tiers = st.sampled_from(["edge", "cloud"])
 placements = st.one_of(
     st.fixed_dictionaries({"sites": lists(site_names, 1)}),
     st.just({"everywhere": True}),
-    st.fixed_dictionaries({"tiers": lists(st.sampled_from(["edge", "cloud"]), 1)}),
+    st.fixed_dictionaries({"tiers": lists(tiers, 1)}),
+    st.fixed_dictionaries(
+        {
+            "auto": mapping(
+                sites=lists(site_names, 1),
+                tiers=lists(tiers, 1),
+                countries=lists(countries, 1),
+                maxSites=st.integers(1, 9),
+            )
+        }
+    ),
 )
 deployment_specs = st.fixed_dictionaries(
     {"model": names, "version": versions, "placement": placements},
-    optional={"objective": st.sampled_from(["realtime", "interactive", "batch"])},
+    optional={
+        "objective": st.sampled_from(["realtime", "interactive", "batch"]),
+        "latencyTarget": st.sampled_from(["5ms", "1.5s", "3600s"]),
+        "weights": mapping(price=st.floats(0, 1_000), carbon=st.floats(0, 1_000)),
+        "tenant": names,
+    },
 )
 policy_specs = st.fixed_dictionaries(
     {
@@ -70,7 +89,7 @@ documents = st.one_of(
     st.fixed_dictionaries({"kind": st.just("Site"), "metadata": site_metadata, "spec": site_specs}),
     st.fixed_dictionaries(
         {"kind": st.just("Model"), "metadata": metadata},
-        optional={"spec": mapping(task=texts, description=texts)},
+        optional={"spec": mapping(task=texts, description=texts, tiers=lists(tiers))},
     ),
     st.fixed_dictionaries({"kind": st.just("Deployment"), "metadata": metadata, "spec": deployment_specs}),
     st.fixed_dictionaries({"kind": st.just("Policy"), "metadata": metadata, "spec": policy_specs}),

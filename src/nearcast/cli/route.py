@@ -13,7 +13,7 @@ from nearcast.cli.screen import Cell, coloured, milliseconds, note, show_documen
 from nearcast.cli.session import Session
 from nearcast.client import ControlClient
 from nearcast.errors import NotFound
-from nearcast.planning.explain import Explanation, PlaceExplanation
+from nearcast.planning.explanation import Explanation, PlaceExplanation
 
 COMMANDS: Final = {"route": application(help="Explain where requests go.", no_args_is_help=True)}
 VERDICTS: Final = {

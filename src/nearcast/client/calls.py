@@ -38,7 +38,7 @@ from nearcast.client.views import (
     Trust,
 )
 from nearcast.errors import IntegrityError, InvalidInput, NearcastError, NotFound, Unavailable
-from nearcast.planning.explain import Explanation
+from nearcast.planning.explanation import Explanation
 from nearcast.resources.unreadable import UNREADABLE
 
 ATTEMPTS: Final = 4

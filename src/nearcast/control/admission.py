@@ -115,7 +115,8 @@ def _problems(resource: AnyResource, after: Mapping[Key, AnyResource], known: Kn
     models = {*_names(after, "Model"), *known.released}
     match resource:
         case Deployment(spec=spec):
-            found = _unknown(source, "spec.placement.sites", "Site", spec.placement.sites or (), sites)
+            field = "spec.placement.auto.sites" if spec.placement.auto else "spec.placement.sites"
+            found = _unknown(source, field, "Site", spec.placement.named_sites, sites)
             found += _unknown(source, "spec.model", "Model", (spec.model,), models)
             other = _other_deployment(resource, after)
             if other is not None:
@@ -183,7 +184,7 @@ def _refuse_if_needed(key: Key, after: Mapping[Key, AnyResource], known: Known) 
 def _names_it(item: AnyResource, kind: str, name: str) -> bool:
     match item:
         case Deployment(spec=spec):
-            return name == spec.model if kind == "Model" else kind == "Site" and name in (spec.placement.sites or ())
+            return name == spec.model if kind == "Model" else kind == "Site" and name in spec.placement.named_sites
         case Policy(spec=spec):
             if kind == "Model":
                 return name in spec.match.models

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 from nearcast.control.nodes import NodeView
-from nearcast.planning.plans import Placed, placed
-from nearcast.planning.residency import refusals
+from nearcast.planning.grounds import Chosen, Grounds, Placed, placed
 from nearcast.resources.kinds import AnyResource, Deployment, Model, Policy, Site
 from nearcast.resources.plan import ResidencyRule, SitePlan
 from nearcast.resources.state import DesiredState
@@ -56,13 +55,21 @@ class Observed:
         published: the plans that sites can fetch.
         nodes: site -> its nodes.
         releases: (model, version) of every release.
+        grounds: the rules of the state about places.
+        chosen: the sites of ``auto`` placements.
     """
 
     state: DesiredState
+    grounds: Grounds
+    chosen: Chosen
     plans: Mapping[str, SitePlan]
     published: Mapping[str, Published]
     nodes: Mapping[str, tuple[NodeView, ...]]
     releases: frozenset[tuple[str, str]]
+
+    def placed(self, deployment: Deployment) -> Placed:
+        """Where ``deployment`` goes."""
+        return placed(deployment, self.grounds, self.chosen)
 
     def connected(self, site: str) -> list[NodeView]:
         """The nodes of ``site`` that are connected."""
@@ -221,8 +228,7 @@ def _enforced(policy: Policy, observed: Observed) -> Finding:
 
 
 def _of_deployment(deployment: Deployment, observed: Observed) -> tuple[Finding, Finding]:
-    sites = {site.name: site.facts() for site in observed.state.sites}
-    where = placed(deployment, sites, observed.state.policies)
+    where = observed.placed(deployment)
     accepted = _accepted(deployment, where, observed)
     if accepted.status != "True":
         return accepted, Finding("Ready", "False", "NotAccepted", accepted.message)
@@ -238,26 +244,33 @@ def _accepted(deployment: Deployment, where: Placed, observed: Observed) -> Find
         hint = f"nearcast model push {spec.model} --version {spec.version} PATH"
         return Finding("Accepted", "False", "ReleaseNotFound", f"{release} is not released; {known}; {hint}")
     closed = "; ".join(f"{site}: refused by {_list(names)}" for site, names in sorted(where.refused.items()))
-    if not where.sites and where.refused:
+    if not where.open and where.refused:
         return Finding("Accepted", "False", "ResidencyRefused", f"policies close every site of the placement: {closed}")
-    if not where.sites:
+    barred = "; ".join(f"{site}: {why}" for site, why in sorted(where.barred.items()))
+    if not where.open and where.barred:
+        return Finding("Accepted", "False", "NotAllowed", f"no site of the placement may run it: {barred}")
+    if not where.open:
         return Finding("Accepted", "False", "NoSite", "the placement names no site that exists")
+    if not where.sites:
+        why = "has found no site with room" if where.is_planned else "has not chosen sites yet"
+        return Finding("Accepted", "False", "NotPlanned", f"the planner {why}; {_list(where.open)} may run it")
     unserved = _origins_without_a_place(deployment, where, observed)
-    notes = [f"left out by policy: {closed}"] if closed else []
+    is_auto = deployment.spec.placement.auto is not None  # which does not ask for every site that it may have
+    notes = [f"left out by policy: {closed}"] if closed and not is_auto else []
+    notes += [f"left out: {barred}"] if barred and not is_auto else []
     notes += [f"requests that enter at {_list(unserved)} are refused by residency"] if unserved else []
     return Finding("Accepted", "True", "Placed", "; ".join([f"on {_list(where.sites)}", *notes]))
 
 
 def _origins_without_a_place(deployment: Deployment, where: Placed, observed: Observed) -> list[str]:
-    rules = [policy.rule() for policy in observed.state.policies]
-    sites = {site.name: site.facts() for site in observed.state.sites}
-    if not rules:
+    grounds = observed.grounds
+    if not grounds.rules:
         return []
-    return sorted(
-        name
-        for name, origin in sites.items()
-        if all(refusals(rules, deployment.spec.model, origin, sites[place]) for place in where.sites)
-    )
+    classes, names = grounds.classes, list(grounds.sites)
+    number = dict(zip(names, classes.site_class, strict=True))
+    places = sorted({int(number[site]) for site in where.sites})
+    served = classes.may[classes.rule_set[deployment.spec.model]][:, places].any(axis=1)
+    return sorted(name for name in names if not served[number[name]])
 
 
 def _ready(deployment: Deployment, where: Placed, observed: Observed) -> Finding:

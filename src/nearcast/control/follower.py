@@ -11,6 +11,7 @@ from typing import Final
 
 from nearcast.control.bell import Bell
 from nearcast.control.database import Database
+from nearcast.control.decisions import DECISIONS, Decisions
 from nearcast.control.leader import PUBLICATIONS, Leader
 from nearcast.control.members import MEMBERS, Members
 from nearcast.control.nodes import NodeBook
@@ -29,7 +30,7 @@ class Follower:
     """Follows for one replica. Safe for several threads; one catches up at a time.
 
     Args:
-        database, members, nodes, transitions, releases, publisher, leader: the parts that remember something.
+        database, members, nodes, transitions, releases, publisher, decisions, leader: the parts that remember.
         bell: rung when what changed elsewhere may change plans.
         clock: seconds of this machine that only rise.
     """
@@ -42,6 +43,7 @@ class Follower:
         transitions: Transitions,
         releases: ReleaseIndex,
         publisher: Publisher,
+        decisions: Decisions,
         leader: Leader,
         bell: Bell,
         clock: Callable[[], float] = time.monotonic,
@@ -62,6 +64,7 @@ class Follower:
             REPORTS: nodes.absorb,
             RELEASES: self._refresh,
             PUBLICATIONS: self._published,
+            DECISIONS: decisions.reload,
             TRANSITIONS: lambda: transitions.reload(keep_own=leader.leads),
         }
         self._seen: dict[str, int] = {}

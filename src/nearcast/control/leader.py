@@ -106,7 +106,7 @@ class Leader:
             known = session.scalar(select(Leadership.version)) or 0
         floor = known or lowest()
         with self._database.write() as session:
-            row = self._require(session)
+            row = self.require(session)
             row.version = max(row.version, floor) + 1
             for site in sites:
                 session.merge(Publication(site=site, version=row.version, term=row.term, done=False))
@@ -115,13 +115,13 @@ class Leader:
     def raise_to(self, version: int) -> None:
         """Make the next publication's version higher than ``version``: the database was behind the repository."""
         with self._database.write() as session:
-            row = self._require(session)
+            row = self.require(session)
             row.version = max(row.version, version)
 
     def done(self, sites: Collection[str]) -> None:
         """Tick off what was published to ``sites``. Raises :class:`Unavailable` where another replica leads."""
         with self._database.write() as session:
-            self._require(session)
+            self.require(session)
             for site in sites:
                 session.get_one(Publication, site).done = True
             bump(session, PUBLICATIONS)
@@ -134,7 +134,7 @@ class Leader:
     def forget(self, sites: Collection[str]) -> None:
         """Drop what is known of sites that are gone."""
         with self._database.write() as session:
-            self._require(session)
+            self.require(session)
             session.execute(delete(Publication).where(Publication.site.in_(sites)))
 
     def published_since(self, version: int) -> dict[str, int]:
@@ -145,7 +145,8 @@ class Leader:
         with self._database.read() as session:
             return {row.site: row.version for row in session.execute(query)}
 
-    def _require(self, session: Session) -> Leadership:
+    def require(self, session: Session) -> Leadership:
+        """Our row, inside a write transaction. Raises :class:`Unavailable` where another replica leads."""
         row = _row(session)
         if self.term == 0 or row.holder != self.holder or row.term != self.term:
             raise Unavailable("another replica of the control plane publishes now", retry_after_s=1.0)

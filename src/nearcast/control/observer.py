@@ -17,8 +17,10 @@ from nearcast.control.plane import ControlPlane
 from nearcast.control.publisher import facts_of
 from nearcast.control.store import Held, Snapshot, timestamp
 from nearcast.errors import NotFound
-from nearcast.planning.explain import Explanation, explain
-from nearcast.planning.plans import FleetFacts, placed, site_plans
+from nearcast.planning.explain import explain
+from nearcast.planning.explanation import Explanation
+from nearcast.planning.grounds import Grounds, grounds_of
+from nearcast.planning.plans import FleetFacts, site_plans
 from nearcast.resources.kinds import AnyResource, Condition, Deployment, Model, Policy, Site, Status, to_document
 from nearcast.resources.plan import SitePlan
 from nearcast.resources.problems import did_you_mean
@@ -38,19 +40,32 @@ class Observer:
     def __init__(self, plane: ControlPlane) -> None:
         self._plane = plane
         self._guard = threading.Lock()
-        self._planned: tuple[int, FleetFacts, Mapping[str, SitePlan]] | None = None
+        self._planned: tuple[int, int, FleetFacts, Mapping[str, SitePlan]] | None = None
+        self._grounds: tuple[int, Grounds] | None = None
 
     def plans(self, snapshot: Snapshot) -> Mapping[str, SitePlan]:
-        """The plans that ``snapshot`` and the facts ask for now; their version is 0. Costly after a change only."""
+        """The plans that ``snapshot``, the facts and the guidance ask for now; their version is 0. Costly after a
+        change only."""
         plane = self._plane
+        decided = plane.decisions.in_force
         digests = {key: entry.digest for key, entry in plane.index.entries().items()}
         facts = facts_of(plane.fleet, digests, plane.nodes.views(), plane.members.revoked(plane.clock()))
         with self._guard:
             held = self._planned
-            if held is None or held[0] != snapshot.sequence or held[1] != facts:
-                held = (snapshot.sequence, facts, site_plans(snapshot.state, facts, plane.fleet, 0))
+            if held is None or held[:2] != (snapshot.sequence, decided.id) or held[2] != facts:
+                plans = site_plans(snapshot.state, facts, plane.fleet, 0, decided.guidance)
+                held = (snapshot.sequence, decided.id, facts, plans)
                 self._planned = held
-            return held[2]
+            return held[3]
+
+    def grounds(self, snapshot: Snapshot) -> Grounds:
+        """The rules of ``snapshot`` about places."""
+        with self._guard:
+            held = self._grounds
+            if held is None or held[0] != snapshot.sequence:
+                held = (snapshot.sequence, grounds_of(snapshot.state))
+                self._grounds = held
+            return held[1]
 
     def look(self) -> View:
         """The fleet now."""
@@ -65,6 +80,8 @@ class Observer:
             published=plane.publisher.published(site.name for site in snapshot.state.sites),
             nodes=nodes,
             releases=frozenset(plane.index.entries()),
+            grounds=self.grounds(snapshot),
+            chosen=plane.decisions.in_force.guidance.placements,
         )
         return View(snapshot, observed)
 
@@ -125,7 +142,8 @@ class Observer:
                 raise NotFound(f"there is no node {site}/{node}", hint=did_you_mean(node, known))
             reports = [item for item in reports if item.node == node]
         reports.sort(key=lambda item: item.draining)
-        return explain(view.snapshot.state, plan, reports[0].status if reports else None, model)
+        status = reports[0].status if reports else None
+        return explain(view.snapshot.state, plan, status, model, self._plane.decisions.in_force.guidance)
 
     def node_view(self, site: str, node: str) -> NodeView:
         """One node. Raises :class:`NotFound`."""
@@ -243,8 +261,7 @@ def _ready_models(node: NodeView) -> set[str]:
 
 def _where(deployment: Deployment, observed: Observed) -> dict[str, Any]:
     """Where a deployment shall run, and how far each node is."""
-    sites = {site.name: site.facts() for site in observed.state.sites}
-    where = placed(deployment, sites, observed.state.policies)
+    where = observed.placed(deployment)
     spec = deployment.spec
     found = []
     for site in where.sites:

@@ -22,6 +22,7 @@ from securesystemslib.signer import Signer
 from nearcast.control.authority import AUTHORITY_LIFETIME, Authority, load_or_create_authority
 from nearcast.control.bell import Bell
 from nearcast.control.database import Database
+from nearcast.control.decisions import Decisions
 from nearcast.control.follower import Follower
 from nearcast.control.leader import Leader
 from nearcast.control.members import Members
@@ -85,6 +86,7 @@ class ControlPlane:
     plans: PlansRepository
     plans_root: bytes
     publisher: Publisher
+    decisions: Decisions
     leader: Leader
     follower: Follower
     bell: Bell
@@ -154,7 +156,7 @@ def _wired(settings: Settings, database: Database, now: Clock, lock: int) -> Con
     nodes = NodeBook(members, Reports(database), steady, settings.node_timeout_s)
     transitions = Transitions(database, now)
     index, leader, bell = ReleaseIndex(releases), Leader(database), Bell()
-    publisher = Publisher(plans, leader)
+    publisher, decisions = Publisher(plans, leader), Decisions(database)
     leader.hold()
     return ControlPlane(
         settings=settings,
@@ -176,8 +178,9 @@ def _wired(settings: Settings, database: Database, now: Clock, lock: int) -> Con
         plans=plans,
         plans_root=root,
         publisher=publisher,
+        decisions=decisions,
         leader=leader,
-        follower=Follower(database, members, nodes, transitions, index, publisher, leader, bell),
+        follower=Follower(database, members, nodes, transitions, index, publisher, decisions, leader, bell),
         bell=bell,
         throttle=Throttle(),
         lock=lock,

@@ -5,7 +5,7 @@ What stands here is what `migrations` lead to: a test compares the two on every 
 Times are RFC 3339 text in UTC, which every database orders alike.
 """
 
-from sqlalchemy import BigInteger, Double, ForeignKey, Index, Text
+from sqlalchemy import BigInteger, Double, ForeignKey, Index, LargeBinary, Text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 
@@ -145,3 +145,15 @@ class Publication(Table):
     version: Mapped[int] = mapped_column(BigInteger)
     term: Mapped[int] = mapped_column(BigInteger)
     done: Mapped[bool]
+
+
+class Decision(Table):
+    """What the planner decided: the guidance that came into force, and the record (packed) that repeats it."""
+
+    __tablename__ = "decisions"
+    id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    at: Mapped[str]
+    reason: Mapped[str] = mapped_column(Text)
+    guidance: Mapped[str] = mapped_column(Text)
+    record: Mapped[bytes] = mapped_column(LargeBinary)
+    size_bytes: Mapped[int] = mapped_column(BigInteger)

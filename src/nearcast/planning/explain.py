@@ -5,13 +5,13 @@ its gateway has in force beside them.
 """
 
 from collections.abc import Mapping
-from typing import Final, Literal
+from typing import Final
 
-import msgspec
-
-from nearcast.planning.plans import placed
+from nearcast.planning.explanation import Explanation, PlaceExplanation, Standing
+from nearcast.planning.fleet.guidance import UNGUIDED, Guidance
+from nearcast.planning.grounds import Chosen, grounds_of, placed
 from nearcast.planning.residency import refusals
-from nearcast.planning.routes import ModelRoute, Observation, PlaceCost, Verdict, route_table
+from nearcast.planning.routes import ModelRoute, Observation, PlaceCost, route_table
 from nearcast.resources.plan import SitePlan
 from nearcast.resources.state import DesiredState
 from nearcast.resources.status import NodeStatus
@@ -19,51 +19,17 @@ from nearcast.resources.status import NodeStatus
 MAX_LISTED: Final = 50
 """Sites without the model are listed up to this many; the rest is counted."""
 
-Standing = Literal["serving", "standby", "unreachable", "not_ready", "refused", "not_placed"]
 
-
-class PlaceExplanation(msgspec.Struct, frozen=True, kw_only=True):
-    """One place. Terms are in milliseconds, None for a place that is no candidate; ``rule`` says who refused it."""
-
-    site: str
-    standing: Standing
-    share_percent: int = 0
-    total_ms: float | None = None
-    round_trip_ms: float | None = None
-    transfer_ms: float | None = None
-    wait_ms: float | None = None
-    service_ms: float | None = None
-    cold_ms: float | None = None
-    rule: str | None = None
-
-
-class Explanation(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer of ``nearcast route explain``.
-
-    Attributes:
-        verdict: whether requests are routed, and if not, why.
-        reported: whether the site has reported; without a report, costs rest on the plan alone.
-        places: candidates by cost, then the refused ones, then sites without the model.
-        unlisted: how many sites without the model were left out.
-        node: whose report this rests on; the other nodes of its site are places by the name ``site/node``.
-    """
-
-    model: str
-    site: str
-    verdict: Verdict
-    reported: bool
-    places: tuple[PlaceExplanation, ...]
-    unlisted: int = 0
-    node: str = ""
-
-
-def explain(state: DesiredState, plan: SitePlan, status: NodeStatus | None, model: str) -> Explanation:
+def explain(
+    state: DesiredState, plan: SitePlan, status: NodeStatus | None, model: str, guidance: Guidance = UNGUIDED
+) -> Explanation:
     """Explain the routes of ``model`` at the site that ``plan`` is for.
     Args:
         state: desired state, for the sites that were never candidates.
         plan: the site's plan.
         status: what the site's node reported last, or None.
         model: a model of the plan's catalog.
+        guidance: what was decided for the fleet as a whole.
     """
     observations = _observations(status) if status else {}
     ready = frozenset(item.model for item in status.models if item.state == "ready") if status else frozenset()
@@ -72,7 +38,7 @@ def explain(state: DesiredState, plan: SitePlan, status: NodeStatus | None, mode
     shares = _shares_in_force(status, route, model)
     candidates = [_candidate(place, shares.get(place.site, 0)) for place in _by_cost(route)]
     refused = {place.site: _rule(place.policies) for place in route.refused}
-    refused |= _refused(state, plan, model)
+    refused |= _refused(state, plan, model, guidance.placements)
     named = {place.site for place in candidates}
     closed = [
         PlaceExplanation(site=name, standing="refused", rule=rule)
@@ -131,16 +97,18 @@ def _ms(seconds: float) -> float:
     return round(seconds * 1000.0, 3)
 
 
-def _refused(state: DesiredState, plan: SitePlan, model: str) -> dict[str, str]:
-    """Sites that a deployment of ``model`` asks for and policies close: to all requests, or to those from here."""
-    known = {site.name: site.facts() for site in state.sites}
+def _refused(state: DesiredState, plan: SitePlan, model: str, chosen: Chosen) -> dict[str, str]:
+    """Sites that a deployment of ``model`` asks for and rules close: to all requests, or to those from here."""
+    grounds = grounds_of(state)
     found: dict[str, tuple[str, ...]] = {}
+    barred: dict[str, str] = {}
     for deployment in state.deployments:
         if deployment.spec.model == model:
-            where = placed(deployment, known, state.policies)
-            found |= {name: refusals(plan.residency, model, plan.site, known[name]) for name in where.sites}
+            where = placed(deployment, grounds, chosen)
+            found |= {name: refusals(plan.residency, model, plan.site, grounds.sites[name]) for name in where.sites}
             found |= where.refused
-    return {name: _rule(policies) for name, policies in found.items() if policies}
+            barred |= where.barred
+    return barred | {name: _rule(policies) for name, policies in found.items() if policies}
 
 
 def _rule(policies: tuple[str, ...]) -> str:

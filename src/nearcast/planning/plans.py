@@ -12,12 +12,15 @@ from typing import Final
 import msgspec
 
 from nearcast.planning.distance import guessed_round_trip_s
+from nearcast.planning.fleet.guidance import UNGUIDED, Guidance
+from nearcast.planning.grounds import Grounds, Placed, grounds_of, placed
 from nearcast.planning.network.scouts import SCOUTS
 from nearcast.planning.residency import allows, matches, refusals
-from nearcast.resources.kinds import Deployment, Policy, Site
+from nearcast.resources.kinds import Deployment, Site
 from nearcast.resources.plan import (
     Peer,
     PlannedModel,
+    PlannedShare,
     ResidencyRule,
     ServedModel,
     SiteFacts,
@@ -29,6 +32,7 @@ from nearcast.resources.revision import revision_of
 from nearcast.resources.state import DesiredState
 
 MAX_PEERS: Final = 8
+SHARE_DIGITS: Final = 4
 SPARE: Final = 2
 """Peers that a site gets for every model, however many peers that makes: one to ask, one to fail over to."""
 
@@ -56,45 +60,6 @@ class FleetFacts:
     scouts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Placed:
-    """Where one deployment goes: ``sites`` shall serve it; ``refused`` were asked for, and closed by policies."""
-
-    sites: tuple[str, ...]
-    refused: Mapping[str, tuple[str, ...]]
-
-
-def placed(deployment: Deployment, sites: Mapping[str, SiteFacts], policies: tuple[Policy, ...]) -> Placed:
-    """The sites of ``deployment``: those that its placement names, less those that no request could ever be sent to.
-
-    A site is closed when a policy for the model refuses it to requests from every site of the fleet.
-    """
-    wanted = deployment.spec.placement
-    names = sorted(
-        site.name
-        for site in sites.values()
-        if wanted.everywhere
-        or (wanted.sites and site.name in wanted.sites)
-        or (wanted.tiers and site.tier in wanted.tiers)
-    )
-    rules = tuple(policy.rule() for policy in policies)
-    refused = {name: _closed(rules, deployment.spec.model, sites[name], sites) for name in names}
-    return Placed(
-        sites=tuple(name for name in names if not refused[name]),
-        refused={name: policies for name, policies in refused.items() if policies},
-    )
-
-
-def _closed(
-    rules: tuple[ResidencyRule, ...], model: str, place: SiteFacts, sites: Mapping[str, SiteFacts]
-) -> tuple[str, ...]:
-    """The policies that together refuse ``place`` to requests for ``model`` from every site; empty if one may ask."""
-    named = [rule for rule in rules if not rule.models or model in rule.models]
-    if any(not refusals(named, model, origin, place) for origin in sites.values()):
-        return ()
-    return tuple(sorted({rule.policy for rule in named if not allows(rule, place)}))
-
-
 def _refusing(
     rules: tuple[ResidencyRule, ...],
     model: str,
@@ -106,7 +71,9 @@ def _refusing(
     return tuple(sorted({policy for place in places for policy in refusals(rules, model, origin, known[place])}))
 
 
-def site_plans(state: DesiredState, facts: FleetFacts, fleet: str, version: int) -> dict[str, SitePlan]:
+def site_plans(
+    state: DesiredState, facts: FleetFacts, fleet: str, version: int, guidance: Guidance = UNGUIDED
+) -> dict[str, SitePlan]:
     """The plan of every site.
 
     Args:
@@ -115,29 +82,34 @@ def site_plans(state: DesiredState, facts: FleetFacts, fleet: str, version: int)
         fleet: trust domain.
         version: fleet-wide version that the plans carry; it is not part of their revision, so a caller compares
             revisions and publishes only the plans that changed.
+        guidance: what was decided for the fleet as a whole: sites of ``auto`` placements, and shares.
 
     Returns:
         Site -> plan, each with ``revision`` set. Deterministic.
     """
     sites = {site.name: site for site in state.sites}
-    known = {name: site.facts() for name, site in sites.items()}
-    placements = {deployment.name: placed(deployment, known, state.policies) for deployment in state.deployments}
+    grounds = grounds_of(state)
+    known, rules = grounds.sites, grounds.rules
+    placements = {deployment.name: placed(deployment, grounds, guidance.placements) for deployment in state.deployments}
     closed = {
         deployment.spec.model: where.refused
         for deployment in state.deployments
-        if (where := placements[deployment.name]).refused and not where.sites
+        if (where := placements[deployment.name]).refused and not where.open
     }
-    models = _models_by_site(state, known, facts, placements)
-    rules = tuple(policy.rule() for policy in state.policies)
+    models = _models_by_site(state, grounds, facts, placements)
     catalog = tuple(sorted({deployment.spec.model for deployment in state.deployments}))
     round_trips = {name: _round_trips_from(site, sites) for name, site in sites.items()}
-    asked = {name: _peers(name, known, models, rules, round_trips[name]) for name in sites}
+    routes = {name: _routes(name, models, grounds, facts, guidance) for name in sites}
+    asked = {
+        name: _peers(name, known, models, rules, round_trips[name], _shared_with(routes[name]) - {name})
+        for name in sites
+    }
     scouted = {name: _scouted(name, known, facts) - {*asked[name]} for name in sites}
     peers = {name: tuple(sorted({*asked[name], *scouted[name]})) for name in sites}
+    calling = _callers(peers, facts)
     plans = {}
     for name, site in sites.items():
         nodes = facts.nodes.get(name, ())
-        callers = sorted(other for other, theirs in peers.items() if name in theirs or (other == name and nodes[1:]))
         plan = SitePlan(
             fleet=fleet,
             site=known[name],
@@ -148,23 +120,33 @@ def site_plans(state: DesiredState, facts: FleetFacts, fleet: str, version: int)
                 _peer(other, known, {} if other in scouted[name] else models, facts, fleet, round_trips[name][other])
                 for other in peers[name]
             ),
-            callers=tuple(known[caller] for caller in callers),
+            callers=tuple(known[caller] for caller in calling[name]),
             nodes=nodes,
             residency=rules,
             catalog=catalog,
             closed={model: _refusing(rules, model, known[name], refused, known) for model, refused in closed.items()},
             revoked_nodes=facts.revoked_nodes,
+            routes=routes[name],
             emulated_round_trip_s=_emulated(site, sites),
         )
         plans[name] = msgspec.structs.replace(plan, version=version, revision=revision_of(plan))
     return plans
 
 
+def _callers(peers: Mapping[str, tuple[str, ...]], facts: FleetFacts) -> dict[str, list[str]]:
+    """Site -> the sites that have it as a peer; itself too where it has several nodes."""
+    found: dict[str, set[str]] = {name: {name} if len(facts.nodes.get(name, ())) > 1 else set() for name in peers}
+    for name, theirs in peers.items():
+        for other in theirs:
+            found[other].add(name)
+    return {name: sorted(callers) for name, callers in found.items()}
+
+
 def _models_by_site(
-    state: DesiredState, known: Mapping[str, SiteFacts], facts: FleetFacts, placements: Mapping[str, Placed]
+    state: DesiredState, grounds: Grounds, facts: FleetFacts, placements: Mapping[str, Placed]
 ) -> dict[str, tuple[PlannedModel, ...]]:
     """Site -> what it shall serve: its deployments, and what it must not drop before the successor stands elsewhere."""
-    planned: dict[str, list[PlannedModel]] = {name: [] for name in known}
+    planned: dict[str, list[PlannedModel]] = {name: [] for name in grounds.sites}
     for deployment in state.deployments:
         spec = deployment.spec
         digest = facts.releases.get((spec.model, spec.version))
@@ -176,30 +158,47 @@ def _models_by_site(
         standing = digest is not None and bool(successors)
         if standing and all((spec.model, spec.version) in facts.serving.get(name, ()) for name in successors):
             continue
-        for name, version in _incumbents(deployment, where, known, state.policies, facts):
+        for name, version in _incumbents(deployment, where, grounds, facts):
             planned[name].append(_planned(deployment, version, facts.releases[spec.model, version]))
     return {name: tuple(sorted(models, key=lambda planned: planned.model)) for name, models in planned.items()}
 
 
-def _incumbents(
-    deployment: Deployment,
-    where: Placed,
-    known: Mapping[str, SiteFacts],
-    policies: tuple[Policy, ...],
-    facts: FleetFacts,
-) -> list[tuple[str, str]]:
+def _incumbents(deployment: Deployment, where: Placed, grounds: Grounds, facts: FleetFacts) -> list[tuple[str, str]]:
     """(site, version) that serve the model now, are not placed any more, and are still allowed to."""
     model = deployment.spec.model
-    rules = tuple(policy.rule() for policy in policies)
     placed_now = set(where.sites) if (model, deployment.spec.version) in facts.releases else set()
     found = []
-    for name in sorted(set(known) - placed_now - set(where.refused)):
-        if _closed(rules, model, known[name], known):
-            continue
-        versions = sorted(v for m, v in facts.serving.get(name, ()) if m == model and (m, v) in facts.releases)
-        if versions:
+    for name in sorted(facts.serving.keys() & grounds.sites.keys() - placed_now):
+        versions = sorted(v for m, v in facts.serving[name] if m == model and (m, v) in facts.releases)
+        if versions and grounds.is_open(deployment, name):
             found.append((name, versions[-1]))
     return found
+
+
+def _routes(
+    name: str, models: Mapping[str, tuple[PlannedModel, ...]], grounds: Grounds, facts: FleetFacts, guidance: Guidance
+) -> dict[str, tuple[PlannedShare, ...]]:
+    """The guidance's shares of one site, less the places that do not hold the model in these plans, that a policy
+    refuses, or that are not connected; a model of which nothing is left is routed by cost alone."""
+    found = {}
+    for model, shares in sorted(guidance.routes.get(name, {}).items()):
+        kept = [
+            share
+            for share in shares
+            if share.site in facts.connected
+            and any(planned.model == model for planned in models.get(share.site, ()))
+            and not refusals(grounds.rules, model, grounds.sites[name], grounds.sites[share.site])
+        ]
+        total = sum(share.share for share in kept)
+        if total > 0.0:
+            found[model] = tuple(
+                PlannedShare(site=share.site, share=round(share.share / total, SHARE_DIGITS)) for share in kept
+            )
+    return found
+
+
+def _shared_with(routes: Mapping[str, tuple[PlannedShare, ...]]) -> frozenset[str]:
+    return frozenset(share.site for shares in routes.values() for share in shares)
 
 
 def _planned(deployment: Deployment, version: str, digest: str) -> PlannedModel:
@@ -238,9 +237,11 @@ def _peers(
     models: Mapping[str, tuple[PlannedModel, ...]],
     rules: tuple[ResidencyRule, ...],
     round_trips: Mapping[str, float],
+    needed: frozenset[str],
 ) -> tuple[str, ...]:
-    """The peers of ``name``: for each model the :data:`SPARE` nearest that may answer (where none may, the nearest,
-    so that it can be said which policy refused), then more of the nearest up to :data:`MAX_PEERS` in all."""
+    """The peers of ``name``: those that its shares name; for each model the :data:`SPARE` nearest that may answer
+    (where none may, the nearest, so that it can be said which policy refused); then more of the nearest up to
+    :data:`MAX_PEERS` in all."""
     origin = known[name]
     nearest = sorted(round_trips, key=lambda other: (round_trips[other], other))
     wanted = sorted({planned.model for other in nearest for planned in models[other]})
@@ -251,6 +252,7 @@ def _peers(
         open_to = [other for other in holders if all(allows(rule, known[other]) for rule in binding)]
         for rank, other in enumerate((open_to or holders[:1])[:MAX_PEERS]):
             need[other] = min(need.get(other, rank), rank)
+    need |= dict.fromkeys(needed & round_trips.keys(), 0)
     ranked = sorted(need, key=lambda other: (need[other], round_trips[other], other))
     indispensable = sum(rank < SPARE for rank in need.values())
     return tuple(sorted(ranked[: max(MAX_PEERS, indispensable)]))

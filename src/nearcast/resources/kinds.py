@@ -22,6 +22,22 @@ VersionRef = Annotated[str, Field(pattern=VERSION_PATTERN, description="version 
 Country = Annotated[str, Field(pattern=r"^[A-Z]{2}$", description="ISO 3166-1 alpha-2 code of a country, upper case")]
 Group = Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9-]{1,31}$", description="group of states, such as EU")]
 LabelValue = Annotated[str, Field(max_length=256)]
+Tenant = Annotated[str, Field(pattern=NAME_PATTERN, description=NAME_RULE)]
+Duration = Annotated[
+    str, Field(pattern=r"^[0-9]{1,6}(\.[0-9]{1,3})?(ms|s)$", description="a duration such as 50ms or 1.5s")
+]
+
+TARGET_S: Final[dict[Objective, float]] = {"realtime": 0.05, "interactive": 0.2, "batch": 5.0}
+"""The time to answer that each objective stands for, where a deployment names no ``latencyTarget``."""
+
+
+LEAST_TARGET_S: Final = 0.001
+MOST_TARGET_S: Final = 3600.0
+
+
+def seconds_of(duration: str) -> float:
+    """The seconds that a :data:`Duration` says."""
+    return float(duration[:-2]) / 1000.0 if duration.endswith("ms") else float(duration[:-1])
 
 
 class Part(BaseModel):
@@ -53,6 +69,20 @@ class Emulate(Part):
     )
 
 
+class Link(Part):
+    """The site's way to the rest of the fleet."""
+
+    mbps: float = Field(gt=0, le=10_000_000, description="rate in each direction, in megabits per second")
+
+
+class Rates(Part):
+    """What work at a site takes besides time. A deployment's weights turn it into seconds."""
+
+    price: float = Field(default=0.0, ge=0, le=1_000_000, description="of one worker-hour, in any unit of money")
+    energy: float = Field(default=0.0, ge=0, le=1_000_000, description="watts that a worker takes while it computes")
+    carbon: float = Field(default=0.0, ge=0, le=10_000, description="grams of CO2 per kilowatt-hour")
+
+
 class SiteSpec(Part):
     """One location: a PoP, a store, a factory, a cloud region."""
 
@@ -62,6 +92,11 @@ class SiteSpec(Part):
     jurisdictions: tuple[Group, ...] = Field(
         default=(), strict=False, description="groups beyond those that follow from the country (EU and EEA do)"
     )
+    link: Link | None = Field(default=None, description="without it, payloads are taken to cost no time")
+    tenants: tuple[Tenant, ...] = Field(
+        default=(), strict=False, description="whose deployments may run here; empty: everybody's"
+    )
+    rates: Rates = Rates()
     emulate: Emulate | None = None
 
     @field_validator("jurisdictions")
@@ -78,6 +113,41 @@ class ModelSpec(Part):
 
     task: str | None = Field(default=None, max_length=64, description="Hugging Face pipeline tag, or tensor")
     description: str = Field(default="", max_length=2000, description="for people")
+    tiers: tuple[Tier, ...] = Field(
+        default=(), strict=False, description="the only tiers that its licence lets it run on; empty: all"
+    )
+
+
+class AutoPlacement(Part):
+    """Sites among which the planner chooses, by demand: those that match every field that is given."""
+
+    sites: tuple[SiteRef, ...] | None = Field(default=None, strict=False, min_length=1, description="only these")
+    tiers: tuple[Tier, ...] | None = Field(default=None, strict=False, min_length=1, description="only of these tiers")
+    countries: tuple[Country, ...] | None = Field(
+        default=None, strict=False, min_length=1, description="only in these countries"
+    )
+    min_sites: int = Field(default=1, ge=1, le=100_000, description="on so many sites, demand or not")
+    max_sites: int | None = Field(default=None, ge=1, le=100_000, description="on so many sites at most")
+
+    @model_validator(mode="after")
+    def _bounds(self) -> "AutoPlacement":
+        if self.max_sites is not None and self.max_sites < self.min_sites:
+            raise ValueError(
+                f"expected maxSites to be minSites ({self.min_sites}) or more; got maxSites {self.max_sites}"
+            )
+        if self.sites is not None:
+            _once(self.sites)
+            if self.min_sites > len(self.sites):
+                raise ValueError(f"expected minSites of at most the {len(self.sites)} sites; got {self.min_sites}")
+        return self
+
+    def matches(self, site: SiteFacts) -> bool:
+        """Whether the planner may choose ``site``."""
+        return (
+            (self.sites is None or site.name in self.sites)
+            and (self.tiers is None or site.tier in self.tiers)
+            and (self.countries is None or site.country in self.countries)
+        )
 
 
 class Placement(Part):
@@ -90,15 +160,36 @@ class Placement(Part):
     tiers: tuple[Tier, ...] | None = Field(
         default=None, strict=False, min_length=1, description="on all sites of a tier"
     )
+    auto: AutoPlacement | None = Field(default=None, description="where the planner finds best; {} is: anywhere")
 
     @model_validator(mode="after")
     def _exactly_one(self) -> "Placement":
         given = [name for name in type(self).model_fields if getattr(self, name) is not None]
         if len(given) != 1:
-            raise ValueError(f"expected exactly one of sites, everywhere, tiers; got {', '.join(given) or 'none'}")
-        if self.sites is not None and len(set(self.sites)) != len(self.sites):
-            raise ValueError(f"a site is named twice: {', '.join(self.sites)}")
+            raise ValueError(
+                f"expected exactly one of {', '.join(type(self).model_fields)}; got {', '.join(given) or 'none'}"
+            )
+        if self.sites is not None:
+            _once(self.sites)
         return self
+
+    @property
+    def named_sites(self) -> tuple[str, ...]:
+        """The sites that it names, pinned or to choose from."""
+        return self.sites or (self.auto.sites if self.auto is not None else None) or ()
+
+
+def _once(sites: tuple[str, ...]) -> None:
+    if len(set(sites)) != len(sites):
+        raise ValueError(f"a site is named twice: {', '.join(sites)}")
+
+
+class Weights(Part):
+    """How many seconds of waiting are worth as much as one unit of something else. 0: it does not matter."""
+
+    price: float = Field(default=0.0, ge=0, le=1_000_000_000, description="seconds per unit of money")
+    energy: float = Field(default=0.0, ge=0, le=1_000_000_000, description="seconds per joule")
+    carbon: float = Field(default=0.0, ge=0, le=1_000_000_000, description="seconds per gram of CO2")
 
 
 class DeploymentSpec(Part):
@@ -108,6 +199,28 @@ class DeploymentSpec(Part):
     version: VersionRef
     placement: Placement
     objective: Objective = Field(default="interactive", description="latency class")
+    latency_target: Duration | None = Field(
+        default=None,
+        description="a duration such as 50ms or 1.5s, within which answers are wanted; by default that of the "
+        f"objective: realtime {TARGET_S['realtime'] * 1000:.0f}ms, interactive {TARGET_S['interactive'] * 1000:.0f}ms, "
+        f"batch {TARGET_S['batch']:.0f}s",
+    )
+    weights: Weights = Weights()
+    tenant: Tenant | None = Field(default=None, description="whose it is; sites may be open to some tenants only")
+
+    @field_validator("latency_target")
+    @classmethod
+    def _is_a_time(cls, text: str | None) -> str | None:
+        if text is not None and not LEAST_TARGET_S <= seconds_of(text) <= MOST_TARGET_S:
+            raise ValueError(
+                f"expected a duration from {LEAST_TARGET_S * 1000:.0f}ms to {MOST_TARGET_S:.0f}s; got {text}"
+            )
+        return text
+
+    @property
+    def target_s(self) -> float:
+        """Time to answer that is wanted, in seconds."""
+        return TARGET_S[self.objective] if self.latency_target is None else seconds_of(self.latency_target)
 
 
 class PolicyMatch(Part):

@@ -46,7 +46,7 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     version: str
 
 
-class Peer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Peer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """A site that this site may ask.
 
     Attributes:
@@ -56,6 +56,7 @@ class Peer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         nodes: names of the nodes behind ``addresses``; only their certificates are honoured there. Empty: any node's.
         round_trip_s: expected round trip, until the agent has measured it.
         models: what it serves.
+        bytes_per_s: rate of the link between the sites, the lesser of the two ends; 0 where it is no limit.
     """
 
     site: SiteFacts
@@ -64,6 +65,7 @@ class Peer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     round_trip_s: float
     models: tuple[ServedModel, ...] = ()
     nodes: tuple[str, ...] = ()
+    bytes_per_s: float = 0.0
 
 
 class PlannedShare(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -101,8 +103,10 @@ class ResidencyRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     allow_jurisdictions: tuple[str, ...] = ()
 
 
-class SitePlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class SitePlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """What one site shall do.
+
+    Defaults are left out of its bytes: an agent that does not know a new field yet refuses only plans that use it.
 
     Attributes:
         fleet: trust domain of the fleet (``<fleet>`` in ``spiffe://<fleet>/site/<site>/node/<node>``).
@@ -137,7 +141,7 @@ class SitePlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     revoked_nodes: tuple[str, ...] = ()
     routes: dict[str, tuple[PlannedShare, ...]] = {}
     emulated_round_trip_s: dict[str, float] = {}
-    schema: str = SCHEMA
+    schema: str = msgspec.field(default_factory=lambda: SCHEMA)  # a value, so that it is never left out
 
 
 def node_id(fleet: str, site: str, node: str) -> str:

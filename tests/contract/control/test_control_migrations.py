@@ -15,7 +15,7 @@ from nearcast.control.tables import Table
 from nearcast.errors import Conflict
 
 pytestmark = pytest.mark.parametrize("database", ["sqlite", "postgresql"], indirect=True)
-LATER = {"drains", "counters", "reports", "leadership", "publications"}
+LATER = {"decisions", "drains", "counters", "reports", "leadership", "publications"}
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Site plans: placement, make before break, peers, revisions that change only where something changed."""
 
-from nearcast.planning.plans import MAX_PEERS, FleetFacts, placed, site_plans
+from nearcast.planning.grounds import grounds_of, placed
+from nearcast.planning.plans import MAX_PEERS, FleetFacts, site_plans
 from nearcast.resources.kinds import KINDS, AnyResource, Deployment
 from nearcast.resources.state import DesiredState
 
@@ -49,7 +50,7 @@ def test_a_policy_closes_sites_to_placement_and_says_which_policy() -> None:
     assert isinstance(item, Deployment)
     state = DesiredState.of([*SITES, item, EU_ONLY])
     assert versions(state, FACTS) == {"ashburn": [], "frankfurt": ["1"], "singapore": []}
-    where = placed(item, {site.name: site.facts() for site in state.sites}, state.policies)
+    where = placed(item, grounds_of(state), {})
     assert dict(where.refused) == {"ashburn": ("eu-only",), "singapore": ("eu-only",)}
 
 

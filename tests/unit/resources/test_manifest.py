@@ -75,13 +75,13 @@ def test_a_status_is_dropped() -> None:
         ),
         (
             "{contry: DE}",
-            "f.yaml:4:8: spec.contry: unknown field; expected one of country, tier, location, jurisdictions, emulate."
-            " Did you mean 'country'?",
+            "f.yaml:4:8: spec.contry: unknown field; expected one of country, tier, location, jurisdictions, link,"
+            " tenants, rates, emulate. Did you mean 'country'?",
         ),
         (
             "{country: DE, latitude: 1}",
-            "f.yaml:4:21: spec.latitude: unknown field; expected one of country, tier, location, jurisdictions,"
-            " emulate. It belongs at spec.location.latitude.",
+            "f.yaml:4:21: spec.latitude: unknown field; expected one of country, tier, location, jurisdictions, link,"
+            " tenants, rates, emulate. It belongs at spec.location.latitude.",
         ),
         (
             "{country: DE, location: {latitude: 91, longitude: 1}}",
@@ -174,8 +174,51 @@ def test_missing_fields_stand_where_they_should_be() -> None:
 def test_a_rule_over_several_fields_is_said_in_its_own_words() -> None:
     (found,) = problems(SMALLEST.replace("sites: [frankfurt]", "sites: [frankfurt], everywhere: true"))
     assert (
-        found == "f.yaml:4:50: spec.placement: expected exactly one of sites, everywhere, tiers; got sites, everywhere"
+        found
+        == "f.yaml:4:50: spec.placement: expected exactly one of sites, everywhere, tiers, auto; got sites, everywhere"
     )
+
+
+def auto(fields: str) -> str:
+    return SMALLEST.replace("placement: {sites: [frankfurt]}", f"placement: {{auto: {fields}}}")
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ("{minSites: 3, maxSites: 2}", "expected maxSites to be minSites (3) or more; got maxSites 2"),
+        ("{sites: [a, b], minSites: 3}", "expected minSites of at most the 2 sites; got 3"),
+        ("{sites: [a, a]}", "a site is named twice: a, a"),
+        ("{countrys: [DE]}", "Did you mean 'countries'?"),
+    ],
+)
+def test_what_is_said_of_a_wrong_choice_of_sites(fields: str, message: str) -> None:
+    (found,) = problems(auto(fields))
+    assert "spec.placement.auto" in found
+    assert message in found
+
+
+@pytest.mark.parametrize("target", ["0ms", "5", "1h", "3601s", "-1s", "nan"])
+def test_a_latency_target_is_a_duration(target: str) -> None:
+    (found,) = problems(_with_target(target))
+    assert "spec.latencyTarget" in found
+    assert "duration" in found
+
+
+def _with_target(target: str) -> str:
+    return auto("{}").replace("model: magika", f'latencyTarget: "{target}", model: magika')
+
+
+def test_targets_by_objective_and_by_name() -> None:
+    def target_s(text: str) -> float:
+        (parsed,) = parse_manifests(text)
+        assert isinstance(parsed.resource, Deployment)
+        return parsed.resource.spec.target_s
+
+    assert target_s(auto("{}")) == 0.2
+    assert target_s(auto("{}").replace("model: magika", "objective: realtime, model: magika")) == 0.05
+    assert target_s(_with_target("1.5s")) == 1.5
+    assert target_s(_with_target("30ms")) == 0.03
 
 
 def test_a_resource_written_twice() -> None:

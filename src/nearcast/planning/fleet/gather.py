@@ -1,0 +1,212 @@
+"""The planning problem of a real fleet: a snapshot becomes arrays. Pure; equal snapshots make equal problems.
+
+Decides: what counts as capacity (connected nodes that do not drain), what is assumed where nothing was measured, and
+that every hard rule (placement, residency, tenancy, licence, health, version, capability) becomes an array of truth
+values, never a cost. Does not decide anything of the plan (`solve`).
+
+Priors, in this order: the profile of the model on the site's own nodes; profiles elsewhere, scaled by how fast the
+site's nodes are with the models that both have; the size of the release, as if all of it were read once per request.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from nearcast.planning.cost import UNKNOWN_SERVICE_S
+from nearcast.planning.fleet.problem import Floats, Problem, Truths
+from nearcast.planning.fleet.snapshot import SeenModel, SeenNode, Snapshot
+from nearcast.planning.fleet.ways import round_trips
+from nearcast.planning.grounds import Grounds, grounds_of, placed
+from nearcast.resources.kinds import Deployment, Site
+from nearcast.resources.plan import Objective
+from nearcast.resources.state import DesiredState
+
+URGENCY: Final[dict[Objective, float]] = {"realtime": 4.0, "interactive": 1.0, "batch": 0.1}
+"""What a second of waiting weighs, by objective."""
+UNKNOWN_WORKERS: Final = 1.0
+UNKNOWN_MEMORY_BYTES: Final = float(1 << 50)
+READ_BYTES_PER_S: Final = 10e9
+"""Of weights from memory: what bounds a model that computes little per byte."""
+LOAD_BYTES_PER_S: Final = 200e6
+LOAD_S: Final = 1.0
+FOOTPRINT_RATIO: Final = 1.5
+"""Memory of a loaded model over the size of its files, until a node has told."""
+_JOULES_PER_KWH: Final = 3.6e6
+_HOUR_S: Final = 3600.0
+
+
+@dataclass(frozen=True, eq=False)
+class Gathered:
+    """A problem, and what its names stand for. ``deployments`` are those of ``problem.models``, in their order."""
+
+    problem: Problem
+    state: DesiredState
+    grounds: Grounds
+    deployments: tuple[Deployment, ...]
+
+
+def gather(snapshot: Snapshot) -> Gathered:
+    """The problem that ``snapshot`` poses. Models whose version is not released are left out: nothing can be moved.
+
+    Cost: O(sites^2 + sites x models).
+    """
+    state = snapshot.state()
+    grounds = grounds_of(state)
+    sizes = {(release.model, release.version): release.size_bytes for release in snapshot.releases}
+    deployments = tuple(
+        sorted(
+            (item for item in state.deployments if (item.spec.model, item.spec.version) in sizes),
+            key=lambda item: item.spec.model,
+        )
+    )
+    models = tuple(item.spec.model for item in deployments)
+    size = np.array([sizes[item.spec.model, item.spec.version] for item in deployments], dtype=np.float64)
+    nodes = _Nodes(state.sites, deployments, snapshot.nodes)
+    service_s, work_s = _times(nodes, size)
+    eligible, pinned = _places(state.sites, deployments, grounds)
+    for failure in snapshot.failures:
+        at = next((n for n, item in enumerate(deployments) if item.spec.model == failure.model), None)
+        if at is not None and deployments[at].spec.version == failure.version and failure.site in nodes.index:
+            service_s[nodes.index[failure.site], at] = work_s[nodes.index[failure.site], at] = np.inf
+    demand, payload = _demand(snapshot, nodes.index, models)
+    rates = np.array([site.spec.link.mbps * 1e6 / 8 if site.spec.link else np.inf for site in state.sites])
+    footprint = np.where(nodes.footprint_bytes > 0, nodes.footprint_bytes, size * FOOTPRINT_RATIO)
+    load_s = np.where(nodes.load_s > 0, nodes.load_s, LOAD_S + size / LOAD_BYTES_PER_S)
+    auto = [item.spec.placement.auto for item in deployments]
+    count = len(state.sites)
+    problem = Problem(
+        sites=tuple(site.name for site in state.sites),
+        models=models,
+        demand_per_s=demand,
+        round_trip_s=round_trips(state.sites, snapshot.ways),
+        bytes_per_s=rates.reshape(count),
+        payload_bytes=payload,
+        service_s=service_s,
+        work_s=work_s,
+        workers=nodes.workers,
+        memory_bytes=nodes.memory_bytes,
+        footprint_bytes=footprint,
+        eligible=eligible,
+        pinned=pinned,
+        warm=nodes.warm,
+        move_s=load_s[None, :] + size[None, :] / rates.reshape(count)[:, None],
+        least=np.array([item.min_sites if item else 0 for item in auto], dtype=np.int32),
+        most=np.array([(item.max_sites or count) if item else count for item in auto], dtype=np.int32),
+        site_class=grounds.classes.site_class,
+        may=grounds.classes.may,
+        rule_set=np.array([grounds.classes.rule_set[model] for model in models], dtype=np.int32),
+        target_s=np.array([item.spec.target_s for item in deployments], dtype=np.float64),
+        urgency=np.array([URGENCY[item.spec.objective] for item in deployments], dtype=np.float64),
+        extra_s=_extra(state.sites, deployments, work_s),
+    )
+    return Gathered(problem, state, grounds, deployments)
+
+
+class _Nodes:
+    """What nodes told, added up by site; only nodes that may be asked count.
+
+    Attributes:
+        workers, memory_bytes: float64[S]. Every node of a site holds every model of it, so the least memory binds.
+        warm: bool[S, M]: a node serves the deployment's version.
+        service_s, work_s: float64[S, M]: means over the site's nodes; nan where nobody has measured.
+        footprint_bytes, load_s: float64[M]: the largest that anybody told; 0 where nobody has.
+    """
+
+    def __init__(self, sites: Sequence[Site], deployments: Sequence[Deployment], seen: Sequence[SeenNode]) -> None:
+        shape = (len(sites), len(deployments))
+        self.index: dict[str, int] = {site.name: n for n, site in enumerate(sites)}
+        self._column = {item.spec.model: n for n, item in enumerate(deployments)}
+        self._versions = [item.spec.version for item in deployments]
+        self.workers: Floats = np.zeros(shape[0])
+        self.memory_bytes: Floats = np.full(shape[0], UNKNOWN_MEMORY_BYTES)
+        self.warm: Truths = np.zeros(shape, dtype=np.bool_)
+        self.footprint_bytes: Floats = np.zeros(shape[1])
+        self.load_s: Floats = np.zeros(shape[1])
+        sums, counts = np.zeros((2, *shape)), np.zeros(shape)
+        for node in seen:
+            if node.site in self.index:
+                self._add(node, sums, counts)
+        with np.errstate(invalid="ignore"):
+            self.service_s: Floats = np.where(counts > 0, sums[0] / counts, np.nan)
+            self.work_s: Floats = np.where(counts > 0, sums[1] / counts, np.nan)
+
+    def _add(self, node: SeenNode, sums: Floats, counts: Floats) -> None:
+        at = self.index[node.site]
+        can_serve = node.connected and not node.draining
+        if can_serve:
+            self.workers[at] += node.workers or UNKNOWN_WORKERS
+            if node.memory_bytes:
+                self.memory_bytes[at] = min(self.memory_bytes[at], float(node.memory_bytes))
+        for held in node.models:
+            to = self._column.get(held.model)
+            if to is None or held.version != self._versions[to]:
+                continue
+            self.warm[at, to] |= held.is_ready and can_serve
+            self._learn(held, at, to, sums, counts)
+
+    def _learn(self, held: SeenModel, at: int, to: int, sums: Floats, counts: Floats) -> None:
+        self.footprint_bytes[to] = max(self.footprint_bytes[to], float(held.footprint_bytes))
+        self.load_s[to] = max(self.load_s[to], held.load_s)
+        if held.service_s > 0.0:
+            sums[0, at, to] += held.service_s
+            sums[1, at, to] += held.work_s or held.service_s
+            counts[at, to] += 1
+
+
+def _times(nodes: _Nodes, size: Floats) -> tuple[Floats, Floats]:
+    """Service and work everywhere: measured, else scaled from elsewhere, else by size."""
+    by_size = UNKNOWN_SERVICE_S + size / READ_BYTES_PER_S
+    known = np.isfinite(nodes.service_s)
+    usual = np.array([_median(nodes.service_s[known[:, m], m], by_size[m]) for m in range(len(size))])
+    usual_work = np.array([_median(nodes.work_s[known[:, m], m], usual[m]) for m in range(len(size))])
+    slowness = np.array(
+        [_median(nodes.service_s[s, known[s]] / usual[known[s]], 1.0) for s in range(len(nodes.workers))]
+    )
+    service_s = np.where(known, nodes.service_s, slowness[:, None] * usual[None, :])
+    work_s = np.where(known, nodes.work_s, slowness[:, None] * usual_work[None, :])
+    return service_s, work_s
+
+
+def _median(values: Floats, default: float) -> float:
+    return float(np.median(values)) if len(values) else float(default)
+
+
+def _places(sites: Sequence[Site], deployments: Sequence[Deployment], grounds: Grounds) -> tuple[Truths, Truths]:
+    """Which sites may hold each model, and which must."""
+    index = {site.name: n for n, site in enumerate(sites)}
+    eligible = np.zeros((len(sites), len(deployments)), dtype=np.bool_)
+    pinned = np.zeros_like(eligible)
+    for column, item in enumerate(deployments):
+        where = placed(item, grounds, {})
+        eligible[[index[name] for name in where.open], column] = True
+        pinned[[index[name] for name in where.sites], column] = True
+    return eligible, pinned
+
+
+def _demand(snapshot: Snapshot, index: Mapping[str, int], models: Sequence[str]) -> tuple[Floats, Floats]:
+    """Requests per second by site and model, and mean bytes of a request and its answer by model."""
+    column = {model: n for n, model in enumerate(models)}
+    demand = np.zeros((len(index), len(models)))
+    carried = np.zeros(len(models))
+    for seen in snapshot.demand:
+        at, to = index.get(seen.site), column.get(seen.model)
+        if at is not None and to is not None and seen.rate_per_s > 0.0:
+            demand[at, to] += seen.rate_per_s
+            carried[to] += seen.rate_per_s * (seen.request_bytes + seen.answer_bytes)
+    total = demand.sum(axis=0)
+    payload: Floats = np.divide(carried, total, out=np.zeros_like(carried), where=total > 0)
+    return demand, payload
+
+
+def _extra(sites: Sequence[Site], deployments: Sequence[Deployment], work_s: Floats) -> Floats:
+    """Price, energy and carbon of one request, in seconds by the deployments' weights."""
+    work = np.where(np.isfinite(work_s), work_s, 0.0)
+    rates = np.array([(site.spec.rates.price, site.spec.rates.energy, site.spec.rates.carbon) for site in sites])
+    rates = rates.reshape(len(sites), 3)
+    weights = np.array([(w.price, w.energy, w.carbon) for w in (item.spec.weights for item in deployments)])
+    weights = weights.reshape(len(deployments), 3)
+    units = np.stack([rates[:, 0] / _HOUR_S, rates[:, 1], rates[:, 1] * rates[:, 2] / _JOULES_PER_KWH], axis=1)
+    found: Floats = work * (units @ weights.T)
+    return found

@@ -1,0 +1,52 @@
+"""Round trips between all sites of a snapshot: measured where they were, else emulated, else guessed from coordinates.
+
+Vectorised: thousands of sites have millions of pairs. What agents measured counts both ways; where both ends measured,
+each row has its own. A peer that its site could not reach a moment ago is no way at all (inf).
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+import numpy as np
+
+from nearcast.planning.distance import EARTH_RADIUS_KM, FIBRE_KM_PER_S, LAST_MILE_S, PATH_STRETCH, UNKNOWN_S
+from nearcast.planning.fleet.problem import Floats
+from nearcast.planning.fleet.snapshot import SeenWay
+from nearcast.resources.kinds import Site
+
+FRESH_S: Final = 120.0
+"""An attempt that failed longer ago says nothing about now."""
+
+
+def round_trips(sites: Sequence[Site], ways: Iterable[SeenWay]) -> Floats:
+    """float64[S, S]: seconds from each site (row) to each place (column), in the order of ``sites``; 0 to itself."""
+    found = guessed(sites)
+    index = {site.name: n for n, site in enumerate(sites)}
+    for at, site in enumerate(sites):
+        for name, ms in site.spec.emulate.round_trip_ms.items() if site.spec.emulate else ():
+            if name in index:
+                found[at, index[name]] = found[index[name], at] = ms / 1000.0
+    measured = [(index[way.origin], index[way.place], way) for way in ways if {way.origin, way.place} <= index.keys()]
+    for at, to, way in measured:
+        if way.reachable and way.round_trip_s > 0.0:
+            found[at, to] = found[to, at] = way.round_trip_s
+    for at, to, way in measured:  # the own word wins over that of the other end
+        if way.reachable and way.round_trip_s > 0.0:
+            found[at, to] = way.round_trip_s
+        elif not way.reachable and way.age_s <= FRESH_S:
+            found[at, to] = np.inf
+    np.fill_diagonal(found, 0.0)
+    return found
+
+
+def guessed(sites: Sequence[Site]) -> Floats:
+    """float64[S, S]: what `distance` expects of each pair."""
+    places = [site.spec.location for site in sites]
+    at = np.radians([(place.latitude, place.longitude) if place else (np.nan, np.nan) for place in places])
+    at = at.reshape(len(sites), 2)
+    lat, lon = at[:, 0], at[:, 1]
+    chord = np.sin((lat[:, None] - lat) / 2) ** 2
+    chord += np.cos(lat)[:, None] * np.cos(lat) * np.sin((lon[:, None] - lon) / 2) ** 2
+    km = 2 * EARTH_RADIUS_KM * np.arcsin(np.sqrt(np.minimum(1.0, chord)))
+    found: Floats = np.nan_to_num(LAST_MILE_S + 2 * PATH_STRETCH * km / FIBRE_KM_PER_S, nan=UNKNOWN_S)
+    return found

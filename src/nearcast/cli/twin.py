@@ -1,0 +1,188 @@
+"""``twin run``: a scenario of the digital twin under several policies, as a table, as JSON, and as a page of plots."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from nearcast.cli.options import Format, Output, application, command
+from nearcast.cli.screen import Cell, milliseconds, note, show_document, show_lines, show_table, size
+from nearcast.cli.session import Session
+
+if TYPE_CHECKING:
+    from nearcast.twin.compare import Comparison
+    from nearcast.twin.compare import Progress as Tell
+    from nearcast.twin.files import Loaded
+
+COMMANDS: Final = {"twin": application(help="Ask the digital twin what would happen.", no_args_is_help=True)}
+COLUMNS: Final = (
+    *("policy", ">p50 ms", ">p95", ">p99", ">network", ">in target", ">refused", ">lost"),
+    *(">WAN/request", ">use", ">cost/million", ">moved/s", ">undone/s"),
+)
+
+
+@COMMANDS["twin"].callback()
+def _group() -> None:
+    """Keeps the group a group."""
+
+
+@command(
+    COMMANDS["twin"],
+    "run",
+    examples=(
+        "twin run examples/twin/smart-cameras.yaml",
+        "twin run voice.yaml --policy nearcast --policy central --load 0.9",
+        "twin run voice.yaml --seed 7 -o json",
+    ),
+)
+def run(
+    session: Session,
+    scenario: Annotated[Path, typer.Argument(metavar="SCENARIO", help="File of the scenario (YAML).")],
+    policy: Annotated[
+        list[str] | None,
+        typer.Option(help="Policy to run; repeat for several. Default: all.", show_default=False),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of all dice, instead of the scenario's.")] = None,
+    load: Annotated[
+        float | None, typer.Option(min=0.001, max=100, help="Demand as a part of what the fleet could serve at most.")
+    ] = None,
+    duration: Annotated[
+        float | None, typer.Option(min=1, max=86_400, help="Seconds to simulate, instead of the scenario's.")
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="Directory of the data files that the scenario names, besides its own. Env: NEARCAST_TWIN_DATA.",
+            show_default=False,
+            file_okay=False,
+        ),
+    ] = None,
+    output: Output = Format.TABLE,
+) -> None:
+    """Run a scenario under several policies, over the same requests, on a virtual clock.
+
+    The policy nearcast is the planning code of this very version. The bound is what no policy can beat. The same
+    scenario and seed give the same figures.
+    """
+    from nearcast.twin.compare import compare, set_up
+    from nearcast.twin.files import load as load_files
+    from nearcast.twin.policies import NAMES, check_names
+
+    names = check_names(policy or NAMES)
+    folder = data or (Path(named) if (named := os.environ.get("NEARCAST_TWIN_DATA")) else None)
+    loaded = load_files(scenario, folder)
+    if duration is not None:
+        loaded = _shortened(loaded, duration)
+    for text in loaded.notes:
+        note(text)
+    stage = set_up(loaded, seed=seed, load=load)
+    with _telling(names) as tell:
+        found = compare(stage, names, tell)
+    if output is not Format.TABLE:
+        show_document(document(loaded, found), output)
+        return
+    show(loaded, found)
+
+
+def _shortened(loaded: "Loaded", duration_s: float) -> "Loaded":
+    """The scenario over another time; the warm-up is at most a quarter of it."""
+    from dataclasses import replace
+
+    spec = loaded.scenario.spec
+    changed = {"duration_s": duration_s, "warm_up_s": min(spec.warm_up_s, duration_s / 4)}
+    scenario = loaded.scenario.model_copy(update={"spec": spec.model_copy(update=changed)})
+    return replace(loaded, scenario=scenario)
+
+
+@contextmanager
+def _telling(names: tuple[str, ...]) -> Iterator["Tell"]:
+    """One bar for all policies; silent where standard error is no terminal."""
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(file=sys.stderr), disable=not sys.stderr.isatty(), transient=True) as bar:
+        task = bar.add_task("drawing requests", total=float(len(names)))
+
+        def tell(name: str, part: float) -> None:
+            bar.update(task, description=name, completed=names.index(name) + part)
+
+        yield tell
+
+
+def document(loaded: "Loaded", found: "Comparison") -> dict[str, Any]:
+    """Everything, for programs."""
+    stage = found.stage
+    return {
+        "scenario": loaded.scenario.metadata.name,
+        "seed": stage.spec.seed,
+        "duration_s": stage.spec.duration_s,
+        "warm_up_s": stage.spec.warm_up_s,
+        "sites": len(stage.world.sites),
+        "requests": len(stage.workload),
+        "capacity_per_s": stage.world.capacity_per_s,
+        "load": float(stage.world.problem.demand_per_s.sum() / stage.world.capacity_per_s),
+        "notes": list(loaded.notes),
+        "policies": [msgspec.to_builtins(figures) for figures in found.figures],
+        "bound": None if found.bound is None else msgspec.to_builtins(found.bound),
+    }
+
+
+def show(loaded: "Loaded", found: "Comparison") -> None:
+    """Print what was run, then a row for each policy, then objectives where there are several."""
+    stage, spec = found.stage, found.stage.spec
+    total = float(stage.world.problem.demand_per_s.sum())
+    show_lines(
+        f"{loaded.scenario.metadata.name}: {len(stage.world.sites)} sites, {len(stage.world.models)} models, "
+        f"{len(stage.workload):,} requests in {spec.duration_s:g} s, seed {spec.seed}; {total:,.0f}/s of "
+        f"{stage.world.capacity_per_s:,.0f}/s that the fleet could serve at most "
+        f"({100 * total / stage.world.capacity_per_s:.0f} %)",
+        *([spec.about] if spec.about else []),
+        "",
+    )
+    show_table(COLUMNS, [*(_row(figures) for figures in found.figures), *_bound_row(found)])
+    if any(len(figures.by_class) > 1 for figures in found.figures):
+        show_lines("")
+        rows = [
+            (figures.policy, name, f"{of.requests:,}", percent(of.within), *_times(of.answer))
+            for figures in found.figures
+            for name, of in figures.by_class.items()
+        ]
+        show_table(("policy", "objective", ">requests", ">in target", ">p50 ms", ">p95", ">p99"), rows)
+
+
+def _row(figures: Any) -> tuple[Cell, ...]:
+    return (
+        figures.policy,
+        *_times(figures.answer),
+        milliseconds(figures.network.mean_ms),
+        percent(figures.within),
+        percent(figures.refused + figures.closed),
+        percent(figures.lost),
+        size(figures.wan_bytes),
+        percent(figures.utilization_mean),
+        f"{figures.cost_per_million:.2f}",
+        percent(figures.moved_mean),
+        percent(figures.undone),
+    )
+
+
+def _bound_row(found: "Comparison") -> list[tuple[Cell, ...]]:
+    bound = found.bound
+    if bound is None:
+        return []
+    times = (milliseconds(bound.p50_ms), milliseconds(bound.p95_ms), milliseconds(bound.p99_ms))
+    return [("clairvoyant (bound)", *times, "–", percent(bound.within), *["–"] * 7)]
+
+
+def _times(times: Any) -> tuple[str, str, str]:
+    return milliseconds(times.p50_ms), milliseconds(times.p95_ms), milliseconds(times.p99_ms)
+
+
+def percent(share: float) -> str:
+    """A share for people; none at all is told from a little."""
+    return "0 %" if share == 0 else f"{100 * share:.1f} %" if share >= 0.001 else "<0.1 %"

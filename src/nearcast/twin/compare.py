@@ -1,0 +1,110 @@
+"""One scenario under several policies: the front door of the twin."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from nearcast.twin.bound import Bound, clairvoyant
+from nearcast.twin.files import Loaded
+from nearcast.twin.measures import Curves, Figures, curves, figures
+from nearcast.twin.outages import Outages, resolve
+from nearcast.twin.policies import BOUND, POLICIES, Candidates, central_world, check_names
+from nearcast.twin.scenario import ScenarioSpec
+from nearcast.twin.simulation import Outcome, Policy, Run
+from nearcast.twin.workload import Workload, draw
+from nearcast.twin.world import Truths, World, build
+
+Progress = Callable[[str, float], None]
+"""Told the policy at work, and the part of it that is done."""
+
+
+@dataclass(frozen=True, eq=False)
+class Stage:
+    """What all policies of one comparison share."""
+
+    spec: ScenarioSpec
+    world: World
+    workload: Workload
+    outages: Outages
+    placed: Truths
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """What came out.
+
+    Attributes:
+        stage: what went in.
+        figures, curves: of each policy that was run, in the order asked for.
+        bound: where it was asked for.
+    """
+
+    stage: Stage
+    figures: tuple[Figures, ...]
+    curves: tuple[Curves, ...]
+    bound: Bound | None
+
+
+def set_up(loaded: Loaded, seed: int | None = None, load: float | None = None) -> Stage:
+    """The world and the requests of a scenario.
+
+    Args:
+        loaded: the scenario and its data.
+        seed: instead of the scenario's.
+        load: part of the fleet's capacity, instead of the scenario's.
+    """
+    spec = loaded.scenario.spec
+    dice = spec.seed if seed is None else seed
+    spec = spec.model_copy(update={"seed": dice})
+    world = build(spec, loaded.data, dice, load)
+    workload = draw(spec, world, loaded.data, dice)
+    return Stage(spec, world, workload, resolve(spec, world, dice), fitting(world))
+
+
+def fitting(world: World) -> Truths:
+    """bool[S, M]: a placement without a planner: every site holds what fits, the most asked first."""
+    problem = world.problem
+    placed = np.zeros_like(problem.eligible)
+    for site in range(len(problem.sites)):
+        left = problem.memory_bytes[site]
+        for model in np.argsort(-problem.demand_per_s.sum(axis=0), kind="stable"):
+            if problem.eligible[site, model] and problem.footprint_bytes[model] <= left:
+                placed[site, model] = True
+                left -= problem.footprint_bytes[model]
+    return placed
+
+
+def compare(stage: Stage, names: Iterable[str], progress: Progress | None = None) -> Comparison:
+    """Run the policies ``names`` over the same requests.
+
+    Raises:
+        InvalidInput: a name is unknown, or a policy does not fit the scenario.
+    """
+    wanted = check_names(names)
+    found: list[Figures] = []
+    drawn: list[Curves] = []
+    bound = None
+    for name in wanted:
+        if name == BOUND:
+            bound = clairvoyant(stage.world, stage.workload, stage.outages, stage.spec)
+            continue
+        outcome, world = run_policy(stage, name, progress)
+        found.append(figures(outcome, world, stage.workload, stage.spec))
+        drawn.append(curves(outcome, world, stage.workload, stage.spec))
+    return Comparison(stage, tuple(found), tuple(drawn), bound)
+
+
+def run_policy(stage: Stage, name: str, progress: Progress | None = None) -> tuple[Outcome, World]:
+    """One policy over the requests of ``stage``: what became of them, and the world that it ran in."""
+    world, placed = stage.world, stage.placed
+    if name == "central":
+        world = central_world(world)
+        placed = world.problem.eligible
+    policy: Policy = POLICIES[name](name, Candidates.of(world, placed))
+
+    def tell(part: float) -> None:
+        if progress is not None:
+            progress(name, part)
+
+    return Run(world, stage.workload, stage.outages, stage.spec, policy, tell).run(), world

@@ -1,0 +1,112 @@
+"""One simulated place: workers, and a first-in-first-out lane of bounded room for each model, served in batches.
+
+Decides when which requests are computed together: a worker that is free takes the lane whose first request has waited
+longest, and as many of it as a batch may hold; the largest of them sets the time of the batch. A request that finds a
+free worker is computed at once, alone. There are no events: a place is brought up to a moment whenever somebody looks
+at it, which is exact, since nothing else can happen to it in between.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+from heapq import heapreplace
+
+Order = tuple[int, ...]
+Route = tuple[tuple[float, ...], tuple[Order, ...]]
+"""Rising sums of shares that end with 1, and the order of places of each."""
+Routes = list[list[Route | None]]
+"""[origin][model]."""
+Waiting = tuple[float, int, int, Order, float]
+"""Arrival here, request, its spot in its order, the order, and the way back in seconds."""
+Batch = tuple[float, float, list[Waiting]]
+"""Begin, end, and who is in it."""
+
+
+class Place:
+    """A place with state. Times must not go back from call to call.
+
+    Args:
+        workers: batches at a time; 0 for a place that computes nothing.
+        curves: of each model, seconds of a batch of 1, 2, ...
+        room: of each model, how many may wait.
+    """
+
+    __slots__ = ("busy_s", "curves", "down_at_s", "free", "lanes", "queued", "room", "workers")
+
+    def __init__(self, workers: int, curves: Sequence[tuple[float, ...]], room: Sequence[int]) -> None:
+        self.workers = workers
+        self.curves = tuple(curves)
+        self.room = tuple(room)
+        self.free = [0.0] * workers
+        """A heap: when each worker is free."""
+        self.lanes: tuple[deque[Waiting], ...] = tuple(deque() for _ in curves)
+        self.queued = 0
+        self.busy_s = 0.0
+        self.down_at_s = float("inf")
+
+    def take(self, model: int, waiting: Waiting, work: Sequence[float]) -> Batch | bool:
+        """A request arrives; `until` must have been called for this moment.
+
+        Returns:
+            Its batch where it is computed at once, True where it waits, False where the lane is full.
+        """
+        at_s = waiting[0]
+        free = self.free
+        if not free:
+            return False
+        if not self.queued and free[0] <= at_s:
+            taken_s = self.curves[model][0] * work[waiting[1]]
+            heapreplace(free, at_s + taken_s)
+            self.busy_s += taken_s
+            return (at_s, at_s + taken_s, [waiting])
+        lane = self.lanes[model]
+        if len(lane) >= self.room[model]:
+            return False
+        lane.append(waiting)
+        self.queued += 1
+        return True
+
+    def until(self, at_s: float, work: Sequence[float]) -> list[Batch]:
+        """The batches that began up to ``at_s``, in order."""
+        begun: list[Batch] = []
+        free = self.free
+        while self.queued and free[0] <= at_s:
+            begin_s = free[0]
+            model = min((lane[0][0], index) for index, lane in enumerate(self.lanes) if lane)[1]
+            lane, curve = self.lanes[model], self.curves[model]
+            size = min(len(lane), len(curve))
+            members = [lane.popleft() for _ in range(size)]
+            self.queued -= size
+            most = work[members[0][1]] if size == 1 else max(work[member[1]] for member in members)
+            taken_s = curve[size - 1] * most
+            heapreplace(free, begin_s + taken_s)
+            self.busy_s += taken_s
+            begun.append((begin_s, begin_s + taken_s, members))
+        return begun
+
+    def fail(self) -> list[Waiting]:
+        """Everything that waits here, which nobody will compute; `until` must have been called for this moment."""
+        left = [waiting for lane in self.lanes for waiting in lane]
+        for lane in self.lanes:
+            lane.clear()
+        self.queued = 0
+        return left
+
+    def recover(self, at_s: float) -> None:
+        """All workers are free from ``at_s`` on."""
+        self.free = [at_s] * self.workers
+
+    def wait_s(self, at_s: float, work_s: Sequence[float]) -> float:
+        """How long a request that arrives now would wait: the work ahead of it over the workers.
+
+        Args:
+            at_s: now.
+            work_s: of each model, worker-seconds of one request when the place is busy.
+        """
+        if self.free[0] <= at_s and not self.queued:
+            return 0.0
+        ahead_s = sum(len(lane) * work_s[model] for model, lane in enumerate(self.lanes) if lane)
+        return max(0.0, self.free[0] - at_s) + ahead_s / self.workers
+
+    def busy(self, at_s: float) -> int:
+        """Workers that compute."""
+        return sum(free_s > at_s for free_s in self.free)

@@ -91,6 +91,8 @@ def _probe(inputs: GatewayInputs) -> Message:
     return {
         "name": "probe",
         "address": {"pipe": {"path": f"{inputs.run_dir}/{wire.ENVOY_PROBE}", "mode": 0o600}},
+        # The agent's questions cost nothing. Refused, they would say that no peer can be reached.
+        "bypass_overload_manager": True,
         "filter_chains": [{"filters": [_network_filter(manager)]}],
     }
 

@@ -23,9 +23,10 @@ HEAP_ACTIONS: Final = {
     "shrink_heap": 0.8,
     "disable_http_keepalive": 0.9,
     "stop_accepting_requests": 0.95,
-    "stop_accepting_connections": 0.98,
+    "reject_incoming_connections": 0.98,
 }
-"""What Envoy does once so much of its heap is in use."""
+"""What Envoy does once so much of its heap is in use. New connections are closed, not left in the listen queue
+(``stop_accepting_connections``): there a client that got through to the kernel would wait for room without an end."""
 
 _HEAP: Final = "envoy.resource_monitors.fixed_heap"
 _HEAP_TYPE: Final = f"{TYPE_URL}envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig"
@@ -84,7 +85,8 @@ def _bootstrap(inputs: GatewayInputs) -> Message:
 def _overload_manager(heap_bytes: int) -> Message:
     """Bounds of the whole process: what it does as its heap fills, from harmless to harsh, and how many may connect.
 
-    Requests that are refused so are told 503 like any other that finds no room, and may be tried elsewhere.
+    Requests that are refused so are told 503 like any other that finds no room, and may be tried elsewhere. So may
+    those whose new connection is closed; nobody is kept waiting for memory.
     """
     limit: Message = {"@type": _LIMIT_TYPE, "max_active_downstream_connections": MAX_CONNECTIONS}
     heap: Message = {"@type": _HEAP_TYPE, "max_heap_size_bytes": heap_bytes}

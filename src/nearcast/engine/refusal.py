@@ -136,7 +136,8 @@ def call_head(refusal: Refusal) -> bytes:
 
     gRPC calls it "trailers only": status and message stand in the head, and there is no body.
     """
-    status = wire.grpc_status(refusal.status, refusal.reason, full=refusal.full is not None)
+    status = wire.grpc_status(refusal.status, refusal.reason, full=refusal.full)
+    at_last = wire.grpc_status_at_last(refusal.status, refusal.reason, full=refusal.full)
     message = refusal.message.encode()[:_GRPC_MESSAGE_MAX].decode(errors="ignore")
     lines = [
         "HTTP/1.1 200 OK",
@@ -145,6 +146,8 @@ def call_head(refusal: Refusal) -> bytes:
         f"grpc-message: {quote(message, safe=_PRINTABLE)}",
         f"{wire.ERROR}: {refusal.reason}",
     ]
+    if at_last != status:
+        lines.append(f"{wire.GRPC_STATUS_AT_LAST}: {int(at_last)}")
     return _ended(lines, refusal)
 
 

@@ -53,6 +53,8 @@ FULL: Final = "x-nearcast-full"
 """On a 503: this place cannot take the request now, another may; it is not broken. A value of ``FULL_*``."""
 ERROR: Final = "x-nearcast-error"
 """Machine code of an error answer: one of ``CODE_*``."""
+GRPC_STATUS_AT_LAST: Final = "x-nearcast-grpc-status"
+"""Beside ``FULL`` in gRPC: the status that the client's own gateway makes of it, where no place is left to ask."""
 SITE: Final = "x-nearcast-site"
 """The site that computed the answer (set by the gateway)."""
 REASON: Final = "x-nearcast-reason"
@@ -136,13 +138,21 @@ _GRPC_OF: Final = {
 }
 
 
-def grpc_status(status: int, code: str, *, full: bool) -> GrpcStatus:
-    """What the error ``code``, of HTTP status ``status``, is called in gRPC.
+def grpc_status(status: int, code: str, *, full: str | None) -> GrpcStatus:
+    """What a place calls the error ``code``, of HTTP status ``status``, in gRPC.
 
     Whatever sends a caller to the next place (``full``) is RESOURCE_EXHAUSTED: Envoy holds an UNAVAILABLE against the
-    place that said it, and would eject it as a broken one.
+    place that said it, and would eject it as a broken one. What the client shall hear where there is no next place is
+    :func:`grpc_status_at_last`.
     """
-    if full:
+    if full is not None:
+        return GrpcStatus.RESOURCE_EXHAUSTED
+    return grpc_status_at_last(status, code, full=None)
+
+
+def grpc_status_at_last(status: int, code: str, *, full: str | None) -> GrpcStatus:
+    """What the error is called to the client: nothing is exhausted but a queue."""
+    if full == FULL_QUEUE:
         return GrpcStatus.RESOURCE_EXHAUSTED
     if code == CODE_MODEL_NOT_FOUND:
         return GrpcStatus.NOT_FOUND

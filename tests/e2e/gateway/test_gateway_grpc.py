@@ -359,10 +359,27 @@ def test_what_a_peer_cannot_take_is_not_held_against_the_peer(stub, sites):
     """Envoy ejects a place that says UNAVAILABLE five times, and with it all other models of the peer."""
     for _ in range(8):
         answer = Called(stub.ModelInfer, question("ghost"))
-        assert (answer.code, answer.metadata["x-nearcast-full"]) == ("RESOURCE_EXHAUSTED", "no-model")
+        assert (answer.code, answer.metadata["x-nearcast-full"]) == ("UNAVAILABLE", "no-model")
         assert "ghost" in answer.message
     assert Called(stub.ModelInfer, question("small")).code == "OK"
     assert sites.fra.ejections() == {}
+
+
+def test_a_dead_engine_at_the_only_peer_is_unavailable_and_not_held_against_the_peer(own_fleet):
+    fra, iad = own_fleet.site("fra"), own_fleet.site("iad")
+    iad.add("dead").stop()
+    iad.add("well")
+    iad.run(iad.inputs({}, callers=("fra",)))
+    fra.run(fra.inputs({"dead": [(100, "iad")], "well": [(100, "iad")]}, peers=(iad,)))
+    with called(fra.public) as stub:
+        for _ in range(8):
+            answer = Called(stub.ModelInfer, question("dead"))
+            assert (answer.code, answer.metadata["x-nearcast-full"]) == ("UNAVAILABLE", "no-engine")
+            assert answer.metadata["x-nearcast-error"] == "no_place_ready"
+    assert own_fleet.ask(fra.public, "/v2/models/well/infer", {}).status == 200
+    refused = own_fleet.ask(fra.public, "/v2/models/dead/infer", {})
+    assert (refused.status, "grpc-status" in refused.headers) == (503, False)
+    assert fra.ejections() == {}
 
 
 def test_a_deadline_ends_the_call_and_the_engine_drops_what_waits_for_it(stub, sites):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from nearcast.gateway.render import answers
-from nearcast.resources.wire import GrpcStatus
+from nearcast.resources.wire import GRPC_STATUS_AT_LAST, GrpcStatus
 
 REFERENCE = Path(__file__).resolve().parents[3] / "docs/reference/headers.md"
 
@@ -36,16 +36,29 @@ def test_each_error_has_all_shapes_its_code_and_a_line_in_the_reference(error):
         (answers.PUBLIC_ERRORS, "body_too_large", GrpcStatus.RESOURCE_EXHAUSTED),
         (answers.PUBLIC_ERRORS, "no_place_ready", GrpcStatus.UNAVAILABLE),
         (answers.PUBLIC_ERRORS, "timeout", GrpcStatus.DEADLINE_EXCEEDED),
-        # what sends the caller to its next place must not look like a broken peer: Envoy ejects for UNAVAILABLE
-        (answers.PEER_ERRORS, "no_place_ready", GrpcStatus.RESOURCE_EXHAUSTED),
-        (answers.PEER_ERRORS, "caller_not_permitted", GrpcStatus.RESOURCE_EXHAUSTED),
-        (answers.PEER_ERRORS, "place_failed", GrpcStatus.RESOURCE_EXHAUSTED),
     ],
 )
 def test_what_an_error_is_called_in_grpc(errors, code, expected):
     (error,) = [each for each in errors if each.code == code and not each.no_path]
     headers = {item["header"]["key"]: item["header"]["value"] for item in answers.mappers([error])[0]["headers_to_add"]}
     assert headers["grpc-status"] == str(int(expected))
+    assert GRPC_STATUS_AT_LAST not in headers
+
+
+@pytest.mark.parametrize(
+    ("code", "at_last"),
+    [
+        ("no_place_ready", GrpcStatus.UNAVAILABLE),
+        ("caller_not_permitted", GrpcStatus.PERMISSION_DENIED),
+        ("place_failed", GrpcStatus.INTERNAL),
+    ],
+)
+def test_what_sends_the_caller_on_is_exhausted_and_carries_what_it_is_where_no_place_is_left(code, at_last):
+    # It must not look like a broken peer: Envoy ejects for UNAVAILABLE.
+    (error,) = [each for each in answers.PEER_ERRORS if each.code == code]
+    headers = {item["header"]["key"]: item["header"]["value"] for item in answers.mappers([error])[0]["headers_to_add"]}
+    assert headers["grpc-status"] == str(int(GrpcStatus.RESOURCE_EXHAUSTED))
+    assert headers[GRPC_STATUS_AT_LAST] == str(int(at_last))
 
 
 def test_errors_are_tried_from_the_special_to_the_general():

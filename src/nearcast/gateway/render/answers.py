@@ -268,9 +268,13 @@ def _shapes(error: GatewayError, max_body_bytes: int) -> list[Message]:
         rooted: Message = {"string_match": {"prefix": "/"}, "invert_match": True, "treat_missing_header_as_empty": True}
         filters.append(_header_filter(":path", rooted))
     # Envoy itself answers a gRPC call with status 200, and puts the text where gRPC wants it.
-    status = wire.grpc_status(error.status, error.code, full=error.full is not None)
+    status = wire.grpc_status(error.status, error.code, full=error.full)
+    at_last = wire.grpc_status_at_last(error.status, error.code, full=error.full)
+    as_status = [header("grpc-status", str(int(status)))]
+    if at_last != status:
+        as_status.append(header(wire.GRPC_STATUS_AT_LAST, str(int(at_last))))
     call = _header_filter("content-type", {"string_match": {"safe_regex": {"regex": r"application/grpc(\+.*)?"}}})
-    as_call = _mapper([*filters, call], text, [*headers, header("grpc-status", str(int(status)))], error.answered)
+    as_call = _mapper([*filters, call], text, [*headers, *as_status], error.answered)
     openai_path = _header_filter(":path", {"string_match": {"safe_regex": {"regex": "/v1/.*|/m/[^/]*/v1/.*"}}})
     return [
         as_call,

@@ -134,8 +134,16 @@ def _forward(inputs: GatewayInputs, model: str, shares: tuple[Share, ...]) -> Me
             answers.header(wire.SITE, "%UPSTREAM_METADATA(nearcast:site)%"),
             *([_reason(inputs, only)] if only else []),
             answers.header(wire.SERVER_TIMING, _TIMING, append=True),
+            _grpc_status_at_last(),
         ],
     }
+
+
+def _grpc_status_at_last() -> Message:
+    """Places say RESOURCE_EXHAUSTED of whatever the next one may answer, lest they be ejected (ADR 007). Where that was
+    the last one, the client hears what it was; nothing becomes of an answer without our header."""
+    status: Message = {"key": "grpc-status", "value": f"%RESP({wire.GRPC_STATUS_AT_LAST})%"}
+    return {"header": status, "append_action": "OVERWRITE_IF_EXISTS"}
 
 
 def _share(inputs: GatewayInputs, model: str, share: Share) -> Message:

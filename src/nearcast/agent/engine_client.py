@@ -19,6 +19,7 @@ from nearcast.gateway.process import listener_of
 from nearcast.resources import wire
 from nearcast.resources.load import LoadReport
 from nearcast.resources.release import ReleaseManifest
+from nearcast.resources.status import EngineProfile
 from nearcast.resources.unreadable import UNREADABLE
 
 LOAD_TIMEOUT_S: Final = 300.0
@@ -55,6 +56,7 @@ class _Refused(msgspec.Struct, frozen=True):
 
 
 _reports = msgspec.json.Decoder(LoadReport)
+_profiles = msgspec.json.Decoder(EngineProfile)
 
 
 class EngineClient:
@@ -147,7 +149,7 @@ class EngineClient:
 
 
 class EngineReports:
-    """The load report of the own engine, over one kept connection."""
+    """The load report and the profile of the own engine, over one kept connection."""
 
     def __init__(self, run_dir: Path) -> None:
         transport = httpx.AsyncHTTPTransport(uds=str(run_dir / wire.ENGINE_STATUS), retries=0)
@@ -158,6 +160,14 @@ class EngineReports:
         try:
             answer = await self._client.get(wire.LOAD_PATH)
             return _reports.decode(answer.content) if answer.status_code == 200 else None
+        except (httpx.HTTPError, *UNREADABLE):
+            return None
+
+    async def profile(self) -> EngineProfile | None:
+        """What its models cost and what it has; None where it does not say."""
+        try:
+            answer = await self._client.get(wire.PROFILE_PATH)
+            return _profiles.decode(answer.content) if answer.status_code == 200 else None
         except (httpx.HTTPError, *UNREADABLE):
             return None
 

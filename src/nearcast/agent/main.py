@@ -31,13 +31,14 @@ from nearcast import logs
 from nearcast.agent import metrics
 from nearcast.agent.backoff import Backoff
 from nearcast.agent.book import ProcessBook
-from nearcast.agent.engine_client import EngineClient
+from nearcast.agent.engine_client import EngineClient, EngineReports
 from nearcast.agent.identity import Membership, read_credential, read_identity, validity_of
 from nearcast.agent.join import ensure_joined
 from nearcast.agent.layout import Layout, layout_of
 from nearcast.agent.measure import GatewayProber, Measurements
 from nearcast.agent.memory import Memory
 from nearcast.agent.mend import mend
+from nearcast.agent.meter import Meter
 from nearcast.agent.node import Node
 from nearcast.agent.poll import Poller
 from nearcast.agent.public_tls import PublicTls
@@ -247,6 +248,8 @@ class Agent:
             book,
             self._node.post,
         )
+        self._reports = EngineReports(layout.run_dir)
+        self._meter = Meter(self._gateway, self._reports, self._catalog)
         launch = EngineLaunch(
             layout.run_dir,
             layout.engine_log,
@@ -284,6 +287,9 @@ class Agent:
             engine_restarts=self._node.engine_restarts,
             troubles=self._troubles.now(),
             now_s=time.monotonic(),
+            demand=self._meter.demand,
+            profiles=self._meter.profiles,
+            capacity=self._meter.capacity,
         )
         software = f"nearcast/{nearcast.__version__}"
         return node_status(self._member.site, self._member.node, software, self._started_at, self._node.state, vitals)
@@ -327,6 +333,7 @@ class Agent:
             self._router.run(),
             self._poller.run(),
             self._reporter.run(),
+            self._meter.run(),
             stay_alive(),
         ]
         notify(READY)
@@ -353,6 +360,11 @@ class Agent:
         hurrying.cancel()
         return False
 
+    def _catalog(self) -> frozenset[str]:
+        """Models that the plan in force knows."""
+        plan = self._node.state.plan
+        return frozenset() if plan is None else frozenset({*plan.catalog, *(item.model for item in plan.models)})
+
     def _offer(self, generation: int, serving: Serving) -> None:
         self._router.offer(generation, serving)
 
@@ -374,6 +386,7 @@ class Agent:
         await asyncio.to_thread(self._layout.leave)
         await self._reporter.last(_stopped(self.status()), 1.0)
         await self._prober.close()
+        await self._reports.close()
         if self._uplink is not None:
             await self._uplink.close()
 
@@ -410,7 +423,9 @@ def _stopped(status: NodeStatus) -> NodeStatus:
     """``status`` of a node whose gateway and engine have just ended."""
     gateway = msgspec.structs.replace(status.gateway, ready=False, accepted="", message="the agent was stopped")
     engine = msgspec.structs.replace(status.engine, ready=False, message="the agent was stopped")
-    return msgspec.structs.replace(status, gateway=gateway, engine=engine, load=None, models=())
+    return msgspec.structs.replace(
+        status, gateway=gateway, engine=engine, load=None, models=(), demand={}, profiles=(), capacity=None
+    )
 
 
 class _Threads(ThreadPoolExecutor):

@@ -5,15 +5,15 @@ One scrape tells of the whole node: the agent's own figures, those of its engine
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, get_args
 
 from prometheus_client.core import Metric as Family
 
 from nearcast.agent.tally import Tally
-from nearcast.metrics import Metric, alone, family, process_families, process_metrics
-from nearcast.resources.status import ModelState, NodeStatus
+from nearcast.metrics import MODELS_MAX, OTHER, Metric, alone, capped, family, process_families, process_metrics
+from nearcast.resources.status import ModelDemand, ModelState, NodeStatus
 
 INFO: Final = Metric("nearcast_agent_info", "gauge", "Always 1; tells who this is", ("site", "node", "version"))
 PLAN: Final = Metric("nearcast_agent_plan_version", "gauge", "Version of the plan in force; 0 before the first")
@@ -53,12 +53,22 @@ TROUBLE: Final = Metric(
 EXPIRY: Final = Metric(
     "nearcast_agent_certificate_expiry_seconds", "gauge", "When the node's certificate ends, since the Unix epoch"
 )
+DEMAND: Final = Metric(
+    "nearcast_agent_demand_per_second", "gauge", "What clients ask here, moving average over five seconds", ("model",)
+)
+ASKED_BYTES: Final = Metric(
+    "nearcast_agent_demand_request_bytes", "gauge", "Mean size of what clients send, out of a sample", ("model",)
+)
+TOLD_BYTES: Final = Metric(
+    "nearcast_agent_demand_answer_bytes", "gauge", "Mean size of what they are answered, out of a sample", ("model",)
+)
 DISK_FREE: Final = Metric("nearcast_agent_disk_free_bytes", "gauge", "Free space where the data directory lies")
 DISK_SIZE: Final = Metric("nearcast_agent_disk_size_bytes", "gauge", "Size of that file system")
 
 METRICS: Final = (
     INFO, PLAN, ROUTED, CONTACT, POLLS, FETCHES, FETCHED, LOSSES, READY, MODELS, LOAD_FAILURES, REFUSED, MOVES, TRUST,
-    PEER_RTT, PEER_UP, PEER_AGE, TROUBLE, EXPIRY, DISK_FREE, DISK_SIZE, *process_metrics("agent"),
+    PEER_RTT, PEER_UP, PEER_AGE, DEMAND, ASKED_BYTES, TOLD_BYTES, TROUBLE, EXPIRY, DISK_FREE, DISK_SIZE,
+    *process_metrics("agent"),
 )  # fmt: skip
 
 
@@ -97,12 +107,22 @@ def families(figures: Figures) -> Iterator[Family]:
     yield family(PEER_RTT, [((peer.site,), peer.round_trip_s) for peer in status.peers])
     yield family(PEER_UP, [((peer.site,), float(peer.reachable)) for peer in status.peers])
     yield family(PEER_AGE, [((peer.site,), peer.age_s) for peer in status.peers])
+    yield from _asked(status.demand)
     yield family(TROUBLE, [((item.type, item.reason), 1) for item in status.conditions if not item.status])
     yield family(EXPIRY, [] if figures.certificate_ends is None else alone(figures.certificate_ends))
     free, size = (alone(figures.disk[0]), alone(figures.disk[1])) if figures.disk else ([], [])
     yield family(DISK_FREE, free)
     yield family(DISK_SIZE, size)
     yield from process_families("agent")
+
+
+def _asked(demand: Mapping[str, ModelDemand]) -> Iterator[Family]:
+    """Rates add up under ``other`` where there are too many models; means do not, and are left out there."""
+    rates = capped({(model,): each.rate_per_s for model, each in demand.items()}, MODELS_MAX, (OTHER,))
+    yield family(DEMAND, rates.items())
+    told = [(labels, demand[labels[0]]) for labels in rates if labels[0] in demand]
+    yield family(ASKED_BYTES, [(labels, each.request_bytes) for labels, each in told])
+    yield family(TOLD_BYTES, [(labels, each.answer_bytes) for labels, each in told])
 
 
 def _happened(tally: Tally) -> Iterator[Family]:

@@ -26,7 +26,9 @@ from nearcast.resources.status import ConditionReport, NodeStatus
 DEBOUNCE_S: Final = 0.05
 """Changes come in bursts; a burst is one report."""
 MOVED_S: Final = 5.0
-"""Between two reports whose only news is that shares or round trips moved."""
+"""At most between two reports whose only news is that figures moved: demand, load, shares, round trips."""
+SETTLED_S: Final = 15.0
+"""After a report of figures that moved, one more: the first one saw them on their way."""
 FILE_S: Final = 2.0
 UPLINK: Final = "Uplink"
 DISK: Final = "Disk"
@@ -95,6 +97,7 @@ class Reporter:
         self._sent: NodeStatus | None = None
         self._sent_s = 0.0
         self._due_s = 0.0
+        self._moved_s = min(MOVED_S, status_s)
         self._retry_s = 0.0
         self._failures = 0
         self._written: tuple[object, ...] | None = None
@@ -145,7 +148,7 @@ class Reporter:
             return False
         if self._sent is None or urgent(status) != urgent(self._sent) or now_s >= self._due_s:
             return True
-        return now_s - self._sent_s >= min(MOVED_S, self._status_s) and has_moved(self._sent, status)
+        return now_s - self._sent_s >= self._moved_s and has_moved(self._sent, status)
 
     async def _send(self, status: NodeStatus) -> None:
         assert self._uplink is not None  # noqa: S101 - _is_due says so
@@ -159,9 +162,13 @@ class Reporter:
             self._retry_s = self._clock() + self._retry.delay_s(self._failures, f"{status.site}/{status.node}")
             self._troubles.set(UPLINK, error)
             return
+        moving = self._sent is not None and has_moved(self._sent, status)
+        interval_s = min(SETTLED_S, self._status_s) if moving else self._status_s
         self._failures = 0
         self._sent, self._sent_s = status, self._clock()
-        self._due_s = self._sent_s + self._status_s * random.uniform(0.8, 1.2)  # noqa: S311 - jitter, not a secret
+        self._due_s = self._sent_s + interval_s * random.uniform(0.8, 1.2)  # noqa: S311 - jitter, not a secret
+        # A surge moves the figures of many nodes at once: they do not all report in the same second.
+        self._moved_s = min(MOVED_S, self._status_s) * random.uniform(0.6, 1.0)  # noqa: S311
         self._troubles.clear(UPLINK)
         if newest > status.plan_version:
             self._hint(newest)

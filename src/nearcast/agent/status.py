@@ -5,10 +5,12 @@ Versions that only drain are told as ``draining``; the last good version of a mo
 ``ready`` beside the failed one.
 """
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
+from nearcast.agent.demand import TIME_CONSTANT_S
 from nearcast.agent.estimate import Estimate
 from nearcast.agent.reconcile import is_active, is_renamed, wanted
 from nearcast.agent.states import Failure, Key, Phase, State, Unit
@@ -20,8 +22,11 @@ from nearcast.resources.status import (
     ConditionReport,
     EngineStatus,
     GatewayStatus,
+    ModelDemand,
+    ModelProfile,
     ModelState,
     ModelStatus,
+    NodeCapacity,
     NodeStatus,
     PeerObservation,
 )
@@ -29,6 +34,11 @@ from nearcast.resources.status import (
 MOVED_RATIO: Final = 1.25
 MOVED_S: Final = 0.002
 """Round trips that differ by less are the same for whoever reads them."""
+MOVED_PER_S: Final = 1.0
+"""Demands that differ by less are the same."""
+CHANCE: Final = 3.0
+"""Standard deviations by which a demand must have changed: a few requests per second come unevenly by nature."""
+MOVED_UTILIZATION: Final = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +54,7 @@ class Vitals:
         engine_restarts: since this agent started.
         troubles: conditions of the shell (uplink, certificate), as they stand.
         now_s: on the clock of the estimates.
+        demand, profiles, capacity: see `NodeStatus`.
     """
 
     url: str
@@ -55,6 +66,9 @@ class Vitals:
     engine_restarts: int
     troubles: tuple[ConditionReport, ...]
     now_s: float
+    demand: Mapping[str, ModelDemand] = field(default_factory=dict)
+    profiles: tuple[ModelProfile, ...] = ()
+    capacity: NodeCapacity | None = None
 
 
 def node_status(site: str, node: str, software: str, started_at: str, state: State, vitals: Vitals) -> NodeStatus:
@@ -80,6 +94,9 @@ def node_status(site: str, node: str, software: str, started_at: str, state: Sta
         peers=tuple(item.report(site, vitals.now_s) for site, item in sorted(vitals.estimates.items())),
         routes=routes,
         conditions=_conditions(state, vitals.troubles),
+        demand=dict(vitals.demand),
+        profiles=vitals.profiles,
+        capacity=vitals.capacity,
     )
 
 
@@ -98,8 +115,14 @@ def urgent(status: NodeStatus) -> tuple[object, ...]:
 
 
 def has_moved(before: NodeStatus | None, after: NodeStatus) -> bool:
-    """Whether figures differ so much that somebody who looks at routes would see other costs or shares."""
+    """Whether figures differ so much that somebody who plans, or looks at routes, would see another picture."""
     if before is None or before.routes != after.routes or _loaded(before.load) != _loaded(after.load):
+        return True
+    if _profiled(before) != _profiled(after) or _busier(before.load, after.load):
+        return True
+    if any(
+        _asked_moved(before.demand.get(model), after.demand.get(model)) for model in {*before.demand, *after.demand}
+    ):
         return True
     known = {item.site: item for item in before.peers}
     return any(item.site not in known or _peer_moved(known[item.site], item) for item in after.peers)
@@ -108,6 +131,26 @@ def has_moved(before: NodeStatus | None, after: NodeStatus) -> bool:
 def _peer_moved(before: PeerObservation, after: PeerObservation) -> bool:
     low, high = sorted((before.round_trip_s, after.round_trip_s))
     return high > low * MOVED_RATIO + MOVED_S or _loaded(before.load) != _loaded(after.load)
+
+
+def _asked_moved(before: ModelDemand | None, after: ModelDemand | None) -> bool:
+    """Whether a demand has clearly changed: by a quarter, by a request per second, and by more than chance.
+
+    The difference of two averages of a stream that comes at random has a variance of the rate over the time constant.
+    """
+    low, high = sorted((before.rate_per_s if before else 0.0, after.rate_per_s if after else 0.0))
+    by_chance = CHANCE * math.sqrt(high / TIME_CONSTANT_S)
+    return high > low * MOVED_RATIO and high - low > max(MOVED_PER_S, by_chance)
+
+
+def _busier(before: LoadReport | None, after: LoadReport | None) -> bool:
+    one, other = (0.0 if load is None else load.application_utilization for load in (before, after))
+    return abs(one - other) > MOVED_UTILIZATION
+
+
+def _profiled(status: NodeStatus) -> tuple[object, ...]:
+    """What there are profiles of, and whether there is a capacity; what they say moves slowly."""
+    return status.capacity is None, tuple((item.model, item.version) for item in status.profiles)
 
 
 def _loaded(load: LoadReport | None) -> set[str]:

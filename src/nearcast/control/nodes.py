@@ -162,6 +162,8 @@ class NodeBook:
 
 
 def lasting(status: NodeStatus) -> NodeStatus:
-    """``status`` without what changes all the time: load, measurements of peers, shares, bytes fetched."""
+    """``status`` without what changes all the time: load, demand, costs, figures of peers, shares, bytes fetched."""
     models = tuple(msgspec.structs.replace(model, done_bytes=0) for model in status.models)
-    return msgspec.structs.replace(status, models=models, load=None, peers=(), routes={})
+    return msgspec.structs.replace(
+        status, models=models, load=None, peers=(), routes={}, demand={}, profiles=(), capacity=None
+    )

@@ -19,8 +19,9 @@ from prometheus_client.core import Metric as Family
 
 from nearcast.durable import read_if_exists, write_if_changed, write_whole
 from nearcast.errors import Bug, NearcastError, Unavailable
-from nearcast.gateway import acceptance, metrics
+from nearcast.gateway import acceptance, demand, metrics
 from nearcast.gateway.admin import Admin
+from nearcast.gateway.demand import Asked
 from nearcast.gateway.envoy import EnvoyProcess, Launch, binary, drain
 from nearcast.gateway.render.document import (
     AUTHORITY_FILE,
@@ -228,6 +229,14 @@ class Gateway:
             Unavailable: Envoy does not answer.
         """
         return self._admin.stats(pattern)
+
+    def asked(self) -> dict[str, Asked]:
+        """What clients have asked by model, since Envoy was started.
+
+        Raises:
+            Unavailable: Envoy does not answer.
+        """
+        return demand.asked(self._admin.prometheus(demand.PATTERN))
 
     def families(self, own_site: str) -> list[Family]:
         """Its figures as metrics of ours; where it does not answer, that."""

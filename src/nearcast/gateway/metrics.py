@@ -125,7 +125,7 @@ def _requests(samples: list[Sample]) -> Iterator[Family]:
     models = _bounded(samples, "model")
     sites = _bounded(samples, "site")
     for sample in samples:
-        labels, code = sample.labels, _code_class(sample.labels)
+        labels, code = sample.labels, code_class(sample.labels)
         reason, attempt = _attempt(labels.get("reason", ""))
         match sample.name.removesuffix("_total"):
             case "envoy_nearcast_public_requests":
@@ -141,7 +141,7 @@ def _requests(samples: list[Sample]) -> Iterator[Family]:
     yield family(PEER_REQUESTS, of_peers.items())
 
 
-def _code_class(labels: Mapping[str, str]) -> str:
+def code_class(labels: Mapping[str, str]) -> str:
     """The class of a status code; of a gRPC call, that of the status which the same error has without gRPC."""
     call = labels.get("call", "0")
     if call.isdigit() and call != "0":

@@ -10,11 +10,11 @@ import pytest
 from nearcast.agent.estimate import Probe
 from nearcast.agent.measure import MAX_PEERS, Measurements
 from nearcast.agent.poll import REFRESH_S, Poller
-from nearcast.agent.report import MOVED_S, Reporter, Troubles
+from nearcast.agent.report import MOVED_S, SETTLED_S, Reporter, Troubles
 from nearcast.agent.states import Event, PlanUnchanged
 from nearcast.errors import Unauthenticated, Unavailable
 from nearcast.registry.refused import Attack, TrustRefused
-from nearcast.resources.status import EngineStatus, GatewayStatus, NodeStatus, Share
+from nearcast.resources.status import EngineStatus, GatewayStatus, ModelDemand, NodeStatus, Share
 
 STATUS = NodeStatus(
     site="here",
@@ -111,6 +111,27 @@ def test_shares_that_move_are_told_some_seconds_later(bench: Bench) -> None:
     assert bench.turn(MOVED_S / 2) == 1
     assert bench.turn(MOVED_S / 2) == 2
     assert bench.turn(MOVED_S) == 2
+
+
+def test_a_surge_of_demand_is_told_some_seconds_later_and_a_steady_one_is_not(bench: Bench) -> None:
+    bench.turn()
+    bench.status = msgspec.structs.replace(STATUS, demand={"m": ModelDemand(rate_per_s=100.0)})
+    assert bench.turn(MOVED_S / 2) == 1
+    assert bench.turn(MOVED_S / 2) == 2
+    bench.status = msgspec.structs.replace(STATUS, demand={"m": ModelDemand(rate_per_s=110.0)})
+    assert bench.turn(MOVED_S) == 2
+    bench.status = STATUS
+    assert bench.turn(MOVED_S) == 3
+
+
+def test_where_figures_come_to_rest_after_they_moved_is_told_too_once(bench: Bench) -> None:
+    bench.turn()
+    bench.status = msgspec.structs.replace(STATUS, demand={"m": ModelDemand(rate_per_s=100.0)})
+    assert bench.turn(MOVED_S) == 2
+    bench.status = msgspec.structs.replace(STATUS, demand={"m": ModelDemand(rate_per_s=115.0)})
+    assert bench.turn(MOVED_S) == 2
+    assert bench.turn(1.2 * SETTLED_S) == 3
+    assert bench.turn(1.2 * SETTLED_S) == 3
 
 
 def test_a_hint_is_passed_on_only_when_the_plan_is_newer(bench: Bench) -> None:

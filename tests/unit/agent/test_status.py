@@ -1,6 +1,7 @@
 """What a node says about itself, and which changes are told at once."""
 
 import msgspec
+import pytest
 
 from nearcast.agent.estimate import Estimate
 from nearcast.agent.reconcile import step
@@ -26,7 +27,7 @@ from nearcast.agent.status import Vitals, has_moved, node_status, urgent
 from nearcast.planning.routes import ModelRoute, RouteTable
 from nearcast.resources.load import LoadReport
 from nearcast.resources.plan import PlannedModel, SiteFacts, SitePlan
-from nearcast.resources.status import NodeStatus, Share
+from nearcast.resources.status import ModelDemand, ModelProfile, NodeCapacity, NodeStatus, Share
 
 M1, M2 = Key("m", "1"), Key("m", "2")
 
@@ -167,3 +168,53 @@ def test_what_has_moved() -> None:
     assert has_moved(status_of(seen=near), status_of(seen=with_model))
     assert not has_moved(status_of(seen=near), status_of(seen=near))
     assert not has_moved(status_of(seen=vitals(load=LoadReport())), status_of())
+
+
+def demand_of(**rates: float) -> NodeStatus:
+    return status_of(seen=vitals(demand={model: ModelDemand(rate_per_s=rate) for model, rate in rates.items()}))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "moved"),
+    [
+        (100.0, 124.0, False),  # a fifth
+        (100.0, 130.0, True),
+        (130.0, 100.0, True),
+        (0.5, 1.4, False),  # less than a request per second
+        (4.0, 6.0, False),  # more than a quarter, and no more than chance
+        (4.0, 11.0, True),
+        (1000.0, 1300.0, True),
+        (50.0, 0.0, True),
+    ],
+)
+def test_a_demand_has_moved_when_it_changed_clearly(before: float, after: float, moved: bool) -> None:
+    assert has_moved(demand_of(m=before), demand_of(m=after)) == moved
+    assert urgent(demand_of(m=before)) == urgent(demand_of(m=after))
+
+
+def test_a_demand_that_comes_or_goes_has_moved() -> None:
+    assert has_moved(demand_of(), demand_of(m=20.0))
+    assert has_moved(demand_of(m=20.0), demand_of())
+    assert not has_moved(demand_of(), demand_of(m=0.5))
+
+
+def test_an_engine_that_became_busy_has_moved_and_one_that_flickers_has_not() -> None:
+    def busy(utilization: float) -> NodeStatus:
+        return status_of(seen=vitals(load=LoadReport(application_utilization=utilization)))
+
+    assert has_moved(busy(0.3), busy(0.9))
+    assert has_moved(busy(0.9), busy(0.3))
+    assert not has_moved(busy(0.3), busy(0.45))
+
+
+def test_a_profile_that_comes_has_moved_and_one_that_learns_has_not() -> None:
+    def told(*works_s: float) -> NodeStatus:
+        profiles = tuple(
+            ModelProfile(model=f"m{i}", version="1", service_s=0.01, work_s=w) for i, w in enumerate(works_s)
+        )
+        return status_of(seen=vitals(profiles=profiles, capacity=NodeCapacity(workers=1.0, memory_bytes=1)))
+
+    assert has_moved(status_of(), told())
+    assert has_moved(told(), told(0.001))
+    assert not has_moved(told(0.001), told(0.0012))
+    assert told(0.001).profiles[0].work_s == 0.001

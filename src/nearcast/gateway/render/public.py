@@ -106,7 +106,8 @@ def _model(inputs: GatewayInputs, model: str, decision: Decision) -> list[Messag
     described = answers.found((f"/v1/models/{model}",), answers.model_document(model))
     if isinstance(decision, Routed):
         return [described, _forward(inputs, model, decision.shares)]
-    return [described, answers.refusal(503, answers.literal(f"no place can answer for model {model} now; retry"))]
+    nowhere = answers.refusal(503, answers.literal(f"no place can answer for model {model} now; retry"))
+    return [described, {"name": model, **nowhere}]  # named: whoever asks in vain is demand all the same
 
 
 def _forward(inputs: GatewayInputs, model: str, shares: tuple[Share, ...]) -> Message:

@@ -1,0 +1,49 @@
+"""Demand, profile and capacity on their way from a client's requests to the control plane's API."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from e2e.local_fleet import LocalFleet, eventually
+from e2e.tiny_models import adder
+from e2e.traffic import load
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+
+
+@pytest.fixture(scope="module")
+def deployed(fleet: LocalFleet) -> Iterator[LocalFleet]:
+    fleet.push("adder", "demand", adder(fleet.data_dir / "models" / "demand", 1.0))
+    fleet.deploy("adder", "demand", "frankfurt")
+    yield fleet
+    fleet.run("delete", "deployment", "adder")
+
+
+def told(fleet: LocalFleet, site: str) -> dict[str, Any]:
+    """The whole status of a site's node, as the API has it."""
+    nodes = fleet.json("get", "nodes")
+    (found,) = [node for node in nodes["items"] if node["site"] == site]
+    return found["status"]  # type: ignore[no-any-return]
+
+
+def rate(fleet: LocalFleet, site: str) -> float:
+    return float(told(fleet, site)["demand"].get("adder", {}).get("rate_per_s", 0.0))
+
+
+def test_demand_is_told_where_clients_ask_and_cost_where_it_is_computed(deployed: LocalFleet) -> None:
+    with load(deployed.gateway("singapore"), "adder", clients=2, pause_s=0.05) as running:
+        # Reports come every thirty seconds or more without news; a demand that has come is news.
+        eventually(lambda: rate(deployed, "singapore") > 3, "the demand of singapore's clients", timeout_s=20)
+        asked = told(deployed, "singapore")["demand"]["adder"]
+        here = told(deployed, "frankfurt")
+    assert not running.outcome.failures
+    assert running.outcome.sites == {"frankfurt"}
+    assert "adder" not in here["demand"]  # it computes for singapore; none of its own clients asked
+    assert asked["request_bytes"] > 0
+    assert asked["answer_bytes"] > 0
+    (profile,) = [each for each in here["profiles"] if each["model"] == "adder"]
+    assert 0 < profile["work_s"] <= profile["service_s"]
+    assert here["capacity"]["workers"] == 1.0
+    assert here["capacity"]["memory_bytes"] > profile["footprint_bytes"] > 0
+    eventually(lambda: rate(deployed, "singapore") < 0.5, "the demand to fade", timeout_s=50)

@@ -1,9 +1,10 @@
 """Requests per second of the engine beside the raw ONNX Runtime loop, the bare Protocol, and other model servers.
 
-The raw loop is the limit: `session.run` with nothing around it, at batch sizes 1, 8 and 32, right before and right after
+The raw loop is the limit: `session.run` with nothing around it, at batch sizes 1, 8 and 32, just before and just after
 each turn of ours, to which that turn is compared. Each server gets one core, wrk the other; all run the same session
 with one intra-op thread. Servers take their turns within a model: ours and the bare Protocol before, amid and after the
-others, so that a machine that grows slower meanwhile shows. Every point is kept. A server that cannot be installed or does not answer here is told of with the reason.
+others, so that a machine that grows slower meanwhile shows. Every point is kept. A server that cannot be installed or
+does not answer here is told of with the reason.
 """
 
 import dataclasses

@@ -26,6 +26,11 @@ class Terms:
     cold_s: float = 0.0
 
     @property
+    def is_measured(self) -> bool:
+        """Whether the time of service was told, and is not the one assumed of a model nobody has reported on."""
+        return self.service_s != UNKNOWN_SERVICE_S
+
+    @property
     def total_s(self) -> float:
         """What the caller waits."""
         return self.round_trip_s + self.transfer_s + self.wait_s + self.service_s + self.cold_s

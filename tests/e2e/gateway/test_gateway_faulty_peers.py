@@ -9,8 +9,13 @@ import ssl
 import struct
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 import pytest
+
+from nearcast.gateway.render.places import PATIENCE_STEPS_S
+from nearcast.planning.cost import Terms
+from nearcast.planning.routes import PlaceCost, RouteTable
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -91,8 +96,20 @@ async def _half_that_claims_to_be_all(writer: asyncio.StreamWriter, stream: int)
     await writer.drain()
 
 
+async def _never(_writer: asyncio.StreamWriter, _stream: int) -> None:
+    await asyncio.sleep(200)
+
+
 async def _late(writer: asyncio.StreamWriter, stream: int) -> None:
-    await asyncio.sleep(8)  # longer than any ping or health check waits
+    await _answer_after(8, writer, stream)  # longer than any ping or health check waits
+
+
+async def _later_than_patience(writer: asyncio.StreamWriter, stream: int) -> None:
+    await _answer_after(PATIENCE_STEPS_S[0] + 2, writer, stream)
+
+
+async def _answer_after(seconds: float, writer: asyncio.StreamWriter, stream: int) -> None:
+    await asyncio.sleep(seconds)
     writer.write(_frame(HEADERS, 4, stream, OK_OF_100_BYTES) + _frame(DATA, END_STREAM, stream, b"x" * 100))
     await writer.drain()
 
@@ -190,3 +207,38 @@ def test_a_slow_peer_that_answers_pings_is_waited_for(own_fleet) -> None:
         faulty.stop()
     assert (answer.status, answer.body) == (200, b"x" * 100)
     assert sin.engines["m1", "1"].seen == []
+
+
+def _expected_in_a_second(inputs, *sites: str):
+    """``inputs`` with what the agent has measured of ``sites``: an answer takes a second."""
+    places = tuple(PlaceCost(site, "ready", Terms(service_s=1.0), 0.5) for site in sites)
+    route = replace(inputs.routes.models["m1"], places=places)
+    return replace(inputs, routes=RouteTable(models={"m1": route}))
+
+
+@pytest.mark.parametrize(
+    ("answers", "mode", "by"),
+    [
+        pytest.param(_never, "ok", "sin", id="silent, and another place answers"),
+        pytest.param(_later_than_patience, "full", "iad", id="slow, and the other place is full"),
+    ],
+)
+def test_a_peer_that_lives_and_never_answers_costs_patience_and_a_slow_one_no_answer(
+    own_fleet, answers, mode: str, by: str
+) -> None:
+    fra, iad, sin = own_fleet.site("fra"), own_fleet.site("iad"), own_fleet.site("sin")
+    iad.add("m1")
+    sin.add("m1").mode = mode
+    faulty = FaultyPeer(own_fleet, iad, _peer_that(answers), tls="ours")
+    sin.run(sin.inputs({"m1": [(100, "sin")]}, callers=("fra",)))
+    given = fra.inputs({"m1": [(100, "iad>sin")]}, peers=(iad, sin))
+    fra.run(_expected_in_a_second(given, "iad", "sin"))
+    connection = http.client.HTTPConnection("127.0.0.1", fra.public, timeout=100)
+    try:
+        answer = own_fleet.exchange(connection, "/v2/models/m1/infer", {})
+    finally:
+        faulty.stop()
+    assert (answer.status, answer.headers["x-nearcast-site"]) == (200, by)
+    assert len(sin.engines["m1", "1"].seen) == 1, "asked as well, and once"
+    assert answer.headers["x-nearcast-reason"].endswith("attempt=2")
+    assert fra.ejections() == {}

@@ -11,9 +11,11 @@ def document(*names: str, **fields: object) -> Document:
     return Document(CLUSTER_TYPE, tuple({"name": name, **fields} for name in names))
 
 
-def files(weight: int = 1, port: int = 1) -> GatewayFiles:
+def files(weight: int = 1, port: int = 1, patience: str | None = None) -> GatewayFiles:
     listener = {"name": "public", "port": port, "chains": [{"rds": {"route_config_name": "public"}, "kept": 1}]}
     route = {"name": "public", "clusters": [{"name": "a", "weight": weight}]}
+    if patience is not None:
+        route["per_try_timeout"] = patience
     return GatewayFiles(
         bootstrap={"node": {"id": "n"}, "dynamic_resources": {"cds_config": {}}},
         clusters=document("a"),
@@ -64,6 +66,8 @@ def test_flattened_holds_the_same_resources_in_one_static_bootstrap():
 def test_shapes_are_blind_for_weights_and_for_nothing_else():
     assert files(weight=1).shape == files(weight=2).shape
     assert files(weight=1).version != files(weight=2).version
+    assert files(patience="15s").shape == files(patience="120s").shape
+    assert files(patience="15s").version != files(patience="120s").version
     assert files(port=1).shape != files(port=2).shape
     renamed = dataclasses.replace(files(), bootstrap={"node": {"id": "other"}})
     assert renamed.version != files().version

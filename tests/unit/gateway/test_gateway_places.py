@@ -3,10 +3,12 @@
 import dataclasses
 
 import msgspec
+import pytest
 
 from nearcast.gateway.render import GatewayInputs, Listen, LocalModel, render
-from nearcast.gateway.render.places import NotReady, Refused, Routed, decisions, order_cluster
-from nearcast.planning.routes import ModelRoute, RefusedPlace, RouteTable
+from nearcast.gateway.render.places import NotReady, Refused, Routed, decisions, order_cluster, patience_s
+from nearcast.planning.cost import Terms
+from nearcast.planning.routes import ModelRoute, PlaceCost, RefusedPlace, RouteTable
 from nearcast.resources.plan import Peer, ResidencyRule, ServedModel, SiteFacts, SitePlan
 from nearcast.resources.status import Share
 
@@ -125,3 +127,43 @@ def test_an_address_that_is_none_costs_that_peer_only():
             inputs((100, "fra>iad"), addresses=usable)
         )
         assert render(inputs((100, "fra>iad"), addresses=(odd,))) == render(inputs((100, "fra>iad"), addresses=()))
+
+
+@pytest.mark.parametrize(
+    ("expected_s", "patience"),
+    [
+        ({"fra": 0.004, "iad": 0.1}, 15),
+        ({"fra": 1.5, "iad": 0.1}, 15),
+        ({"fra": 0.004, "iad": 1.6}, 30),  # the slowest place counts
+        ({"fra": 12, "iad": 0.1}, 120),
+        ({"fra": 0.004, "iad": 12.1}, None),
+        ({"fra": 0.004, "iad": None}, 120),  # nothing was told of it
+        ({"fra": 0.004}, 120),
+        ({"fra": 0.004, "iad": 0.1, "sin": 60}, 15),  # not asked
+        ({}, 120),
+    ],
+)
+def test_patience_follows_from_the_slowest_place_that_is_asked(expected_s, patience):
+    places = tuple(
+        PlaceCost(name, "ready", Terms() if seconds is None else Terms(wait_s=seconds * 0.75, service_s=seconds / 4), 0)
+        for name, seconds in expected_s.items()
+    )
+    given = inputs((50, "fra>iad"), (50, "fra"))
+    route = dataclasses.replace(given.routes.models["m"], places=places)
+    given = dataclasses.replace(given, routes=RouteTable(models={"m": route}))
+    assert patience_s(given, "m", decided(given).shares) == patience
+
+
+def test_where_there_is_one_place_nobody_else_is_asked():
+    (alone,) = (route for route in routes_of(inputs((100, "iad"))) if "route" in route)
+    assert "hedge_policy" not in alone["route"]
+    assert "per_try_timeout" not in alone["route"]["retry_policy"]
+    (several,) = (route for route in routes_of(inputs((100, "fra>iad"))) if "route" in route)
+    assert several["route"]["hedge_policy"] == {"hedge_on_per_try_timeout": True}
+    assert several["route"]["retry_policy"]["per_try_timeout"] == "120s"
+
+
+def routes_of(given: GatewayInputs) -> list[dict]:
+    (public,) = render(given).routes["public"].resources
+    tree = public["virtual_hosts"][0]["matcher"]["matcher_tree"]
+    return tree["exact_match_map"]["map"]["m"]["action"]["typed_config"]["routes"]

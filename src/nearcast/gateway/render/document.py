@@ -32,7 +32,8 @@ PUBLIC_FILE: Final = "sds_public.json"
 ROUTE_NAMES: Final = ("public", "peer", "probe")
 
 _WEIGHT: Final = re.compile(rb'"weight":\d+')
-"""Inside of strings quotes are escaped, so nothing but the field matches."""
+_PATIENCE: Final = re.compile(rb'"per_try_timeout":"\d+s"')
+"""Inside of strings quotes are escaped, so nothing but the fields matches."""
 
 
 def routes_file(name: str) -> str:
@@ -112,10 +113,12 @@ class GatewayFiles:
 
     @property
     def shape(self) -> str:
-        """Content hash of everything but the weights of shares: equal shapes are equally valid to Envoy."""
+        """Content hash of everything but the weights of shares and the patience with places, which change with what is
+        measured: equal shapes are equally valid to Envoy."""
         documents = (self.clusters, self.listeners, *(self.routes[name] for name in sorted(self.routes)))
         parts = [canonical_json(self.bootstrap), *(document.encode_unversioned() for document in documents)]
-        return digest_of(b"\n".join(_WEIGHT.sub(b'"weight":0', part) for part in parts))
+        plain = (_PATIENCE.sub(b'"per_try_timeout":""', _WEIGHT.sub(b'"weight":0', part)) for part in parts)
+        return digest_of(b"\n".join(plain))
 
     def flattened(self) -> Message:
         """One static bootstrap with the same resources, for ``envoy --mode validate``."""

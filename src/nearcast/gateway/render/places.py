@@ -15,6 +15,10 @@ from nearcast.resources.plan import Peer, SiteFacts
 from nearcast.resources.status import Share
 from nearcast.resources.wire import model_at
 
+PATIENCE_STEPS_S: Final = (15, 30, 60, 120)
+"""After so long without a byte the next place is asked as well. Coarse, so that routes change seldom for it."""
+PATIENCE_RATIO: Final = 10
+"""How many times the expected time an answer may take before that: no honest one shall be asked for twice."""
 MAX_NODES_TRIED: Final = 2
 """Nodes of one peer site that a request tries before it goes to another site."""
 
@@ -135,6 +139,20 @@ def order_cluster(inputs: GatewayInputs, model: str, order: tuple[str, ...]) -> 
         name if tries[place] == 1 else f"{name}*{tries[place]}" for name, place in zip(names, order, strict=True)
     ]
     return f"order:{model}:{'>'.join(counted)}"
+
+
+def patience_s(inputs: GatewayInputs, model: str, shares: tuple[Share, ...]) -> int | None:
+    """How long an attempt may be silent before the next place is asked as well (ADR 006); None for as long as it takes.
+
+    It follows from what the slowest place of the orders is expected to take, its queue included. A place that has told
+    no times gets the longest.
+    """
+    asked = {place for share in shares for place in share.order}
+    route = inputs.routes.models.get(model)
+    known = {place.site: place.terms for place in route.places} if route else {}
+    expected_s = PATIENCE_RATIO * max((known[place].total_s for place in asked if place in known), default=0.0)
+    least_s = 0 if all(place in known and known[place].is_measured for place in asked) else PATIENCE_STEPS_S[-1]
+    return next((step for step in PATIENCE_STEPS_S if step >= expected_s and step >= least_s), None)
 
 
 def attempts(inputs: GatewayInputs, order: tuple[str, ...]) -> dict[str, int]:

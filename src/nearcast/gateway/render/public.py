@@ -12,7 +12,7 @@ from nearcast.gateway.render.clusters import (
 )
 from nearcast.gateway.render.document import ROUTES_TYPE, TYPE_URL, Document, Json, Message
 from nearcast.gateway.render.inputs import GatewayInputs
-from nearcast.gateway.render.places import Decision, Refused, Routed, attempts, order_cluster
+from nearcast.gateway.render.places import Decision, Refused, Routed, attempts, order_cluster, patience_s
 from nearcast.resources import wire
 from nearcast.resources.status import Share
 
@@ -128,7 +128,7 @@ def _forward(inputs: GatewayInputs, model: str, shares: tuple[Share, ...]) -> Me
             "timeout": "0s",  # the default of 15 s kills long answers
             "max_stream_duration": {"grpc_timeout_header_max": "0s"},  # as long as the caller of a gRPC call says
             **where,
-            "retry_policy": retries(tries - 1, elsewhere=_has_choice(inputs)) if tries > 1 else reconnects(),
+            **(_asked_in_turn(inputs, tries, patience_s(inputs, model, shares)) if tries > 1 else _asked_once()),
         },
         "response_headers_to_remove": [_LOAD_METRICS, VIA],
         "response_headers_to_add": [
@@ -138,6 +138,21 @@ def _forward(inputs: GatewayInputs, model: str, shares: tuple[Share, ...]) -> Me
             _grpc_status_at_last(),
         ],
     }
+
+
+def _asked_in_turn(inputs: GatewayInputs, tries: int, patience: int | None) -> Message:
+    """Place after place. One that is silent for longer than ``patience`` seconds is not given up: the next one is asked
+    as well, and the first good answer counts. So a place that lives and never answers holds nobody for minutes, and a
+    slow one, where all are slow, loses no answer."""
+    policy = retries(tries - 1, elsewhere=_has_choice(inputs))
+    if patience is None:
+        return {"retry_policy": policy}
+    policy["per_try_timeout"] = f"{patience}s"
+    return {"retry_policy": policy, "hedge_policy": {"hedge_on_per_try_timeout": True}}
+
+
+def _asked_once() -> Message:
+    return {"retry_policy": reconnects()}
 
 
 def _grpc_status_at_last() -> Message:

@@ -3,11 +3,14 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nearcast.planning.fleet.guidance import Guidance
 from nearcast.planning.plans import FleetFacts, site_plans
 from nearcast.planning.residency import refusals
-from nearcast.planning.routes import MAX_ORDER, MAX_SHIFT_PER_S, Observation, RouteTable, route_table
+from nearcast.planning.routes import MAX_ORDER, Observation, RouteTable, route_table
+from nearcast.planning.shares import MAX_SHIFT_PER_S
 from nearcast.resources.kinds import KINDS, AnyResource
 from nearcast.resources.load import LoadReport, ModelLoad, named_metrics
+from nearcast.resources.plan import PlannedShare
 from nearcast.resources.state import DesiredState
 
 COUNTRIES = ["DE", "FR", "US", "SG", "BR"]
@@ -33,6 +36,9 @@ def states(draw: st.DrawFn) -> DesiredState:
         for model in MODELS
         if (where := draw(subsets))
     ]
+    if draw(st.booleans()):
+        auto = {"model": "a", "version": "1", "placement": {"auto": {}}}
+        deployments = [*(item for item in deployments if item.name != "a"), resource("Deployment", "a", auto)]
     policies = []
     for n in range(draw(st.integers(0, 3))):
         residency = {"sites": draw(subsets), "countries": draw(countries), "jurisdictions": draw(groups)}
@@ -46,6 +52,26 @@ def states(draw: st.DrawFn) -> DesiredState:
         }
         policies.append(resource("Policy", f"p{n}", {"match": match, "residency": residency}))
     return DesiredState.of([*sites, *deployments, *policies])
+
+
+@st.composite
+def guidances(draw: st.DrawFn) -> Guidance:
+    """Any shares at all, also of places that rules forbid, that do not hold the model, or that do not exist."""
+    shares = st.lists(
+        st.builds(
+            PlannedShare,
+            site=st.sampled_from([*NAMES, "nowhere"]),
+            share=st.floats(0.05, 1),
+            expected_s=st.floats(0, 1),
+        ),
+        min_size=1,
+        max_size=4,
+        unique_by=lambda share: share.site,
+    ).map(tuple)
+    return Guidance(
+        routes=draw(st.dictionaries(st.sampled_from(NAMES), st.dictionaries(st.sampled_from(MODELS), shares))),
+        placements=draw(st.dictionaries(st.sampled_from(MODELS), subsets.map(tuple))),
+    )
 
 
 loads = st.builds(
@@ -72,17 +98,21 @@ FACTS = FleetFacts(
     releases={(model, "1"): "sha256:0" for model in MODELS},
     addresses=dict.fromkeys(NAMES, ("127.0.0.1:1",)),
     serving={name: frozenset({("a", "1")}) for name in NAMES},
+    connected=frozenset(NAMES),
 )
 
 
 @settings(max_examples=150, deadline=None)
-@given(states(), weathers, st.sets(st.sampled_from(MODELS)))
+@given(states(), weathers, st.sets(st.sampled_from(MODELS)), guidances())
 def test_routes_are_sound_and_residency_always_holds(
-    state: DesiredState, weather: list[dict[str, Observation]], ready: set[str]
+    state: DesiredState, weather: list[dict[str, Observation]], ready: set[str], guidance: Guidance
 ) -> None:
     facts = {site.name: site.facts() for site in state.sites}
     rules = [policy.rule() for policy in state.policies]
-    for name, plan in site_plans(state, FACTS, "f", 1).items():
+    for name, plan in site_plans(state, FACTS, "f", 1, guidance).items():
+        for shares in plan.routes.values():
+            assert abs(sum(share.share for share in shares) - 1.0) < 1e-3
+            assert not any(share.site == "nowhere" for share in shares)
         table: RouteTable | None = None
         for second, observations in enumerate(weather):
             local = frozenset(m.model for m in plan.models if m.model in ready)
@@ -101,9 +131,11 @@ def test_routes_are_sound_and_residency_always_holds(
 
 
 @settings(max_examples=150, deadline=None)
-@given(states(), st.lists(st.dictionaries(st.sampled_from(NAMES), loads), min_size=2, max_size=8))
-def test_what_stands_moves_by_limited_steps(state: DesiredState, weather: list[dict[str, LoadReport]]) -> None:
-    for plan in site_plans(state, FACTS, "f", 1).values():
+@given(states(), st.lists(st.dictionaries(st.sampled_from(NAMES), loads), min_size=2, max_size=8), guidances())
+def test_what_stands_moves_by_limited_steps(
+    state: DesiredState, weather: list[dict[str, LoadReport]], guidance: Guidance
+) -> None:
+    for plan in site_plans(state, FACTS, "f", 1, guidance).values():
         table: RouteTable | None = None
         for second, reports in enumerate(weather):
             observations = {

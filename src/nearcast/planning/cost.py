@@ -13,7 +13,7 @@ class Terms:
 
     Attributes:
         round_trip_s: network, there and back; 0 for the local engines.
-        transfer_s: payload over the bandwidth of the link; 0 while bandwidths are not measured.
+        transfer_s: payload over the rate of the slower of the two links; 0 where neither has one, and at home.
         wait_s: until the place takes the request up: work ahead of it over the rate of service.
         service_s: in the model.
         cold_s: until the model is loaded; 0 where it is.

@@ -117,7 +117,15 @@ def site_plans(
             revision="",
             models=models[name],
             peers=tuple(
-                _peer(other, known, {} if other in scouted[name] else models, facts, fleet, round_trips[name][other])
+                _peer(
+                    other,
+                    known,
+                    {} if other in scouted[name] else models,
+                    facts,
+                    fleet,
+                    round_trips[name][other],
+                    _rate(site, sites[other]),
+                )
                 for other in peers[name]
             ),
             callers=tuple(known[caller] for caller in calling[name]),
@@ -192,7 +200,7 @@ def _routes(
         total = sum(share.share for share in kept)
         if total > 0.0:
             found[model] = tuple(
-                PlannedShare(site=share.site, share=round(share.share / total, SHARE_DIGITS)) for share in kept
+                msgspec.structs.replace(share, share=round(share.share / total, SHARE_DIGITS)) for share in kept
             )
     return found
 
@@ -263,6 +271,11 @@ def _scouted(name: str, known: Mapping[str, SiteFacts], facts: FleetFacts) -> se
     return {other for other in facts.scouts.get(name, ())[:SCOUTS] if other in known and other != name}
 
 
+def _rate(site: Site, other: Site) -> float:
+    """Bytes per second between two sites: the lesser of their links; 0 where neither has one."""
+    return min((link.mbps * 1e6 / 8 for link in (site.spec.link, other.spec.link) if link), default=0.0)
+
+
 def _peer(
     name: str,
     known: Mapping[str, SiteFacts],
@@ -270,6 +283,7 @@ def _peer(
     facts: FleetFacts,
     fleet: str,
     round_trip_s: float,
+    bytes_per_s: float,
 ) -> Peer:
     asked = (node for node in facts.nodes.get(name, ()) if node.address and not node.draining)
     return Peer(
@@ -278,6 +292,7 @@ def _peer(
         addresses=tuple(sorted(facts.addresses.get(name, ()))),
         server_name=server_name(fleet, name),
         round_trip_s=round_trip_s,
+        bytes_per_s=bytes_per_s,
         models=tuple(
             sorted(
                 {ServedModel(model=planned.model, version=planned.version) for planned in models.get(name, ())},

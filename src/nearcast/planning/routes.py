@@ -1,36 +1,36 @@
 """The route table of one site: for each model, which places are asked, in which shares and in which order.
 
 Decides: candidates (residency first, as a hard rule), their cost in seconds, shares, failover order. Does not decide
-what runs where (`plans`), nor retries and ejection inside a second (Envoy does).
+how shares move (`shares`), what runs where and with which shares to begin (the plan), nor retries and ejection inside
+a second (Envoy does).
 
 Invariants, held by property tests:
 * a place that a policy refuses is in no share and in no order, whatever the load;
 * shares are positive, sum to 100, and each order names a place once;
-* between two tables at most :data:`MAX_SHIFT_PER_S` of a model's traffic moves per second from one standing place to
+* between two tables at most `shares.MAX_SHIFT_PER_S` of a model's traffic moves per second from one standing place to
   another (a stale crowd would stampede an idle place otherwise); a place that is gone loses its share at once;
 * an order changes only where the gain is clear, since a new order is a new cluster for Envoy.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Final, Literal
 
-from nearcast.planning.cost import UNKNOWN_SERVICE_S, Terms
+from nearcast.planning.cost import Terms
 from nearcast.planning.residency import refusals
-from nearcast.resources.load import LoadReport
+from nearcast.planning.shares import GAP_S, Base, step
+from nearcast.resources.load import LoadReport, ModelLoad
 from nearcast.resources.plan import SiteFacts, SitePlan, place_of, siblings
 from nearcast.resources.status import Share
 
 MAX_ORDER: Final = 5
 MAX_SIBLINGS: Final = 2
 """Nodes of the own site in one order: a site that is full or broken must leave room for other sites."""
-MAX_SHIFT_PER_S: Final = 0.2
 MAX_STEP_S: Final = 2.0
 """A table made after a pause moves no more than this many seconds' worth."""
 STALE_S: Final = 10.0
 """Load reports older than this are not believed; round trips are, they change slowly."""
-GAP_S: Final = 0.002
-GAP_RATIO: Final = 1.1
 REORDER_RATIO: Final = 1.25
 
 Verdict = Literal["routed", "residency_refused", "no_place_ready"]
@@ -51,13 +51,15 @@ class Observation:
 class PlaceCost:
     """A candidate: what its answer would cost, and how much of the traffic it gets first.
 
-    ``weight`` is the exact share, 0 to 1; `Share.percent` is its rounding.
+    ``weight`` is the exact share, 0 to 1; `Share.percent` is its rounding. ``base`` is the share of its site in the
+    fleet's plan; None where the model is routed by cost alone.
     """
 
     site: str
     state: State
     terms: Terms
     weight: float
+    base: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +100,9 @@ def route_table(
     previous: RouteTable | None,
     now_s: float,
     node: str = "",
+    *,
+    guided: bool = True,
+    payload_bytes: Mapping[str, float] = MappingProxyType({}),
 ) -> RouteTable:
     """The next route table of a node of the site that ``plan`` is for.
 
@@ -108,6 +113,9 @@ def route_table(
         previous: the table in force, from which shares move by limited steps; None at start.
         now_s: seconds on any clock that does not go back, the one of ``measured_at_s``.
         node: name of the node; without it the site's other nodes are no places.
+        guided: whether the plan's shares are believed; without contact to the control plane for long, they are not,
+            and every model is routed by cost alone among the places that can be reached.
+        payload_bytes: model -> mean bytes of a request and its answer.
 
     Returns:
         A table with one entry per model of ``plan.catalog``. Cost: O(models x places).
@@ -118,52 +126,78 @@ def route_table(
     return RouteTable(
         made_at_s=now_s,
         models={
-            name: _route(plan, node, name, name in local_ready, observations, before.get(name), now_s, elapsed_s)
+            name: _route(
+                _Asked(name, name in local_ready, payload_bytes.get(name, 0.0), guided),
+                plan,
+                node,
+                observations,
+                before.get(name),
+                now_s,
+                elapsed_s,
+            )
             for name in names
         },
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """One model: whether the own engine serves it, how much a request carries, whether its planned shares count."""
+
+    model: str
+    local: bool
+    payload_bytes: float
+    guided: bool
+
+
 def _route(
+    asked: _Asked,
     plan: SitePlan,
     node: str,
-    model: str,
-    local: bool,
     observations: Mapping[str, Observation],
     before: ModelRoute | None,
     now_s: float,
     elapsed_s: float,
 ) -> ModelRoute:
-    holders = _holders(plan, node, model, local)
-    verdicts = {name: refusals(plan.residency, model, plan.site, site) for name, site, _ in holders}
+    model = asked.model
+    holders = _holders(plan, node, model, asked.local)
+    verdicts = {name: refusals(plan.residency, model, plan.site, site) for name, site, _, _ in holders}
     refused = tuple(RefusedPlace(name, policies) for name, policies in sorted(verdicts.items()) if policies)
-    allowed = [(name, prior_s) for name, _, prior_s in holders if not verdicts[name]]
+    allowed = [
+        (name, prior_s, asked.payload_bytes / rate if rate else 0.0)
+        for name, _, prior_s, rate in holders
+        if not verdicts[name]
+    ]
     if not allowed:
         closed = bool(refused) or model in plan.closed
         return ModelRoute("residency_refused" if closed else "no_place_ready", refused=refused)
     candidates = {
-        name: _candidate(name, plan.site.name, model, prior_s, observations.get(name), now_s)
-        for name, prior_s in allowed
+        name: _candidate(name, plan.site.name, model, Terms(prior_s, transfer_s), observations.get(name), now_s)
+        for name, prior_s, transfer_s in allowed
     }
-    weights = _weights(candidates, before, elapsed_s)
+    standing = [name for name, (state, _) in candidates.items() if state == "ready"] or list(candidates)
+    base = Base.of(plan.routes.get(model, ()) if asked.guided else (), standing)
+    held = {place.site: place.weight for place in before.places} if before else {}
+    weights = step({name: terms for name, (_, terms) in candidates.items()}, standing, held, base, elapsed_s)
     ranking = _ranking(candidates, before, place_of(plan.site.name, node))
     places = tuple(
-        PlaceCost(name, candidates[name][0], candidates[name][1], weights.get(name, 0.0)) for name in ranking
+        PlaceCost(name, *candidates[name], weights.get(name, 0.0), base.share.get(name, 0.0) if base.share else None)
+        for name in ranking
     )
     shares = tuple(Share(percent=percent, order=_order(name, ranking)) for name, percent in _percents(weights))
     return ModelRoute("routed", shares, places, refused)
 
 
-def _holders(plan: SitePlan, node: str, model: str, local: bool) -> list[tuple[str, SiteFacts, float]]:
-    """Places that have the model, each with its site and the expected round trip: the own node (by the name of the
-    site) only while its engine serves it."""
+def _holders(plan: SitePlan, node: str, model: str, local: bool) -> list[tuple[str, SiteFacts, float, float]]:
+    """Places that have the model, each with its site, the expected round trip and the rate of the link (0: no limit):
+    the own node (by the name of the site) only while its engine serves it."""
     others = [*siblings(plan, node).items(), *((peer.site.name, peer) for peer in plan.peers)]
     found = [
-        (name, peer.site, peer.round_trip_s)
+        (name, peer.site, peer.round_trip_s, peer.bytes_per_s)
         for name, peer in others
         if peer.addresses and any(served.model == model for served in peer.models)
     ]
-    return [(plan.site.name, plan.site, 0.0), *found] if local else found
+    return [(plan.site.name, plan.site, 0.0, 0.0), *found] if local else found
 
 
 def _order(first: str, ranking: list[str]) -> tuple[str, ...]:
@@ -178,53 +212,25 @@ def _is_sibling(place: str) -> bool:
 
 
 def _candidate(
-    name: str, own: str, model: str, prior_s: float, seen: Observation | None, now_s: float
+    name: str, own: str, model: str, prior: Terms, seen: Observation | None, now_s: float
 ) -> tuple[State, Terms]:
     """The state and cost of one place, from what was measured, or from the plan's expectation where nothing was."""
-    if name == own:
-        load = seen.load.of(model) if seen and seen.load else None
-        if load is None or seen is None or now_s - seen.measured_at_s > STALE_S:
-            return "ready", Terms()
-        return "ready", Terms(wait_s=load.wait_s, service_s=load.service_s)
     if seen is None:
-        return "ready", Terms(round_trip_s=prior_s)
-    round_trip_s = seen.round_trip_s or prior_s
-    if not seen.reachable:
-        return "unreachable", Terms(round_trip_s=round_trip_s)
+        return "ready", prior
     load = seen.load.of(model) if seen.load else None
-    if now_s - seen.measured_at_s > STALE_S or seen.load is None:
-        return "ready", Terms(round_trip_s=round_trip_s)
-    if load is None:
-        return "not_ready", Terms(round_trip_s=round_trip_s, service_s=UNKNOWN_SERVICE_S)
-    return "ready", Terms(round_trip_s=round_trip_s, wait_s=load.wait_s, service_s=load.service_s)
+    is_stale = now_s - seen.measured_at_s > STALE_S
+    if name == own:
+        return "ready", prior if load is None or is_stale else _loaded(prior, load)
+    way = replace(prior, round_trip_s=seen.round_trip_s or prior.round_trip_s)
+    if not seen.reachable:
+        return "unreachable", way
+    if is_stale or seen.load is None:
+        return "ready", way
+    return ("not_ready", way) if load is None else ("ready", _loaded(way, load))
 
 
-def _weights(
-    candidates: Mapping[str, tuple[State, Terms]], before: ModelRoute | None, elapsed_s: float
-) -> dict[str, float]:
-    """Exact shares: from where they stand, a limited step towards the cheapest place that stands.
-
-    Each place that is clearly dearer gives to the cheapest one in proportion to the relative gap, so shares settle
-    where costs are level (a Wardrop equilibrium) instead of swinging.
-    """
-    standing = [name for name, (state, _) in candidates.items() if state == "ready"] or list(candidates)
-    cost = {name: candidates[name][1].total_s for name in candidates}
-    best = min(standing, key=lambda name: (cost[name], name))
-    held = {place.site: place.weight for place in before.places} if before else {}
-    weights = {name: held[name] for name in standing if held.get(name, 0.0) > 0.0}
-    total = sum(weights.values())
-    if total <= 0.0:
-        return {best: 1.0}
-    weights[best] = weights.get(best, 0.0) + max(0.0, 1.0 - total)
-    budget = MAX_SHIFT_PER_S * elapsed_s
-    for name in sorted(weights, key=lambda name: -cost[name]):
-        if name == best or cost[name] <= cost[best] * GAP_RATIO + GAP_S:
-            continue
-        step = min(weights[name], budget * (cost[name] - cost[best]) / cost[name])
-        weights[name] -= step
-        weights[best] += step
-        budget -= step
-    return {name: weight for name, weight in weights.items() if weight > 0.0}
+def _loaded(way: Terms, load: ModelLoad) -> Terms:
+    return replace(way, wait_s=load.wait_s, service_s=load.service_s)
 
 
 def _ranking(candidates: Mapping[str, tuple[State, Terms]], before: ModelRoute | None, own: str) -> list[str]:

@@ -68,11 +68,15 @@ class Peer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     bytes_per_s: float = 0.0
 
 
-class PlannedShare(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The part (0 to 1) of a site's requests for one model that the fleet's plan sends to ``site`` first."""
+class PlannedShare(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The part (0 to 1) of a site's requests for one model that the fleet's plan sends to ``site`` first.
+
+    ``expected_s`` is the time that the plan expects a request to take at the place, queue and service; 0: not known.
+    """
 
     site: str
     share: float
+    expected_s: float = 0.0
 
 
 class SiteNode(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

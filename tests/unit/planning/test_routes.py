@@ -3,7 +3,8 @@
 import msgspec
 import pytest
 
-from nearcast.planning.routes import MAX_SHIFT_PER_S, Observation, RouteTable, route_table
+from nearcast.planning.routes import Observation, RouteTable, route_table
+from nearcast.planning.shares import MAX_SHIFT_PER_S
 from nearcast.resources.load import LoadReport, ModelLoad, named_metrics
 from nearcast.resources.plan import Peer, PlannedModel, ResidencyRule, ServedModel, SiteFacts, SiteNode, SitePlan
 

@@ -1,0 +1,168 @@
+"""Shares over a given placement: where each origin's requests for each model go.
+
+Decides: lists of places, prices of capacity (`prices`), shares at these prices, and what has no room. Shares that would
+overfill a place are cut back, and what was cut goes to the cheapest places that have room left; what then is left over
+is unserved: it is routed as the rest of its row, or to its cheapest place, and refused there.
+Does not decide how fast shares may move from the ones before (`steady`).
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nearcast.planning.fleet.bound import least_s, priced, routing_bound_s, unsure
+from nearcast.planning.fleet.candidates import Lists, Near, cheapest
+from nearcast.planning.fleet.congestion import Queues
+from nearcast.planning.fleet.cost import Costs, Floats32
+from nearcast.planning.fleet.market import Market, answer, heats
+from nearcast.planning.fleet.prices import HEATS, settle
+from nearcast.planning.fleet.problem import MAX_CANDIDATES, Floats, Truths
+
+SMALLEST_SHARE: Final = 0.005
+"""Shares below this are not worth a route."""
+LOOKS: Final = 2
+"""Times that lists are made anew where a place outside of them turned out to be cheaper."""
+_POURS: Final = 12
+
+Ints = NDArray[np.intp]
+
+
+@dataclass(frozen=True, eq=False)
+class Ground:
+    """What all steps of one plan share: costs, queues, neighbours."""
+
+    costs: Costs
+    queues: Queues
+    near: Near
+
+    @classmethod
+    def of(cls, costs: Costs, queues: Queues) -> "Ground":
+        """With neighbours looked up; O(S^2)."""
+        return cls(costs, queues, Near.of(costs))
+
+
+@dataclass(frozen=True, eq=False)
+class Routing:
+    """Shares of all rows, and what they cost.
+
+    Attributes:
+        market: the rows, model by model, each origin by origin.
+        share: float32[K, N]: of what is sent at all, a row sums to 1 where it has an open place, else to 0.
+        served: float32[N]: part of each row's demand for which there is room.
+        price_s: float64[S].
+        load: float64[S]: of what is served.
+        cost_s, bound_s: the objective, and what no shares over this placement cost less than.
+    """
+
+    market: Market
+    share: Floats32
+    served: Floats32
+    price_s: Floats
+    load: Floats
+    cost_s: float
+    bound_s: float
+
+
+def route(ground: Ground, placed: Truths, start_s: Floats | None = None) -> Routing:
+    """Shares over ``placed`` (bool[S, M]); ``start_s`` are prices to start from."""
+    models = np.arange(placed.shape[1])
+    lists = cheapest(ground.costs, ground.near, placed, min(MAX_CANDIDATES, len(placed)))
+    market = Market.of(ground.costs, lists, models)
+    price_s = settle(market, ground.queues, start_s)
+    least = least_s(market, price_s)
+    for _ in range(LOOKS):
+        rows = unsure(market, lists, least)
+        if not len(rows):
+            break
+        cheaper = _relist(ground, market, lists, placed, price_s, rows, least)
+        if not cheaper:
+            break
+        price_s = settle(market, ground.queues, price_s)
+        least = least_s(market, price_s)
+    rows = unsure(market, lists, least)
+    if len(rows):
+        least[rows] = priced(ground.costs, placed, price_s, rows, models, 1)[3]
+    bound_s = routing_bound_s(market, ground.queues, price_s, least)
+    share = answer(market, price_s, heats(market, HEATS[-1])).share
+    return finish(ground, market, share, price_s, bound_s)
+
+
+def _relist(
+    ground: Ground, market: Market, lists: Lists, placed: Truths, price_s: Floats, rows: Ints, least: Floats32
+) -> bool:
+    """New lists for ``rows``, in place, by costs with prices; returns whether any of them is cheaper for it."""
+    width = len(market.place)
+    place, cost_s, work_s, found = priced(ground.costs, placed, price_s, rows, np.arange(placed.shape[1]), width)
+    market.place[:, rows], market.cost_s[:, rows], market.work_s[:, rows] = place, cost_s, work_s
+    lists.tail_s.reshape(-1)[rows] = -np.inf
+    gain = np.maximum(least[rows] - found, 0.0).astype(np.float64) @ market.demand_per_s[rows]
+    return bool(gain > 1e-4 * float(least.astype(np.float64) @ market.demand_per_s))
+
+
+def finish(ground: Ground, market: Market, share: Floats32, price_s: Floats, bound_s: float) -> Routing:
+    """Shares made fit to capacity, and their cost.
+
+    Args:
+        share: float32[K, N], wished for; rows may sum to less than 1.
+    """
+    kept = np.where(np.isfinite(market.cost_s) & (share >= SMALLEST_SHARE), share, np.float32(0.0))
+    total = kept.sum(axis=0)
+    reduced = market.reduced_s(price_s)
+    empty = np.flatnonzero((total <= 0.0) & np.isfinite(market.cost_s[0]))
+    kept[reduced[:, empty].argmin(axis=0), empty] = 1.0
+    total = kept.sum(axis=0)
+    kept /= np.where(total > 0.0, total, np.float32(1.0))
+    sent = _pour(market, kept, reduced, ground.queues.room)
+    served = sent.sum(axis=0)
+    none = served <= 1e-6
+    share = np.where(none, kept, sent / np.where(none, np.float32(1.0), served))
+    served = np.where(none, np.float32(0.0), np.minimum(served, np.float32(1.0)))
+    load = market.load(share * served)
+    return Routing(market, share, served, price_s, load, _cost(ground, market, share, served, load), bound_s)
+
+
+def _pour(market: Market, share: Floats32, reduced: Floats32, room: Floats) -> Floats32:
+    """float32[K, N]: shares cut to ``room``, what was cut poured on where there is room; a row may sum to less."""
+    load = market.load(share)
+    keep = np.where(load > room, room / np.maximum(load, 1e-30), 1.0).astype(np.float32)
+    over = keep < 1.0
+    if not over.any():
+        return share
+    sent = share * keep[market.place]
+    short = np.where(np.isfinite(market.cost_s[0]), np.float32(1.0) - sent.sum(axis=0), np.float32(0.0))
+    rows = np.flatnonzero((short > 1e-6) & (market.demand_per_s > 0.0))
+    idle = np.flatnonzero((short > 0.0) & (market.demand_per_s <= 0.0))
+    sent[:, idle] = share[:, idle]
+    part = market.take(rows)
+    added = np.zeros_like(part.cost_s)
+    short = short[rows]
+    load = market.load(sent)
+    heat_s = np.maximum(heats(part, HEATS[-1]), np.float32(1e-9))
+    for _ in range(_POURS):
+        free = room - load
+        open_to = np.isfinite(part.cost_s) & (free > 1e-9 * room)[part.place]
+        wish = np.where(open_to, reduced[:, rows], np.float32(np.inf))
+        low = wish.min(axis=0)
+        may = np.isfinite(low)
+        if not (may & (short > 1e-6)).any():
+            break
+        weight = np.exp((np.where(may, low, np.float32(0.0)) - wish) / heat_s)
+        weight *= short / np.maximum(weight.sum(axis=0), np.float32(1e-30))
+        asked = part.load(weight)
+        fit = np.where(asked > free, np.maximum(free, 0.0) / np.maximum(asked, 1e-30), 1.0)
+        weight *= fit.astype(np.float32)[part.place]
+        added += weight
+        short = np.maximum(short - weight.sum(axis=0), np.float32(0.0))
+        load = load + part.load(weight)
+    sent[:, rows] += added
+    return sent
+
+
+def _cost(ground: Ground, market: Market, share: Floats32, served: Floats32, load: Floats) -> float:
+    demand = market.demand_per_s.astype(np.float64)
+    each = np.where(share > 0.0, share * np.where(np.isfinite(market.cost_s), market.cost_s, 0.0), 0.0).sum(axis=0)
+    ways = float(demand @ (each * served))
+    lost = float(demand @ ((1.0 - served) * market.unserved_s))
+    return ways + lost + float(ground.queues.waiting_s(load).sum())

@@ -1,0 +1,84 @@
+"""Lower bounds: no shares, and no placement, cost less. What a plan's gap is measured against.
+
+Any prices of capacity bound the cost of routing from below (weak duality): every request pays at least its cheapest
+place with the price of the capacity that it takes, and a place earns by its prices at most what its queue's conjugate
+says. `prices` finds prices that make this tight; here they are only trusted to be prices. The minimum is over *all*
+places: a list of a few is believed only where its tail shows that no other place can be cheaper.
+"""
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nearcast.planning.fleet.candidates import Lists
+from nearcast.planning.fleet.congestion import Queues
+from nearcast.planning.fleet.cost import Costs, Floats32, columns
+from nearcast.planning.fleet.market import Market
+from nearcast.planning.fleet.problem import Floats, Indices, Truths
+
+ROUNDING: Final = 2e-6
+"""Costs are float32: bounds give way by this part."""
+_ROWS: Final = 512
+
+Ints = NDArray[np.intp]
+
+
+def least_s(market: Market, price_s: Floats) -> Floats32:
+    """float32[N]: what each row's cheapest listed place costs with its price, or not being served."""
+    found: Floats32 = np.minimum(market.reduced_s(price_s).min(axis=0), market.unserved_s)
+    return found
+
+
+def unsure(market: Market, lists: Lists, least: Floats32) -> Ints:
+    """Rows with demand for which a place outside of their list might be cheaper than ``least``."""
+    return np.flatnonzero((market.demand_per_s > 0.0) & (lists.tail_s.reshape(-1) < least))
+
+
+def priced(
+    costs: Costs, allowed: Truths, price_s: Floats, rows: Ints, models: Ints, width: int
+) -> tuple[Indices, Floats32, Floats32, Floats32]:
+    """For ``rows`` the ``width`` cheapest of all allowed places at ``price_s``, the price included.
+
+    Args:
+        rows: sorted; model by model of ``models``, each origin by origin.
+
+    Returns:
+        int32[width, n] places, float32[width, n] costs without the price (inf where there are fewer), float32[width, n]
+        work, float32[n] the least cost with the price over all allowed places.
+    """
+    sites = len(price_s)
+    place = np.zeros((width, len(rows)), np.int32)
+    cost_s = np.full((width, len(rows)), np.inf, np.float32)
+    work_s = np.zeros((width, len(rows)), np.float32)
+    least = np.full(len(rows), np.inf, np.float32)
+    for at in np.unique(rows // sites):
+        model = int(models[at])
+        holders = np.flatnonzero(allowed[:, model] & costs.able[:, model])
+        mine = np.flatnonzero(rows // sites == at)
+        if not len(holders):
+            continue
+        work = costs.problem.work_s[holders, model].astype(np.float32)
+        paid = work * price_s[holders].astype(np.float32)
+        count = min(width, len(holders))
+        for start in range(0, len(mine), _ROWS):
+            part = mine[start : start + _ROWS]
+            cost = costs.between(model, (rows[part] % sites)[:, None], columns(holders))
+            reduced = cost + paid
+            chosen = np.argpartition(reduced, count - 1, axis=1)[:, :count]
+            chosen = np.take_along_axis(chosen, np.argsort(np.take_along_axis(cost, chosen, 1), 1, kind="stable"), 1)
+            found = np.take_along_axis(cost, chosen, axis=1)
+            open_to = np.isfinite(found)
+            place[:count, part] = np.where(open_to, holders[chosen], 0).T
+            cost_s[:count, part] = found.T
+            work_s[:count, part] = np.where(open_to, work[chosen], 0.0).T
+            least[part] = reduced.min(axis=1)
+    return place, cost_s, work_s, least
+
+
+def routing_bound_s(market: Market, queues: Queues, price_s: Floats, least: Floats32) -> float:
+    """No shares cost less, where ``least`` (float32[N]) is below what any open place costs each row with its price."""
+    demand = market.demand_per_s.astype(np.float64)
+    paid = float(demand @ np.minimum(least, market.unserved_s).astype(np.float64))
+    earned = float(queues.worth_s(price_s).sum())
+    return paid - earned - ROUNDING * (abs(paid) + abs(earned))

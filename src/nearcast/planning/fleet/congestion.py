@@ -1,0 +1,99 @@
+"""What load costs at a place: the queue that forms there, its price, and the room that is left.
+
+Decides: how much waiting the load of a place makes, as a convex function of the load alone, so that routing stays a
+convex program. A place is a queue with ``c`` workers and steady service times (M/D/c). The number of requests that wait
+is ``rho ** sqrt(2 (c + 1)) / (2 (1 - rho))`` at utilisation ``rho``: Sakasegawa's approximation of M/M/c (Annals of the
+Institute of Statistical Mathematics 29, 1977), halved for service times that do not vary. It does not depend on the
+service times themselves, so models that share a place share one queue without another term.
+
+A queue does not ask whose turn it is, so its waiting is weighted by the mean urgency of the fleet's demand.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from nearcast.planning.fleet.problem import Floats, Problem
+
+CEILING: Final = 0.95
+"""Utilisation that no place is planned beyond: the queue of a fuller one grows without measure at a surprise."""
+_HALVINGS: Final = 26
+
+
+@dataclass(frozen=True, eq=False)
+class Queues:
+    """The queues of all places.
+
+    Attributes:
+        workers: float64[S]: worker-seconds per second.
+        weight: of a second in a queue.
+    """
+
+    workers: Floats
+    weight: float
+
+    @classmethod
+    def of(cls, problem: Problem) -> "Queues":
+        """The queues of a problem's places."""
+        demand = problem.demand_per_s.sum(axis=0)
+        total = float(demand.sum())
+        weight = float(demand @ problem.urgency) / total if total > 0.0 else 1.0
+        return cls(problem.workers, weight)
+
+    @property
+    def room(self) -> Floats:
+        """float64[S]: load in worker-seconds per second up to the ceiling."""
+        found: Floats = CEILING * self.workers
+        return found
+
+    def waiting_s(self, load: Floats) -> Floats:
+        """float64[S]: weighted seconds of waiting per second at ``load``, which is at most :attr:`room`."""
+        rho = self._utilization(load)
+        found: Floats = self.weight * rho ** self._exponent() / (2.0 * (1.0 - rho))
+        return found
+
+    def price_s(self, load: Floats) -> Floats:
+        """float64[S]: what one more worker-second per second adds to :meth:`waiting_s`; its derivative."""
+        rho, exponent = self._utilization(load), self._exponent()
+        lower = rho ** (exponent - 1.0)
+        slope = (exponent * lower + lower * rho / (1.0 - rho)) / (2.0 * (1.0 - rho))
+        found: Floats = self.weight * slope / self._safe_workers()
+        return found
+
+    def load_at(self, price_s: Floats) -> Floats:
+        """float64[S]: the load at which one more costs ``price_s``; :attr:`room` where that is dearer still."""
+        low, high = np.zeros_like(self.workers), self.room
+        for _ in range(_HALVINGS):
+            middle = 0.5 * (low + high)
+            dear = self.price_s(middle) > price_s
+            high = np.where(dear, middle, high)
+            low = np.where(dear, low, middle)
+        return np.where(price_s >= self.price_s(self.room), self.room, 0.5 * (low + high))
+
+    def worth_s(self, price_s: Floats) -> Floats:
+        """float64[S]: the conjugate: the most that ``price_s * load - waiting_s(load)`` can be, from above.
+
+        An upper bound although :meth:`load_at` is rounded: the tangent at any load bounds a convex function from below.
+        """
+        load = self.load_at(price_s)
+        slope = self.price_s(load)
+        rest = price_s - slope
+        best = np.where(rest > 0.0, rest * self.room, 0.0)
+        found: Floats = slope * load - self.waiting_s(load) + best
+        return found
+
+    def wait_s(self, load: Floats, requests_per_s: Floats) -> Floats:
+        """float64[S]: expected seconds that one request waits; what a first request would wait where there is none."""
+        waiting = self.waiting_s(load) / self.weight if self.weight > 0.0 else np.zeros_like(load)
+        return np.divide(waiting, requests_per_s, out=np.zeros_like(load), where=requests_per_s > 0.0)
+
+    def _utilization(self, load: Floats) -> Floats:
+        return np.clip(load / self._safe_workers(), 0.0, CEILING)
+
+    def _exponent(self) -> Floats:
+        found: Floats = np.sqrt(2.0 * (self.workers + 1.0))
+        return found
+
+    def _safe_workers(self) -> Floats:
+        return np.where(self.workers > 0.0, self.workers, 1.0)

@@ -1,0 +1,129 @@
+"""Rows of the routing program, and how they answer to prices: what is dear is asked less.
+
+A row is the demand of one origin for one model, with the few places that it may use. Given a price for the capacity of
+each place, a row spreads over its places by a softened minimum (a logit): shares that change gently where costs are
+nearly level, and so are stable when figures change a little. The price of that is at most the ``heat`` times the
+logarithm of the number of level places, relative to the row's cost.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nearcast.planning.fleet.candidates import Lists
+from nearcast.planning.fleet.cost import Costs, Floats32
+from nearcast.planning.fleet.problem import Floats, Indices
+
+Ints = NDArray[np.intp]
+
+
+@dataclass(frozen=True, eq=False)
+class Market:
+    """``N`` rows of ``K`` ranks.
+
+    Attributes:
+        place: int32[K, N].
+        cost_s: float32[K, N]; inf where a row has fewer places.
+        work_s: float32[K, N]; 0 where a row has fewer places.
+        demand_per_s: float32[N].
+        unserved_s: float32[N]: cost of a request that is not served.
+        sites: number of places.
+    """
+
+    place: Indices
+    cost_s: Floats32
+    work_s: Floats32
+    demand_per_s: Floats32
+    unserved_s: Floats32
+    sites: int
+
+    @classmethod
+    def of(cls, costs: Costs, lists: Lists, models: Ints) -> "Market":
+        """All rows of ``lists``, which are those of ``models``: model by model, each origin by origin."""
+        problem = costs.problem
+        ranks, _, sites = lists.place.shape
+        work_s = np.zeros(lists.place.shape, np.float32)
+        for at, model in enumerate(models):
+            column = np.where(costs.able[:, model], problem.work_s[:, model], 0.0).astype(np.float32)
+            work_s[:, at] = np.where(np.isfinite(lists.cost_s[:, at]), column[lists.place[:, at]], np.float32(0.0))
+        return cls(
+            lists.place.reshape(ranks, -1),
+            lists.cost_s.reshape(ranks, -1),
+            work_s.reshape(ranks, -1),
+            problem.demand_per_s[:, models].T.reshape(-1).astype(np.float32),
+            np.repeat(costs.unserved_s[models], sites).astype(np.float32),
+            sites,
+        )
+
+    def take(self, rows: Ints) -> "Market":
+        """Only these rows."""
+        return Market(
+            self.place[:, rows],
+            self.cost_s[:, rows],
+            self.work_s[:, rows],
+            self.demand_per_s[rows],
+            self.unserved_s[rows],
+            self.sites,
+        )
+
+    def reduced_s(self, price_s: Floats) -> Floats32:
+        """float32[K, N]: cost with the price of the capacity that is taken."""
+        found: Floats32 = price_s.astype(np.float32)[self.place]
+        found *= self.work_s
+        found += self.cost_s
+        return found
+
+    def load(self, share: Floats32) -> Floats:
+        """float64[S]: worker-seconds per second at each place, if rows spread by ``share`` (float32[K, N])."""
+        return self.at_places(share * (self.work_s * self.demand_per_s))
+
+    def at_places(self, amount: Floats32) -> Floats:
+        """float64[S]: ``amount`` (float32[K, N]) added up by place."""
+        found = np.bincount(self.place.reshape(-1), amount.reshape(-1), minlength=self.sites)
+        return found.astype(np.float64, copy=False)
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """How rows answer to prices.
+
+    Attributes:
+        share: float32[K, N]: of each place.
+        unserved: float32[N]: share that is not served.
+        soft_s: the softened least cost of all demand; a concave function of the prices, whose slopes are the loads.
+        hard_s: the least cost of all demand.
+    """
+
+    share: Floats32
+    unserved: Floats32
+    soft_s: float
+    hard_s: float
+
+
+def answer(market: Market, price_s: Floats, heat_s: Floats32) -> Answer:
+    """Shares by a softened minimum at ``price_s``; ``heat_s`` is float32[N], the cost difference that still counts."""
+    reduced = market.reduced_s(price_s)
+    low = np.minimum(reduced.min(axis=0), market.unserved_s)
+    scale = np.float32(1.0) / heat_s
+    np.subtract(low, reduced, out=reduced)
+    reduced *= scale
+    np.exp(reduced, out=reduced)
+    unserved = np.exp((low - market.unserved_s) * scale)
+    total = reduced.sum(axis=0) + unserved
+    reduced *= np.float32(1.0) / total
+    soft = low - heat_s * np.log(total)
+    demand = market.demand_per_s
+    return Answer(
+        reduced,
+        unserved / total,
+        float((demand * soft).sum(dtype=np.float64)),
+        float((demand * low).sum(dtype=np.float64)),
+    )
+
+
+def heats(market: Market, heat: float) -> Floats32:
+    """float32[N]: ``heat`` of each row's least cost."""
+    least = np.minimum(market.cost_s[0], market.unserved_s)
+    found: Floats32 = np.float32(heat) * np.maximum(least, np.float32(1e-6))
+    return found

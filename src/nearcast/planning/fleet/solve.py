@@ -1,0 +1,88 @@
+"""The whole plan of a fleet: what runs where, and where requests go.
+
+Decides: in which order placement and routing are decided, and what of the plan before is kept. Pure: no clock, no dice;
+the same arguments give the same plan, bit by bit.
+"""
+
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+
+from nearcast.planning.fleet.assign import Ground, Routing, route
+from nearcast.planning.fleet.congestion import Queues
+from nearcast.planning.fleet.cost import Costs
+from nearcast.planning.fleet.placement import Moves, place
+from nearcast.planning.fleet.problem import FleetPlan, Problem, Truths
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much a plan may differ from the one before, and how hard it tries.
+
+    Attributes:
+        share_step: of each origin's requests for a model, the part that may go elsewhere than before. Shares of places
+            that are no longer open, and what a full place has no room for, move at once.
+        moves: what placement may change.
+    """
+
+    share_step: float = 0.2
+    moves: Moves = field(default_factory=Moves)
+
+
+DEFAULT: Final = Limits()
+
+
+def plan_fleet(problem: Problem, previous: FleetPlan | None = None, *, limits: Limits = DEFAULT) -> FleetPlan:
+    """Placement and shares.
+
+    Args:
+        previous: the plan in force, from which shares and replicas move by limited steps; None at start.
+    """
+    ground = _ground(problem)
+    placed, wide_s, start_s = place(ground, previous, limits.moves)
+    routing = route(ground, placed, start_s)
+    return _plan(problem, placed, routing, previous, wide_s)
+
+
+def route_fleet(
+    problem: Problem, placed: Truths, previous: FleetPlan | None = None, *, limits: Limits = DEFAULT
+) -> FleetPlan:
+    """Shares over ``placed`` (bool[S, M]) as far as it is eligible and alive; both bounds are those of this placement."""
+    ground = _ground(problem)
+    placed = placed & ground.costs.able
+    routing = route(ground, placed, previous.price_s if previous else None)
+    return _plan(problem, placed, routing, previous, routing.bound_s)
+
+
+def _ground(problem: Problem) -> Ground:
+    queues = Queues.of(problem)
+    return Ground.of(Costs.of(problem, queues.price_s(queues.room)), queues)
+
+
+def _plan(
+    problem: Problem, placed: Truths, routing: Routing, previous: FleetPlan | None, placement_bound_s: float
+) -> FleetPlan:
+    market, sites = routing.market, len(problem.sites)
+    rank, row = np.nonzero(routing.share > 0.0)
+    share = routing.share[rank, row].astype(np.float64)
+    share /= np.bincount(row, share, minlength=market.demand_per_s.size)[row]
+    model, origin, where = row // sites, row % sites, market.place[rank, row]
+    order = np.lexsort((where, -share, model, origin))
+    requests = market.at_places(routing.share * (routing.served * market.demand_per_s))
+    unserved = (1.0 - routing.served.astype(np.float64)) * market.demand_per_s
+    workers = np.where(problem.workers > 0.0, problem.workers, 1.0)
+    return FleetPlan(
+        placed=placed,
+        origin=origin[order].astype(np.int32),
+        model=model[order].astype(np.int32),
+        place=where[order].astype(np.int32),
+        share=share[order],
+        utilization=routing.load / workers,
+        wait_s=Queues.of(problem).wait_s(routing.load, requests),
+        price_s=routing.price_s,
+        unserved_per_s=np.ascontiguousarray(unserved.reshape(len(problem.models), sites).T),
+        cost_s=routing.cost_s,
+        routing_bound_s=routing.bound_s,
+        placement_bound_s=placement_bound_s,
+    )

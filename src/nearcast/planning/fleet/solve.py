@@ -48,7 +48,7 @@ def plan_fleet(problem: Problem, previous: FleetPlan | None = None, *, limits: L
 def route_fleet(
     problem: Problem, placed: Truths, previous: FleetPlan | None = None, *, limits: Limits = DEFAULT
 ) -> FleetPlan:
-    """Shares over ``placed`` (bool[S, M]) as far as it is eligible and alive; both bounds are those of this placement."""
+    """Shares over ``placed`` (bool[S, M]) as far as it is eligible and alive; both bounds are of this placement."""
     ground = _ground(problem)
     placed = placed & ground.costs.able
     routing = route(ground, placed, previous.price_s if previous else None)

@@ -4,8 +4,9 @@ One worker (or process) of each on core 0; wrk and a mock engine that answers at
 listener, a router and a Unix socket. `nearcast` is what a site has: model out of the body, header hygiene, route map,
 retries and outlier detection, health checks, answer headers, request ids, statistics, access log of errors. Bodies are
 chats of text, the model's name first (as curl users write it) or last (as openai-python sends it). A stream is 20
-events within 100 ms. Rounds are interleaved: every candidate, then again. LiteLLM costs a hundred times as much, so it
-gets one round. Everybody's children count.
+events within 100 ms. Each load goes to every candidate in turn, then the next load, then all of it again; a ratio is
+the median of the ratios of the rounds, each of two points that are seconds apart, so that a machine which is slow for a
+while is so for both. LiteLLM costs a hundred times as much, so it gets one round. Everybody's children count.
 """
 
 import dataclasses
@@ -73,8 +74,8 @@ def run(folder: Path) -> dict[str, Any]:
         for candidate in candidates:
             _warm(candidate)
         for number in range(ROUNDS):
-            for candidate in candidates:
-                for load in candidate.loads if number < candidate.rounds else ():
+            for name in dict.fromkeys(load.name for candidate in candidates for load in candidate.loads):
+                for candidate, load in _asked(candidates, name, number):
                     point = _point(candidate, load)
                     points[candidate.name].setdefault(load.name, []).append(point)
                     told = f"{point['cpu_us_per_request']:.1f} us, {point['requests_per_s']:.0f}/s"
@@ -86,7 +87,7 @@ def run(folder: Path) -> dict[str, Any]:
         "seconds": SECONDS,
         "points": points,
         "median": median,
-        "of_plain": {name: _of_plain(name, by_load, median) for name, by_load in median.items()},
+        "of_plain": {name: _of_plain(name, points) for name in points},
         "pss_mib": memory,
         "absent": absent,
         "cores": os.cpu_count(),
@@ -95,10 +96,26 @@ def run(folder: Path) -> dict[str, Any]:
     }
 
 
-def _of_plain(name: str, by_load: dict[str, dict[str, float]], median: dict[str, Any]) -> dict[str, float]:
-    """Times the CPU of plain Envoy under the same load; with TLS that of plain Envoy with TLS."""
-    plain = median[f"{PLAIN}, TLS" if "TLS" in name else PLAIN]
-    return {load: found["cpu_us_per_request"] / plain[load]["cpu_us_per_request"] for load, found in by_load.items()}
+def _asked(candidates: list[Candidate], load_name: str, number: int) -> list[tuple[Candidate, Load]]:
+    """Who is asked with this load in this round."""
+    return [
+        (candidate, load)
+        for candidate in candidates
+        for load in candidate.loads
+        if load.name == load_name and number < candidate.rounds
+    ]
+
+
+def _of_plain(name: str, points: dict[str, dict[str, list[dict[str, Any]]]]) -> dict[str, float]:
+    """Times the CPU of plain Envoy under the same load in the same round; with TLS that of plain Envoy with TLS."""
+    plain = points[f"{PLAIN}, TLS" if "TLS" in name else PLAIN]
+    return {
+        load: statistics.median(
+            each["cpu_us_per_request"] / base["cpu_us_per_request"]
+            for each, base in zip(found, plain[load], strict=False)  # a slow candidate has fewer rounds
+        )
+        for load, found in points[name].items()
+    }
 
 
 def _median(points: list[dict[str, Any]]) -> dict[str, float]:

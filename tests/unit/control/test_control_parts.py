@@ -17,7 +17,15 @@ from nearcast.control.settings import Settings
 from nearcast.control.throttle import BURST, MAX_ADDRESSES, PER_S, Throttle
 from nearcast.errors import InvalidInput
 from nearcast.resources.load import LoadReport
-from nearcast.resources.status import EngineStatus, GatewayStatus, ModelStatus, NodeStatus
+from nearcast.resources.status import (
+    EngineStatus,
+    GatewayStatus,
+    ModelDemand,
+    ModelProfile,
+    ModelStatus,
+    NodeCapacity,
+    NodeStatus,
+)
 
 NOW = datetime(2026, 11, 20, tzinfo=UTC)
 
@@ -70,8 +78,12 @@ def test_what_lasts_of_a_status() -> None:
         engine=EngineStatus(ready=True),
         models=(model,),
         load=LoadReport(rps_fractional=3.0),
+        demand={"m": ModelDemand(rate_per_s=3.0)},
+        profiles=(ModelProfile(model="m", version="1", service_s=0.01, work_s=0.01),),
+        capacity=NodeCapacity(workers=1.0, memory_bytes=1),
     )
     kept = lasting(status)
+    assert (kept.demand, kept.profiles, kept.capacity) == ({}, (), None)
     assert (kept.load, kept.models[0].done_bytes, kept.models[0].total_bytes) == (None, 0, 9)
     assert (kept.gateway, kept.routed_version) == (gateway, 1)
 

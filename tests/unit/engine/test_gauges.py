@@ -114,6 +114,20 @@ def test_a_saturated_engine_teaches_within_seconds() -> None:
     assert gauges.work_s == pytest.approx(0.100 / 32, rel=0.1)
 
 
+def test_a_quiet_while_hardly_touches_what_a_saturated_engine_taught() -> None:
+    gauges = Gauges(BATCHED)
+    for second in range(20):
+        for _ in range(10):
+            run(gauges, 32, 0.100, saturated=True)
+        gauges.sample(float(second))
+    taught_s = gauges.work_s
+    for second in range(20, 30):
+        for _ in range(10):
+            run(gauges, 1, 0.010)
+        gauges.sample(float(second))
+    assert 0.93 * taught_s < gauges.work_s < taught_s
+
+
 def test_small_batches_of_a_busy_engine_are_held_against_their_own_size() -> None:
     gauges = Gauges(BATCHED)
     for second in range(10):

@@ -15,6 +15,7 @@ import pytest
 from nearcast.control.controllers import Controllers
 from nearcast.control.observer import Observer
 from nearcast.control.plane import open_control_plane
+from nearcast.control.planner import Planner
 from nearcast.control.server import Certificate
 from nearcast.control.settings import Settings
 from nearcast.errors import NearcastError
@@ -77,7 +78,7 @@ def _state(data_dir: Path) -> object:
     """Everything that a control plane knows and hands out, after it has had time to repair."""
     plane = open_control_plane(Settings(data_dir=data_dir), lambda: NOW)
     try:
-        controllers = Controllers(plane, Observer(plane), Certificate(plane).renew)
+        controllers = Controllers(plane, Observer(plane), Planner(plane), Certificate(plane).renew)
         for work in (controllers.step, controllers.renew, controllers.step):
             work()
         releases = plane.releases.list()

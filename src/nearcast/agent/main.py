@@ -45,7 +45,7 @@ from nearcast.agent.public_tls import PublicTls
 from nearcast.agent.pull import Puller, open_puller
 from nearcast.agent.renew import Renewer
 from nearcast.agent.report import Reporter, Troubles
-from nearcast.agent.router import Router
+from nearcast.agent.router import Aside, Router
 from nearcast.agent.scrape import Scrape, engine_families
 from nearcast.agent.settings import LOOPBACK, Settings, address, collector
 from nearcast.agent.states import Serving, State
@@ -247,6 +247,7 @@ class Agent:
             memory,
             book,
             self._node.post,
+            aside=lambda: Aside(self._meter.demand, self._reporter.contact_age_s),
         )
         self._reports = EngineReports(layout.run_dir)
         self._meter = Meter(self._gateway, self._reports, self._catalog)

@@ -12,7 +12,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
 from nearcast.agent.backoff import PROCESS
@@ -43,7 +43,7 @@ from nearcast.planning.network.scouts import is_scout
 from nearcast.planning.routes import Observation, RouteTable, route_table
 from nearcast.resources.load import LoadReport
 from nearcast.resources.plan import siblings
-from nearcast.resources.status import Share
+from nearcast.resources.status import ModelDemand, Share
 
 TICK_S: Final = 1.0
 SETTLE_S: Final = 3.0
@@ -51,6 +51,8 @@ SETTLE_S: Final = 3.0
 RETIRE_S: Final = 5.0
 """How long clusters stay after the last file that needed them: requests on their way may still use them."""
 REMEMBER_S: Final = 5.0
+BASE_TRUST_S: Final = 600.0
+"""Without a word from the control plane for longer, the shares of its plan are of another day: costs alone count."""
 TEND_S: Final = 5.0
 LINGER_S: Final = 0.5
 """Between the first answer that sends peers elsewhere and the end: many round trips, whatever the distance."""
@@ -94,6 +96,15 @@ class GatewayPort(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Aside:
+    """What others of the agent know and routes depend on: demand of this node's clients, and how long ago the control
+    plane was last heard of (None: not since the start)."""
+
+    demand: Mapping[str, ModelDemand] = field(default_factory=dict)
+    contact_age_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class InForce:
     """What the gateway confirmed last."""
 
@@ -115,6 +126,7 @@ class Router:
         book: where the process is written down.
         post: hands an event to the reconciler.
         clock: seconds that never go back.
+        aside: tells what others know.
     """
 
     def __init__(
@@ -129,8 +141,11 @@ class Router:
         book: ProcessBook,
         post: Callable[[Event], None],
         clock: Callable[[], float] = time.monotonic,
+        aside: Callable[[], Aside] = Aside,
     ) -> None:
         self._gateway = gateway
+        self._aside = aside
+        self._began_s = clock()
         self._settings = settings
         self._layout = layout
         self._node = node
@@ -218,7 +233,8 @@ class Router:
 
     async def _keep(self, generation: int, serving: Serving) -> None:
         self.load = await self._reports.load()
-        now_s = self._clock()
+        now_s, aside = self._clock(), self._aside()
+        age_s = now_s - self._began_s if aside.contact_age_s is None else aside.contact_age_s
         table = route_table(
             serving.plan,
             frozenset(serving.active),
@@ -226,6 +242,8 @@ class Router:
             self._previous,
             now_s,
             self._node,
+            guided=age_s <= BASE_TRUST_S,
+            payload_bytes={model: each.request_bytes + each.answer_bytes for model, each in aside.demand.items()},
         )
         files = render(self._inputs(serving, table))
         if self._watch is None or self._watch.done():

@@ -48,6 +48,7 @@ COMMANDS: Final[dict[str, Entry]] = {
     "model": Entry("models", "Push releases of models, list them, look into them.", WORK),
     "infer": Entry("infer", "Ask a model through a gateway; see who answered, why, and how fast.", WORK),
     "route": Entry("route", "Explain where requests go.", WORK),
+    "plan": Entry("plan", "Explain, list and repeat what the fleet's planner decided.", WORK),
     "twin": Entry("twin", "Ask the digital twin what would happen.", WORK),
     "control": Entry("processes", "Run a control plane in the foreground.", PROCESSES),
     "agent": Entry("processes", "Run the agent of a node in the foreground.", PROCESSES),

@@ -65,6 +65,15 @@ def control(
     publish_interval: Annotated[
         str, typer.Option(help="Changes within this time are published together.")
     ] = f"{DEFAULTS.publish_interval_s:g}s",
+    plan_interval: Annotated[
+        str, typer.Option(help="Between two passes of the planner.")
+    ] = f"{DEFAULTS.plan_interval_s:g}s",
+    placement_hold: Annotated[
+        str, typer.Option(help="How long a site keeps a model that the planner no longer needs there.")
+    ] = f"{DEFAULTS.placement_hold_s:g}s",
+    demand_fall: Annotated[
+        str, typer.Option(help="In which the planner forgets demand that ended, by 63 %.")
+    ] = f"{DEFAULTS.demand_fall_s:g}s",
     node_timeout: Annotated[
         str, typer.Option(help="A node that is silent for longer counts as disconnected.")
     ] = f"{DEFAULTS.node_timeout_s:g}s",
@@ -99,6 +108,9 @@ def control(
         port=port,
         advertise=tuple(advertise or ()),
         publish_interval_s=seconds_of(publish_interval),
+        plan_interval_s=seconds_of(plan_interval),
+        placement_hold_s=seconds_of(placement_hold),
+        demand_fall_s=seconds_of(demand_fall),
         node_timeout_s=seconds_of(node_timeout),
         certificate_lifetime_s=seconds_of(certificate_lifetime),
         fleet=fleet,

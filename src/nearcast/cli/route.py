@@ -22,6 +22,19 @@ VERDICTS: Final = {
     "no_place_ready": "No place can answer now (requests get 503).",
 }
 COSTS: Final = ("place", "state", ">share", ">cost ms", ">round trip", ">transfer", ">wait", ">service", ">cold")
+BASE: Final = (">base", ">expected")
+    "place",
+    "state",
+    ">share",
+    ">base",
+    ">expected",
+    ">cost ms",
+    ">round trip",
+    ">transfer",
+    ">wait",
+    ">service",
+    ">cold",
+)
 
 
 @COMMANDS["route"].callback()
@@ -42,7 +55,8 @@ def explain(
 ) -> None:
     """Explain where requests for a model go that enter at a site.
 
-    Times are in milliseconds and add up to the cost. Hard rules come before any cost.
+    Times are in milliseconds and add up to the cost. Hard rules come before any cost. Base is the share that the
+    fleet's plan asks for, and expected the time at the place that it counts on; without them, the model goes by cost.
     """
     site, _, node = site.partition("/")
     with connected(session) as client:
@@ -66,7 +80,9 @@ def show_explanation(explanation: Explanation) -> None:
     candidates = [place for place in explanation.places if place.total_ms is not None]
     others = [place for place in explanation.places if place.total_ms is None]
     if candidates:
-        show_table(COSTS, (_row(place) for place in candidates))
+        planned = any(place.base_percent is not None for place in candidates)
+        columns = (*COSTS[:3], *BASE, *COSTS[3:]) if planned else COSTS
+        show_table(columns, (_row(place, planned=planned) for place in candidates))
     if candidates and others:
         show_lines("")
     if others:
@@ -85,11 +101,13 @@ def _entrance(explanation: Explanation) -> str:
     return f"{explanation.site}/{explanation.node}" if several else explanation.site
 
 
-def _row(place: PlaceExplanation) -> tuple[Cell, ...]:
+def _row(place: PlaceExplanation, *, planned: bool) -> tuple[Cell, ...]:
+    base = "–" if place.base_percent is None else f"{place.base_percent:g} %"
     return (
         place.site,
         _state(place),
         f"{place.share_percent} %",
+        *((base, milliseconds(place.expected_ms)) if planned else ()),
         milliseconds(place.total_ms),
         milliseconds(place.round_trip_ms),
         milliseconds(place.transfer_ms),

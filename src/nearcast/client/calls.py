@@ -27,6 +27,7 @@ from nearcast import __version__
 from nearcast.client.failures import Unreachable, certificate_problem, failure_in
 from nearcast.client.views import (
     Applied,
+    Decisions,
     Document,
     Documents,
     FleetStatus,
@@ -39,6 +40,7 @@ from nearcast.client.views import (
 )
 from nearcast.errors import IntegrityError, InvalidInput, NearcastError, NotFound, Unavailable
 from nearcast.planning.explanation import Explanation
+from nearcast.planning.fleet.explanation import PlanExplanation, PlanHeading
 from nearcast.resources.unreadable import UNREADABLE
 
 ATTEMPTS: Final = 4
@@ -152,6 +154,25 @@ class ControlClient:
         """Why requests for ``model`` that enter at ``site`` (there at ``node``) go where they go."""
         params = {"model": model, "site": site} | ({"node": node} if node else {})
         return _typed(self._call("GET", "/v1/route/explain", params=params), Explanation)
+
+    # --- plans
+
+    def decisions(self, limit: int) -> list[PlanHeading]:
+        """What the planner decided, newest first."""
+        return _typed(self._call("GET", "/v1/decisions", params={"limit": str(limit)}), Decisions).items
+
+    def decision(self, number: int) -> bytes:
+        """The record of a decision, as JSON. Raises :class:`NotFound`."""
+        return self._call("GET", f"/v1/decisions/{number}").content
+
+    def explain_plan(self, name: str, site: str | None = None, decision: int | None = None) -> PlanExplanation:
+        """Why a deployment or model is planned as it is; with ``site``, also where its requests go."""
+        params = {"name": name} | ({"site": site} if site else {}) | ({"decision": str(decision)} if decision else {})
+        return _typed(self._call("GET", "/v1/decisions/explain", params=params), PlanExplanation)
+
+    def snapshot(self) -> bytes:
+        """The fleet at this moment as planning sees it (`planning.fleet.snapshot`), as JSON."""
+        return self._call("GET", "/v1/snapshot").content
 
     # --- resources
 

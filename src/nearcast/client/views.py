@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from nearcast.planning.fleet.explanation import PlanHeading
 from nearcast.resources.release import ReleaseManifest
 from nearcast.resources.status import ModelState
 
@@ -93,6 +94,12 @@ class Documents(msgspec.Struct, frozen=True):
     """A list of documents, as the API wraps it."""
 
     items: list[Document]
+
+
+class Decisions(msgspec.Struct, frozen=True):
+    """``GET /v1/decisions``."""
+
+    items: list[PlanHeading]
 
 
 class Releases(msgspec.Struct, frozen=True):

@@ -24,6 +24,9 @@ def settings_of(arguments: list[str]) -> Settings:
         "--advertise", action="append", default=[], metavar="NAME", help="host name or address for clients; repeatable"
     )
     parser.add_argument("--publish-interval-s", type=float, default=defaults.publish_interval_s, metavar="S")
+    parser.add_argument("--plan-interval-s", type=float, default=defaults.plan_interval_s, metavar="S")
+    parser.add_argument("--placement-hold-s", type=float, default=defaults.placement_hold_s, metavar="S")
+    parser.add_argument("--demand-fall-s", type=float, default=defaults.demand_fall_s, metavar="S")
     parser.add_argument("--node-timeout-s", type=float, default=defaults.node_timeout_s, metavar="S")
     parser.add_argument("--certificate-lifetime-s", type=float, default=defaults.certificate_lifetime_s, metavar="S")
     parser.add_argument("--fleet", help="trust domain, a DNS name; only the first start may choose it")
@@ -39,6 +42,9 @@ def settings_of(arguments: list[str]) -> Settings:
         port=given.port,
         advertise=tuple(given.advertise),
         publish_interval_s=given.publish_interval_s,
+        plan_interval_s=given.plan_interval_s,
+        placement_hold_s=given.placement_hold_s,
+        demand_fall_s=given.demand_fall_s,
         node_timeout_s=given.node_timeout_s,
         certificate_lifetime_s=given.certificate_lifetime_s,
         fleet=given.fleet,

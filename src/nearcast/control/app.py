@@ -7,7 +7,7 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
 from nearcast import __version__
-from nearcast.control.api import failures, fleet, metrics, nodes, releases, repository, resources
+from nearcast.control.api import failures, fleet, metrics, nodes, plans, releases, repository, resources
 from nearcast.control.api.limits import BodyLimit
 from nearcast.control.api.services import Services
 
@@ -34,7 +34,7 @@ def create_app(services: Services | None) -> FastAPI:
     app.add_middleware(BodyLimit)
     if services is not None:
         app.add_middleware(metrics.Counted, recorder=services.plane.recorder)
-    for module in (fleet, metrics, resources, nodes, releases, repository):
+    for module in (fleet, metrics, resources, plans, nodes, releases, repository):
         app.include_router(module.router)
     return app
 

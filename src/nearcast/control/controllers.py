@@ -1,4 +1,4 @@
-"""The loops: desired state and facts become published plans, and signatures stay fresh.
+"""The loops: the fleet is planned, desired state and facts become published plans, and signatures stay fresh.
 
 Only the replica that leads publishes and signs; the others keep what is published in mind, to take over at once.
 
@@ -9,6 +9,7 @@ An error that is not one of ours ends the process: its supervisor starts it agai
 """
 
 import asyncio
+import contextlib
 import functools
 import logging
 from collections.abc import Callable, Mapping
@@ -22,6 +23,7 @@ from nearcast.control.follower import FOLLOW_EVERY_S
 from nearcast.control.leader import HOLD_EVERY_S
 from nearcast.control.observer import Observer
 from nearcast.control.plane import ControlPlane
+from nearcast.control.planner import Planner
 from nearcast.control.recorder import FAILED, PUBLISH, PUBLISHED
 from nearcast.errors import Bug, NearcastError, Unavailable
 from nearcast.resources.plan import SitePlan
@@ -38,8 +40,12 @@ LAST_CALL: Final = timedelta(days=30)
 class Controllers:
     """Brings the published world after the desired one. One at a time per control plane."""
 
-    def __init__(self, plane: ControlPlane, observer: Observer, renew_server: Callable[[datetime], None]) -> None:
+    def __init__(
+        self, plane: ControlPlane, observer: Observer, planner: Planner, renew_server: Callable[[datetime], None]
+    ) -> None:
         self._plane = plane
+        self._planner = planner
+        self._changed = asyncio.Event()
         self._observer = observer
         self._renew_server = renew_server
         self._noted: Mapping[str, SitePlan] | None = None
@@ -48,6 +54,7 @@ class Controllers:
         """Work until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._publishing())
+            group.create_task(self._planning())
             if self._plane.database.is_shared:
                 group.create_task(self._leading())
                 group.create_task(self._following())
@@ -65,6 +72,27 @@ class Controllers:
             if not await self._tried(functools.partial(self.step, note=rung)):
                 bell.ring()
             rung = await bell.wait(TICK_S)
+            if rung:
+                self._changed.set()
+
+    async def _planning(self) -> None:
+        """Plan again and again; soon after a ring, since what rang may be a change of the desired state.
+
+        A plan that cannot be made must not keep changes from being published: sites go on by the guidance in force,
+        and whoever operates the fleet finds the reason in the log and in the count of failed passes.
+        """
+        while True:
+            self._changed.clear()
+            try:
+                await asyncio.to_thread(self._planner.step)
+            except Exception as error:
+                self._plane.recorder.count(FAILED)
+                expected = isinstance(error, NearcastError) and not isinstance(error, Bug)
+                log.warning("planning failed: %s", error, exc_info=None if expected else error)
+            least_s = max(self._plane.settings.publish_interval_s, self._planner.took_s)
+            await asyncio.sleep(least_s)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), max(0.0, self._planner.pause_s - least_s))
 
     async def _leading(self) -> None:
         while True:

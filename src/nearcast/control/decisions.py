@@ -5,7 +5,7 @@ after ``kill -9``, publishes by it. The newest decision is never dropped, howeve
 """
 
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import msgspec
@@ -28,10 +28,11 @@ _reasons: Final = msgspec.json.Decoder(tuple[str, ...])
 
 @dataclass(frozen=True, slots=True)
 class InForce:
-    """The newest decision. ``id`` is 0 before the first."""
+    """The newest decision. ``id`` is 0 before the first; ``since`` is the first one with the same guidance."""
 
     id: int = 0
     guidance: Guidance = UNGUIDED
+    since: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,14 +68,19 @@ class Decisions:
             return self._in_force
 
     def reload(self) -> bool:
-        """Read what is in force. Returns: whether it is another decision than before."""
+        """Read what is in force. Returns: whether it is other guidance than before."""
         query = select(Decision.id, Decision.guidance).order_by(Decision.id.desc()).limit(1)
         with self._database.read() as session:
             row = session.execute(query).first()
         found = InForce() if row is None else InForce(row.id, _guidance.decode(row.guidance))
+        return self._follow(found)
+
+    def _follow(self, found: InForce) -> bool:
         with self._guard:
-            before, self._in_force = self._in_force, found
-        return before.id != found.id
+            before = self._in_force
+            same = found.id > before.id and found.guidance == before.guidance
+            self._in_force = replace(found, since=before.since if same or found.id == before.id else found.id)
+            return self._in_force.since != before.since
 
     def add(self, record: Record, leader: Leader) -> InForce:
         """Bring ``record`` into force; its id is the next one.
@@ -99,10 +105,8 @@ class Decisions:
             session.flush()
             self._prune(session)
             bump(session, DECISIONS)
-        found = InForce(number, record.guidance)
-        with self._guard:
-            self._in_force = found
-        return found
+        self._follow(InForce(number, record.guidance))
+        return self.in_force
 
     def _prune(self, session: Session) -> None:
         rows = session.execute(select(Decision.id, Decision.size_bytes).order_by(Decision.id.desc())).all()

@@ -80,7 +80,7 @@ class NodeBook:
             self._statuses[key] = status
             if self._reports.is_shared:
                 self._untold[key] = status
-        if before is not None and lasting(before) == lasting(status):
+        if before is not None and _news(before) == _news(status):
             return returned
         self._members.write_status(status.site, status.node, canonical_json(lasting(status)).decode())
         self.flush()
@@ -130,7 +130,7 @@ class NodeBook:
             if status is not None:
                 self._statuses[key] = status
         returned = seen is None or moment - seen > self._timeout
-        return returned or (status is not None and (held is None or lasting(held) != lasting(status)))
+        return returned or (status is not None and (held is None or _news(held) != _news(status)))
 
     def views(self) -> tuple[NodeView, ...]:
         """Every node that is not revoked, by site and name."""
@@ -162,8 +162,12 @@ class NodeBook:
 
 
 def lasting(status: NodeStatus) -> NodeStatus:
-    """``status`` without what changes all the time: load, demand, costs, figures of peers, shares, bytes fetched."""
+    """``status`` without what changes all the time: load, demand, measurements of peers, shares, bytes fetched."""
     models = tuple(msgspec.structs.replace(model, done_bytes=0) for model in status.models)
-    return msgspec.structs.replace(
-        status, models=models, load=None, peers=(), routes={}, demand={}, profiles=(), capacity=None
-    )
+    return msgspec.structs.replace(status, models=models, load=None, peers=(), routes={}, demand={})
+
+
+def _news(status: NodeStatus) -> tuple[NodeStatus, frozenset[tuple[str, str]]]:
+    """What is worth writing down when it changes: of profiles, which are learned from traffic, only that they exist."""
+    profiled = frozenset((item.model, item.version) for item in status.profiles)
+    return msgspec.structs.replace(lasting(status), profiles=()), profiled

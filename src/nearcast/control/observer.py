@@ -19,6 +19,8 @@ from nearcast.control.store import Held, Snapshot, timestamp
 from nearcast.errors import NotFound
 from nearcast.planning.explain import explain
 from nearcast.planning.explanation import Explanation
+from nearcast.planning.fleet.explain import explain_plan
+from nearcast.planning.fleet.explanation import PlanExplanation
 from nearcast.planning.grounds import Grounds, grounds_of
 from nearcast.planning.plans import FleetFacts, site_plans
 from nearcast.resources.kinds import AnyResource, Condition, Deployment, Model, Policy, Site, Status, to_document
@@ -52,9 +54,9 @@ class Observer:
         facts = facts_of(plane.fleet, digests, plane.nodes.views(), plane.members.revoked(plane.clock()))
         with self._guard:
             held = self._planned
-            if held is None or held[:2] != (snapshot.sequence, decided.id) or held[2] != facts:
+            if held is None or held[:2] != (snapshot.sequence, decided.since) or held[2] != facts:
                 plans = site_plans(snapshot.state, facts, plane.fleet, 0, decided.guidance)
-                held = (snapshot.sequence, decided.id, facts, plans)
+                held = (snapshot.sequence, decided.since, facts, plans)
                 self._planned = held
             return held[3]
 
@@ -143,7 +145,16 @@ class Observer:
             reports = [item for item in reports if item.node == node]
         reports.sort(key=lambda item: item.draining)
         status = reports[0].status if reports else None
-        return explain(view.snapshot.state, plan, status, model, self._plane.decisions.in_force.guidance)
+        guidance = self._plane.decisions.in_force.guidance
+        return explain(view.snapshot.state, plan, status, model, guidance, _load_s(model, view.observed))
+
+    def explain_plan(self, name: str, site: str | None, decision: int | None) -> PlanExplanation:
+        """Why the deployment or model ``name`` is planned as it is, by a decision, or by the newest.
+
+        Raises:
+            NotFound: the decision is not kept, or knows no such name or site.
+        """
+        return explain_plan(self._plane.decisions.record(decision), name, site)
 
     def node_view(self, site: str, node: str) -> NodeView:
         """One node. Raises :class:`NotFound`."""
@@ -257,6 +268,12 @@ class Observer:
 
 def _ready_models(node: NodeView) -> set[str]:
     return {item.model for item in node.status.models if item.state == "ready"} if node.status else set()
+
+
+def _load_s(model: str, observed: Observed) -> float:
+    """The longest that any node took to load ``model``; 0 where none has told."""
+    statuses = (node.status for nodes in observed.nodes.values() for node in nodes if node.status is not None)
+    return max((item.load_s for status in statuses for item in status.profiles if item.model == model), default=0.0)
 
 
 def _where(deployment: Deployment, observed: Observed) -> dict[str, Any]:

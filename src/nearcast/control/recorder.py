@@ -24,13 +24,14 @@ REQUESTS: Final = Metric("nearcast_control_requests_total", "counter", "Calls of
 DURATION: Final = Metric("nearcast_control_request_seconds", "histogram", "Time that a call took", ("route",))
 PUBLISHED: Final = Metric("nearcast_control_plans_published_total", "counter", "Site plans that were signed and stored")
 PUBLISH: Final = Metric("nearcast_control_publish_seconds", "histogram", "Time of a pass that published plans")
+PLAN: Final = Metric("nearcast_control_plan_seconds", "histogram", "Time of a pass of the fleet's planner")
 FAILED: Final = Metric("nearcast_control_pass_failures_total", "counter", "Passes of the controllers that failed")
 DATABASE: Final = Metric("nearcast_control_database_seconds", "histogram", "Time of a statement in the database")
 DATABASE_ERRORS: Final = Metric("nearcast_control_database_errors_total", "counter", "Statements that failed")
 STORE: Final = Metric("nearcast_control_store_seconds", "histogram", "Time of a call of the object store", ("call",))
 STORE_ERRORS: Final = Metric("nearcast_control_store_errors_total", "counter", "Calls of it that failed", ("call",))
 
-COUNTED: Final = (REQUESTS, DURATION, PUBLISHED, PUBLISH, FAILED, DATABASE, DATABASE_ERRORS, STORE, STORE_ERRORS)
+COUNTED: Final = (REQUESTS, DURATION, PUBLISHED, PUBLISH, PLAN, FAILED, DATABASE, DATABASE_ERRORS, STORE, STORE_ERRORS)
 
 _Port = TypeVar("_Port")
 _NO_LABELS: Final[Labels] = ()

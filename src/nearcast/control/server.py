@@ -31,6 +31,7 @@ from nearcast.control.authority import LEAF_LIFETIME
 from nearcast.control.controllers import Controllers
 from nearcast.control.observer import Observer
 from nearcast.control.plane import ControlPlane, open_control_plane
+from nearcast.control.planner import Planner
 from nearcast.control.settings import Settings
 from nearcast.durable import write_whole
 from nearcast.errors import Conflict
@@ -156,11 +157,11 @@ async def _serve(plane: ControlPlane, listener: socket.socket) -> None:
     settings = plane.settings
     port = int(listener.getsockname()[1])
     url = settings.url(port)
-    observer = Observer(plane)
+    observer, planner = Observer(plane), Planner(plane)
     certificate = Certificate(plane)
     key, chain = certificate.files
     config = uvicorn.Config(
-        create_app(Services(plane, observer, url)),
+        create_app(Services(plane, observer, planner, url)),
         http=Protocol,
         lifespan="off",
         ws="none",
@@ -179,7 +180,7 @@ async def _serve(plane: ControlPlane, listener: socket.socket) -> None:
     loop = asyncio.get_running_loop()
     for each in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(each, _end, server)
-    controllers = asyncio.create_task(Controllers(plane, observer, certificate.renew).run())
+    controllers = asyncio.create_task(Controllers(plane, observer, planner, certificate.renew).run())
     controllers.add_done_callback(lambda _task: _end(server))
     watchdog = asyncio.create_task(stay_alive())
     log.info("serving the fleet %s at %s", plane.fleet, url)

@@ -20,6 +20,9 @@ class Settings:
         advertise: host names or addresses under which nodes and people reach it. They stand in its certificate; the
             first one stands in its URL.
         publish_interval_s: changes that come within this time are published together.
+        plan_interval_s: between two passes of the fleet's planner.
+        placement_hold_s: how long a site keeps a model that the planner placed there and no longer needs there.
+        demand_fall_s: in which demand that ended is forgotten (by 63 %, and so on).
         node_timeout_s: a node that was silent for longer counts as disconnected.
         certificate_lifetime_s: how long a node's certificate is honoured. It is renewed when a third of that is over:
             the rest is the grace for which a site may be cut off, and the longest time for which a site that is cut
@@ -35,6 +38,9 @@ class Settings:
     port: int = 0
     advertise: tuple[str, ...] = ()
     publish_interval_s: float = 2.0
+    plan_interval_s: float = 5.0
+    placement_hold_s: float = 300.0
+    demand_fall_s: float = 60.0
     node_timeout_s: float = 150.0
     certificate_lifetime_s: float = 30 * 86_400.0
     fleet: str | None = None

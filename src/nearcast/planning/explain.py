@@ -5,6 +5,7 @@ its gateway has in force beside them.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Final
 
 from nearcast.planning.explanation import Explanation, PlaceExplanation, Standing
@@ -21,7 +22,12 @@ MAX_LISTED: Final = 50
 
 
 def explain(
-    state: DesiredState, plan: SitePlan, status: NodeStatus | None, model: str, guidance: Guidance = UNGUIDED
+    state: DesiredState,
+    plan: SitePlan,
+    status: NodeStatus | None,
+    model: str,
+    guidance: Guidance = UNGUIDED,
+    load_s: float = 0.0,
 ) -> Explanation:
     """Explain the routes of ``model`` at the site that ``plan`` is for.
     Args:
@@ -30,13 +36,21 @@ def explain(
         status: what the site's node reported last, or None.
         model: a model of the plan's catalog.
         guidance: what was decided for the fleet as a whole.
+        load_s: how long nodes take to load the model, for places that have not finished.
     """
     observations = _observations(status) if status else {}
     ready = frozenset(item.model for item in status.models if item.state == "ready") if status else frozenset()
     node = status.node if status else ""
-    route = route_table(plan, ready, observations, None, 0.0, node).models[model]
+    demand = status.demand.get(model) if status else None
+    payload_bytes = {model: demand.request_bytes + demand.answer_bytes} if demand else {}
+    table = route_table(plan, ready, observations, None, 0.0, node, payload_bytes=payload_bytes)
+    route = table.models[model]
+    expected_s = {share.site: share.expected_s for share in plan.routes.get(model, ())}
     shares = _shares_in_force(status, route, model)
-    candidates = [_candidate(place, shares.get(place.site, 0)) for place in _by_cost(route)]
+    candidates = [
+        _candidate(place, shares.get(place.site, 0), expected_s.get(place.site, 0.0), load_s)
+        for place in _by_cost(route)
+    ]
     refused = {place.site: _rule(place.policies) for place in route.refused}
     refused |= _refused(state, plan, model, guidance.placements)
     named = {place.site for place in candidates}
@@ -77,13 +91,15 @@ def _by_cost(route: ModelRoute) -> list[PlaceCost]:
     return sorted(route.places, key=lambda place: (place.state != "ready", place.terms.total_s, place.site))
 
 
-def _candidate(place: PlaceCost, share_percent: int) -> PlaceExplanation:
-    terms = place.terms
+def _candidate(place: PlaceCost, share_percent: int, expected_s: float, load_s: float) -> PlaceExplanation:
+    terms = replace(place.terms, cold_s=load_s) if place.state == "not_ready" else place.terms
     standing: Standing = ("serving" if share_percent else "standby") if place.state == "ready" else place.state
     return PlaceExplanation(
         site=place.site,
         standing=standing,
         share_percent=share_percent,
+        base_percent=None if place.base is None else round(100.0 * place.base, 2),
+        expected_ms=_ms(expected_s) if expected_s else None,
         total_ms=_ms(terms.total_s),
         round_trip_ms=_ms(terms.round_trip_s),
         transfer_ms=_ms(terms.transfer_s),

@@ -10,11 +10,17 @@ Standing = Literal["serving", "standby", "unreachable", "not_ready", "refused", 
 
 
 class PlaceExplanation(msgspec.Struct, frozen=True, kw_only=True):
-    """One place. Terms are in milliseconds, None for a place that is no candidate; ``rule`` says who refused it."""
+    """One place. Terms are in milliseconds, None for a place that is no candidate; ``rule`` says who refused it.
+
+    ``base_percent`` is the share of its site in the fleet's plan, and ``expected_ms`` the time there (queue and
+    service) that the plan expects; None where the plan names no shares for the model.
+    """
 
     site: str
     standing: Standing
     share_percent: int = 0
+    base_percent: float | None = None
+    expected_ms: float | None = None
     total_ms: float | None = None
     round_trip_ms: float | None = None
     transfer_ms: float | None = None

@@ -13,13 +13,13 @@ from nearcast.agent.estimate import Probe
 from nearcast.agent.layout import Layout
 from nearcast.agent.measure import Measurements
 from nearcast.agent.memory import Memory
-from nearcast.agent.router import Router
+from nearcast.agent.router import BASE_TRUST_S, Aside, Router
 from nearcast.agent.settings import Settings
 from nearcast.agent.states import Event, GatewayAccepted, GatewayRefused, GatewayUp, Key, Serving
 from nearcast.agent.supervise import GATEWAY
 from nearcast.errors import Bug, InvalidInput
 from nearcast.gateway.render import GatewayFiles, Identity
-from nearcast.resources.plan import Peer, PlannedModel, ServedModel, SiteFacts, SitePlan
+from nearcast.resources.plan import Peer, PlannedModel, PlannedShare, ServedModel, SiteFacts, SitePlan
 
 M1 = Key("m", "1")
 HERE = SiteFacts(name="here", tier="edge", country="DE")
@@ -107,6 +107,7 @@ class Desk:
 
     def __init__(self, folder: Path) -> None:
         self.now_s = 1000.0
+        self.aside = Aside()
         self.gateway = FakeGateway()
         self.events: list[Event] = []
         self.layout = Layout(data_dir=folder / "data", run_dir=folder / "run" / "x")
@@ -125,6 +126,7 @@ class Desk:
             self.book,
             self.events.append,
             lambda: self.now_s,
+            lambda: self.aside,
         )
 
     async def turn(self, seconds: float = 1.0) -> list[Event]:
@@ -270,6 +272,27 @@ def test_local_serves_while_it_is_loaded_and_the_peer_otherwise(play: Play) -> N
         in_force = desk.router.in_force
         assert in_force is not None
         assert [share.order[0] for share in in_force.table.models["m"].shares] == ["here"]
+
+    play(story)
+
+
+def test_shares_of_the_plan_count_while_the_control_plane_is_heard_of(play: Play) -> None:
+    async def story(desk: Desk) -> None:
+        planned = msgspec.structs.replace(PLAN, routes={"m": (PlannedShare(site="away", share=1.0),)})
+        desk.router.offer(1, Serving(planned, frozenset({M1}), {"m": "1"}))
+        desk.aside = Aside(contact_age_s=1.0)
+
+        async def first_places() -> list[str]:
+            for _ in range(12):
+                await desk.turn()
+            assert desk.router.in_force is not None
+            return [share.order[0] for share in desk.router.in_force.table.models["m"].shares]
+
+        assert await first_places() == ["away"]
+        desk.aside = Aside(contact_age_s=BASE_TRUST_S + 1.0)
+        assert await first_places() == ["here"]
+        desk.aside = Aside(contact_age_s=None)
+        assert await first_places() == ["away"], "since the start it has not been long"
 
     play(story)
 

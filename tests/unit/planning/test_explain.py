@@ -6,6 +6,7 @@ from nearcast.planning.explain import explain
 from nearcast.planning.plans import FleetFacts, site_plans
 from nearcast.resources.kinds import KINDS, AnyResource
 from nearcast.resources.load import LoadReport, ModelLoad, named_metrics
+from nearcast.resources.plan import PlannedShare
 from nearcast.resources.state import DesiredState
 from nearcast.resources.status import EngineStatus, GatewayStatus, ModelStatus, NodeStatus, PeerObservation, Share
 
@@ -86,3 +87,19 @@ def test_an_unreachable_peer_is_shown_as_such() -> None:
     answer = explain(STATE, PLAN, msgspec.structs.replace(STATUS, peers=(lost,)), "m")
     paris = next(place for place in answer.places if place.site == "paris")
     assert (paris.standing, paris.share_percent) == ("unreachable", 20), "with the share that is still in force"
+
+
+def test_the_base_of_the_plan_stands_beside_the_shares_in_force() -> None:
+    shares = (PlannedShare(site="frankfurt", share=0.7, expected_s=0.006), PlannedShare(site="paris", share=0.3))
+    planned = msgspec.structs.replace(PLAN, routes={"m": shares})
+    places = {place.site: place for place in explain(STATE, planned, STATUS, "m").places}
+    assert (places["frankfurt"].share_percent, places["frankfurt"].base_percent) == (80, 70.0)
+    assert (places["frankfurt"].expected_ms, places["paris"].expected_ms) == (6.0, None)
+    assert {place.base_percent for place in explain(STATE, PLAN, STATUS, "m").places} == {None}
+
+
+def test_a_place_that_still_loads_is_as_far_as_its_loading() -> None:
+    loading = PeerObservation(site="paris", reachable=True, round_trip_s=0.011, age_s=0.5, load=LoadReport())
+    answer = explain(STATE, PLAN, msgspec.structs.replace(STATUS, peers=(loading,)), "m", load_s=2.5)
+    paris = next(place for place in answer.places if place.site == "paris")
+    assert (paris.standing, paris.cold_ms) == ("not_ready", 2500.0)

@@ -6,7 +6,16 @@ import pytest
 from nearcast.planning.routes import Observation, RouteTable, route_table
 from nearcast.planning.shares import MAX_SHIFT_PER_S
 from nearcast.resources.load import LoadReport, ModelLoad, named_metrics
-from nearcast.resources.plan import Peer, PlannedModel, ResidencyRule, ServedModel, SiteFacts, SiteNode, SitePlan
+from nearcast.resources.plan import (
+    Peer,
+    PlannedModel,
+    PlannedShare,
+    ResidencyRule,
+    ServedModel,
+    SiteFacts,
+    SiteNode,
+    SitePlan,
+)
 
 FRANKFURT = SiteFacts(name="frankfurt", tier="edge", country="DE", jurisdictions=("EEA", "EU"))
 ASHBURN = SiteFacts(name="ashburn", tier="edge", country="US")
@@ -182,3 +191,28 @@ def test_a_sibling_is_of_its_site_for_every_policy() -> None:
     rule = ResidencyRule(policy="abroad", models=("m",), origin_sites=("frankfurt",), allow_sites=("ashburn",))
     plan = msgspec.structs.replace(of_nodes("n1", "n2"), residency=(rule,))
     assert order_at(plan, "n1") == ("ashburn",)
+
+
+def test_payloads_over_slow_links_are_a_term_of_the_cost() -> None:
+    slow = msgspec.structs.replace(PLAN.peers[0], bytes_per_s=1e6)
+    plan = msgspec.structs.replace(PLAN, peers=(slow, PLAN.peers[1]))
+    route = route_table(plan, LOCAL, {}, None, 0.0, payload_bytes={"m": 500_000.0}).models["m"]
+    transfers = {place.site: place.terms.transfer_s for place in route.places}
+    assert transfers == {"frankfurt": 0.0, "ashburn": 0.5, "singapore": 0.0}
+    assert [place.site for place in route.places] == ["frankfurt", "singapore", "ashburn"]
+
+
+def test_the_plans_shares_are_the_beginning_unless_the_plan_is_too_old() -> None:
+    shares = (PlannedShare(site="frankfurt", share=0.4), PlannedShare(site="singapore", share=0.6))
+    plan = msgspec.structs.replace(PLAN, routes={"m": shares})
+    guided = route_table(plan, LOCAL, {}, None, 0.0).models["m"]
+    assert [(share.percent, share.order[0]) for share in guided.shares] == [(60, "singapore"), (40, "frankfurt")]
+    alone = route_table(plan, LOCAL, {}, None, 0.0, guided=False).models["m"]
+    assert [(share.percent, share.order[0]) for share in alone.shares] == [(100, "frankfurt")]
+
+
+def test_a_rule_shuts_a_place_although_the_plan_names_it() -> None:
+    rule = ResidencyRule(policy="eu", models=("m",), allow_jurisdictions=("EU",))
+    plan = msgspec.structs.replace(PLAN, residency=(rule,), routes={"m": (PlannedShare(site="ashburn", share=1.0),)})
+    route = route_table(plan, LOCAL, {}, None, 0.0).models["m"]
+    assert [share.order for share in route.shares] == [("frankfurt",)]

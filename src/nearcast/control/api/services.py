@@ -10,6 +10,7 @@ from starlette.concurrency import run_in_threadpool
 
 from nearcast.control.observer import Observer
 from nearcast.control.plane import ControlPlane
+from nearcast.control.planner import Planner
 from nearcast.control.tokens import hashed
 from nearcast.errors import Forbidden, Unauthenticated
 
@@ -20,6 +21,7 @@ class Services:
 
     plane: ControlPlane
     observer: Observer
+    planner: Planner
     url: str
 
 

@@ -1,0 +1,178 @@
+"""``plan explain``, ``plan list``, ``plan replay``: what the planner decided, why, and that it can be repeated."""
+
+from pathlib import Path
+from typing import Annotated, Final
+
+import msgspec
+import typer
+from rich.text import Text
+
+from nearcast.cli.connect import connected
+from nearcast.cli.options import Format, Output, application, command
+from nearcast.cli.screen import Cell, coloured, milliseconds, note, show_document, show_lines, show_pairs, show_table
+from nearcast.cli.session import Session
+from nearcast.durable import write_whole
+from nearcast.errors import InvalidInput
+from nearcast.planning.fleet.explanation import PlanExplanation, PlannedPlace, PlannedWay
+
+COMMANDS: Final = {
+    "plan": application(help="Explain, list and repeat what the fleet's planner decided.", no_args_is_help=True)
+}
+MAX_FILE_BYTES: Final = 256 * 1024 * 1024
+PLACES: Final = ("site", "part", ">asked /s", ">serves /s", ">busy", ">wait ms", "why")
+WAYS: Final = ("place", ">share", ">cost ms", ">round trip", ">transfer", ">wait", ">service", ">extra", "why not")
+
+
+@command(
+    COMMANDS["plan"],
+    "explain",
+    examples=(
+        "plan explain magika",
+        "plan explain magika --site singapore",
+        "plan explain magika --decision 12 -o json",
+    ),
+)
+def explain(
+    session: Session,
+    name: Annotated[str, typer.Argument(metavar="DEPLOYMENT|MODEL", help="Name of a deployment or its model.")],
+    site: Annotated[str | None, typer.Option(help="Also where requests go that enter at this site.")] = None,
+    decision: Annotated[int | None, typer.Option(min=1, help="An earlier decision; default: the newest.")] = None,
+    output: Output = Format.TABLE,
+) -> None:
+    """Explain where the planner places a deployment, on which observations, and why not elsewhere.
+
+    It tells what was seen and decided at the moment of the decision; `route explain` tells what gateways do now.
+    """
+    with connected(session) as client:
+        found = client.explain_plan(name, site, decision)
+    if output is not Format.TABLE:
+        show_document(msgspec.to_builtins(found), output)
+        return
+    show_explanation(found)
+
+
+@command(COMMANDS["plan"], "list", examples=("plan list", "plan list --limit 5 -o json"))
+def list_decisions(
+    session: Session,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many, newest first.")] = 20,
+    output: Output = Format.TABLE,
+) -> None:
+    """List what the planner decided, newest first."""
+    with connected(session) as client:
+        found = client.decisions(limit)
+    if output is not Format.TABLE:
+        show_document({"items": [msgspec.to_builtins(item) for item in found]}, output)
+        return
+    show_table((">decision", "at", "what changed"), ((str(item.id), item.at, "; ".join(item.reason)) for item in found))
+    if not found:
+        note("the planner has not decided anything yet: it does once a deployment's version is released")
+
+
+@command(
+    COMMANDS["plan"],
+    "replay",
+    examples=("plan replay", "plan replay 12 --save decision-12.json", "plan replay --file decision-12.json"),
+)
+def replay(
+    session: Session,
+    decision: Annotated[int | None, typer.Argument(metavar="[ID]", help="Number; default: the newest.", min=1)] = None,
+    file: Annotated[
+        Path | None, typer.Option(help="A record that was saved, instead of asking a control plane.", dir_okay=False)
+    ] = None,
+    save: Annotated[Path | None, typer.Option(help="Keep the record in this file.", dir_okay=False)] = None,
+    output: Output = Format.TABLE,
+) -> None:
+    """Plan again on the observations of a decision, offline, and compare. Exits 1 where the plan is another one.
+
+    The same release makes the same plan to the last bit; another release may plan better.
+    """
+    # Planning pulls in numpy and SciPy: only whoever plans pays for it.
+    from nearcast.planning.fleet.decision import differences, replayed
+    from nearcast.planning.fleet.record import decode_record
+
+    data = _saved(file) if file is not None else _fetched(session, decision)
+    if save is not None:
+        write_whole(save, data)
+        note(f"the record is in {save}")
+    record = decode_record(data)
+    different = differences(record, replayed(record))
+    result = {
+        "decision": record.id,
+        "at": record.at,
+        "software": record.software,
+        "same": not different,
+        "differences": list(different),
+    }
+    if output is not Format.TABLE:
+        show_document(result, output)
+    elif not different:
+        show_lines(f"decision {record.id} of {record.at}: the same plan again")
+    else:
+        show_lines(f"decision {record.id} of {record.at}, by {record.software}: another plan", *different)
+    if different:
+        raise typer.Exit(1)
+
+
+def _saved(file: Path) -> bytes:
+    try:
+        if file.stat().st_size > MAX_FILE_BYTES:
+            raise InvalidInput(f"expected a record of at most {MAX_FILE_BYTES} bytes in {file}")
+        return file.read_bytes()
+    except OSError as error:
+        raise InvalidInput(f"{file} cannot be read: {error.strerror}") from error
+
+
+def _fetched(session: Session, decision: int | None) -> bytes:
+    with connected(session) as client:
+        if decision is None:
+            newest = client.decisions(1)
+            if not newest:
+                raise InvalidInput("the planner has not decided anything yet", hint="nearcast plan list")
+            decision = newest[0].id
+        return client.decision(decision)
+
+
+def show_explanation(found: PlanExplanation) -> None:
+    """Print the decision, its places, and where requests of the site go that was asked about."""
+    show_lines(
+        Text.assemble((f"{found.model}@{found.version}", "bold"), f" by decision {found.decision} of {found.at}")
+    )
+    show_pairs(
+        (
+            ("what changed", "; ".join(found.reason)),
+            ("wanted", f"{found.objective}, within {milliseconds(found.target_ms)} ms"),
+            ("demand", f"{found.demand_per_s:g} requests/s" + _unserved(found)),
+            (
+                "bounds",
+                f"routing within {found.routing_gap:.2%}, placement within {found.placement_gap:.2%} of the best",
+            ),
+        )
+    )
+    show_lines("")
+    show_table(PLACES, (_place(place) for place in found.places))
+    if found.unlisted:
+        note(f"{found.unlisted} more sites are not listed; -o json lists no more either")
+    if found.ways:
+        show_lines("", Text.assemble("requests that enter at ", (found.site, "bold")))
+        show_table(WAYS, (_way(way) for way in found.ways))
+
+
+def _unserved(found: PlanExplanation) -> str:
+    return f", of which no place has room for {found.unserved_per_s:g}" if found.unserved_per_s else ""
+
+
+def _place(place: PlannedPlace) -> tuple[Cell, ...]:
+    return (
+        place.site,
+        coloured(place.role),
+        f"{place.demand_per_s:g}",
+        f"{place.serves_per_s:g}",
+        "–" if place.utilization is None else f"{place.utilization:.0%}",
+        milliseconds(place.wait_ms),
+        place.why,
+    )
+
+
+def _way(way: PlannedWay) -> tuple[Cell, ...]:
+    times = (way.total_ms, way.round_trip_ms, way.transfer_ms, way.wait_ms, way.service_ms, way.extra_ms)
+    return (way.site, f"{way.share_percent:g} %", *map(milliseconds, times), way.why)

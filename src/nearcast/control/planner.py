@@ -1,0 +1,147 @@
+"""The planner: every few seconds the leader plans on what nodes report, and brings into force what matters.
+
+Decides when: a pass follows a pass after the plan interval, or after twice the time that it took, whichever is longer;
+sooner after a ring that changed the desired state. What a pass decides is `planning.fleet.decision`, and a decision is
+in force once it is written (`decisions`); site plans follow at the next publication. A replica that begins to lead
+continues from the last record. A pass that fails changes nothing.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Final
+
+from nearcast import __version__
+from nearcast.control.decisions import Decisions
+from nearcast.control.plane import ControlPlane
+from nearcast.control.recorder import PLAN
+from nearcast.control.store import timestamp
+from nearcast.control.watch import Watched, snapshot_of, watched
+from nearcast.errors import InvalidInput, NotFound
+from nearcast.planning.fleet.decision import Decided, decide
+from nearcast.planning.fleet.record import Pace, PlanRecord, Record, Unwanted
+from nearcast.planning.fleet.snapshot import Snapshot
+
+log = logging.getLogger(__name__)
+
+AS_BEFORE: Final = "as before"
+RECORD_EVERY_S: Final = 600.0
+"""A record is made this often even where nothing changed, so that explanations rest on fresh observations."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Last:
+    """The pass before: its plan, the sites that it held, and when it was."""
+
+    plan: PlanRecord | None = None
+    unwanted: tuple[Unwanted, ...] = ()
+    at_s: float = 0.0
+    recorded_s: float = float("-inf")
+
+
+class Planner:
+    """Plans for one fleet. One pass at a time; :meth:`snapshot` may be asked from any thread.
+
+    Args:
+        plane: the control plane.
+        clock: seconds that never go back.
+    """
+
+    def __init__(self, plane: ControlPlane, clock: Callable[[], float] = time.monotonic) -> None:
+        self._plane = plane
+        self._clock = clock
+        self._guard = threading.Lock()
+        self._watched: Watched | None = None
+        self._last: _Last | None = None
+        self.took_s = 0.0
+
+    @property
+    def pause_s(self) -> float:
+        """How long to wait after a pass."""
+        return max(self._plane.settings.plan_interval_s, 2.0 * self.took_s)
+
+    def step(self) -> bool:
+        """One pass, of the leader. Returns: whether other guidance is in force now."""
+        plane = self._plane
+        if not plane.leader.leads:
+            with self._guard:
+                self._last = None  # whoever leads meanwhile decides; we continue from the record
+            return False
+        began_s = perf_counter()
+        last = self._resumed()
+        snapshot = self.snapshot()
+        if not snapshot.releases and plane.decisions.in_force.id == 0:
+            return False  # nothing to place, and nothing was
+        now_s = self._clock()
+        before = plane.decisions.in_force.guidance
+        pace = Pace(hold_s=plane.settings.placement_hold_s)
+        elapsed_s = max(0.0, now_s - last.at_s) if last.plan is not None else 0.0
+        unwanted = tuple(Unwanted(item.deployment, item.site, item.for_s + elapsed_s) for item in last.unwanted)
+        decided = decide(snapshot, last.plan, before, unwanted, pace)
+        changed = bool(decided.reason)
+        recorded_s = last.recorded_s
+        if changed or plane.decisions.in_force.id == 0 or now_s - recorded_s >= RECORD_EVERY_S:
+            self._record(snapshot, last.plan, unwanted, pace, decided)
+            recorded_s = now_s
+        with self._guard:
+            self._last = _Last(decided.record, decided.unwanted, now_s, recorded_s)
+        self.took_s = perf_counter() - began_s
+        plane.recorder.time(PLAN, self.took_s)
+        if changed:
+            plane.bell.ring()
+        return changed
+
+    def snapshot(self) -> Snapshot:
+        """The fleet now. The leader's memory of demand; of another replica, what nodes report."""
+        plane = self._plane
+        state, nodes, now_s = plane.store.snapshot().state, plane.nodes.views(), self._clock()
+        with self._guard:
+            memory = watched(self._watched or Watched(now_s), nodes, state, now_s, plane.settings.demand_fall_s)
+            self._watched = memory
+        return snapshot_of(plane.fleet, timestamp(plane.clock()), state, plane.index.entries(), nodes, memory)
+
+    def _record(
+        self,
+        snapshot: Snapshot,
+        before: PlanRecord | None,
+        unwanted: tuple[Unwanted, ...],
+        pace: Pace,
+        decided: Decided,
+    ) -> None:
+        decisions: Decisions = self._plane.decisions
+        record = Record(
+            id=0,
+            at=snapshot.at,
+            reason=decided.reason or (AS_BEFORE,),
+            snapshot=snapshot,
+            before=before,
+            guided=decisions.in_force.guidance,
+            unwanted=unwanted,
+            pace=pace,
+            plan=decided.record,
+            guidance=decided.guidance,
+            software=__version__,
+        )
+        found = decisions.add(record, self._plane.leader)
+        if decided.reason:
+            log.info("decision %d: %s", found.id, "; ".join(decided.reason[:3]))
+
+    def _resumed(self) -> _Last:
+        """The pass before: our own, or where another replica or process made it, the one of the last record."""
+        with self._guard:
+            if self._last is not None:
+                return self._last
+        now_s = self._clock()
+        try:
+            record = self._plane.decisions.record()
+        except (NotFound, InvalidInput) as error:
+            if isinstance(error, InvalidInput):  # of another release, or damaged: planned anew, from what is in force
+                log.warning("the last decision cannot be continued: %s", error.message)
+            return _Last(at_s=now_s)
+        with self._guard:
+            if self._watched is None:
+                self._watched = Watched.of(record.snapshot, now_s)
+        return _Last(record.plan, record.unwanted, now_s, now_s)

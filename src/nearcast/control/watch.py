@@ -1,0 +1,177 @@
+"""What nodes tell becomes a snapshot of the fleet: demand smoothed, failures remembered for a while. Pure.
+
+Decides what of a status counts for planning and for how long. Demand rises as fast as nodes report it (they average it
+themselves) and falls slowly, so that a pause of a minute takes no capacity back. Names that no resource has are left
+out: a node cannot make the control plane remember what nobody asked for.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from nearcast.control.nodes import NodeView
+from nearcast.planning.fleet.snapshot import (
+    SeenDemand,
+    SeenFailure,
+    SeenModel,
+    SeenNode,
+    SeenRelease,
+    SeenWay,
+    Snapshot,
+)
+from nearcast.registry.releases import ReleaseEntry
+from nearcast.resources.kinds import AnyResource, to_document
+from nearcast.resources.state import DesiredState
+from nearcast.resources.status import ModelDemand, NodeStatus
+
+LEAST_RATE_PER_S: Final = 0.001
+"""Less than a request in a quarter of an hour is no demand."""
+MAX_RATE_PER_S: Final = 1e7
+MAX_BYTES: Final = 1e12
+FAILED_S: Final = 900.0
+"""How long a site that could not load a version is not asked to again."""
+
+DemandKey = tuple[str, str]
+"""(site, model)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """What is remembered from one look to the next.
+
+    Attributes:
+        at_s: of the look, on a clock that never goes back.
+        demand: smoothed.
+        failures: until when each is remembered, on that clock.
+    """
+
+    at_s: float = 0.0
+    demand: Mapping[DemandKey, SeenDemand] = field(default_factory=dict)
+    failures: Mapping[SeenFailure, float] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, snapshot: Snapshot, now_s: float) -> "Watched":
+        """What the replica before us remembered, as its last record tells."""
+        return cls(
+            now_s,
+            {(seen.site, seen.model): seen for seen in snapshot.demand},
+            dict.fromkeys(snapshot.failures, now_s + FAILED_S),
+        )
+
+
+def watched(before: Watched, nodes: Iterable[NodeView], state: DesiredState, now_s: float, fall_s: float) -> Watched:
+    """What is remembered after a look at ``nodes``; ``fall_s`` is the time in which demand that ended falls by 63 %."""
+    statuses = [(node, node.status) for node in nodes if node.status is not None]
+    rates: dict[DemandKey, list[ModelDemand]] = {}
+    models = {item.spec.model for item in state.deployments}
+    for node, status in statuses:
+        for model, told in status.demand.items() if node.connected else ():
+            if model in models and _is_sound(told):
+                rates.setdefault((node.site, model), []).append(told)
+    kept = math.exp(-max(0.0, now_s - before.at_s) / fall_s) if fall_s > 0.0 else 0.0
+    demand: dict[DemandKey, SeenDemand] = {}
+    sites = {site.name for site in state.sites}
+    for key in {*before.demand, *rates}:
+        if key[0] in sites and key[1] in models:
+            smooth = _smoothed(key, before.demand.get(key), rates.get(key, []), kept)
+            if smooth.rate_per_s >= LEAST_RATE_PER_S:
+                demand[key] = smooth
+    return Watched(now_s, demand, _failures(before, statuses, now_s))
+
+
+def _is_sound(demand: ModelDemand) -> bool:
+    sizes = (demand.request_bytes, demand.answer_bytes)
+    return 0.0 <= demand.rate_per_s <= MAX_RATE_PER_S and all(0.0 <= size <= MAX_BYTES for size in sizes)
+
+
+def _smoothed(key: DemandKey, before: SeenDemand | None, now: list[ModelDemand], kept: float) -> SeenDemand:
+    rate = sum(item.rate_per_s for item in now)
+    held = before.rate_per_s if before is not None else 0.0
+    smooth = max(rate, rate + (held - rate) * kept)
+    if rate <= 0.0 and before is not None:
+        return SeenDemand(*key, smooth, before.request_bytes, before.answer_bytes)
+    sent = sum(item.rate_per_s * item.request_bytes for item in now) / rate if rate else 0.0
+    got = sum(item.rate_per_s * item.answer_bytes for item in now) / rate if rate else 0.0
+    return SeenDemand(*key, smooth, sent, got)
+
+
+def _failures(before: Watched, statuses: list[tuple[NodeView, NodeStatus]], now_s: float) -> dict[SeenFailure, float]:
+    found = {failure: until_s for failure, until_s in before.failures.items() if until_s > now_s}
+    for node, status in statuses:
+        for held in status.models if node.connected else ():
+            failure = SeenFailure(node.site, held.model, held.version)
+            if held.state == "failed":
+                found[failure] = now_s + FAILED_S
+            elif held.state == "ready":
+                found.pop(failure, None)
+    return found
+
+
+def snapshot_of(
+    fleet: str,
+    at: str,
+    state: DesiredState,
+    releases: Mapping[tuple[str, str], ReleaseEntry],
+    nodes: Iterable[NodeView],
+    memory: Watched,
+) -> Snapshot:
+    """The fleet as planning sees it. Equal fleets make equal snapshots, whatever order things came in."""
+    resources: tuple[AnyResource, ...] = (*state.sites, *state.models, *state.deployments, *state.policies)
+    views = sorted(nodes, key=lambda node: (node.site, node.node))
+    return Snapshot(
+        fleet=fleet,
+        at=at,
+        resources=tuple(to_document(resource, with_status=False) for resource in resources),
+        releases=tuple(
+            SeenRelease(model, version, entry.size_bytes) for (model, version), entry in sorted(releases.items())
+        ),
+        nodes=tuple(_node(view) for view in views),
+        demand=tuple(seen for _, seen in sorted(memory.demand.items())),
+        ways=tuple(
+            SeenWay(view.site, peer.site, peer.round_trip_s, round(peer.age_s, 1), peer.reachable)
+            for view in views
+            if view.connected and view.status is not None
+            for peer in view.status.peers
+            if "/" not in peer.site and 0.0 <= peer.round_trip_s <= MAX_ROUND_TRIP_S
+        ),
+        failures=tuple(sorted(memory.failures, key=lambda item: (item.site, item.model, item.version))),
+    )
+
+
+MAX_ROUND_TRIP_S: Final = 60.0
+
+
+def _node(view: NodeView) -> SeenNode:
+    status = view.status
+    if status is None:
+        return SeenNode(view.site, view.node, view.connected, view.draining)
+    profiles = {(item.model, item.version): item for item in status.profiles}
+    ready = {(item.model, item.version) for item in status.models if item.state == "ready"}
+    models = []
+    for key in sorted(profiles.keys() | ready):
+        profile = profiles.get(key)
+        if profile is None:
+            models.append(SeenModel(*key, True))
+        else:
+            models.append(
+                SeenModel(
+                    *key,
+                    key in ready,
+                    max(0.0, profile.service_s),
+                    max(0.0, profile.work_s),
+                    max(0, profile.footprint_bytes),
+                    max(0.0, profile.load_s),
+                )
+            )
+    capacity = status.capacity
+    return SeenNode(
+        view.site,
+        view.node,
+        view.connected,
+        view.draining,
+        max(0.0, capacity.workers) if capacity else 0.0,
+        max(0, capacity.memory_bytes) if capacity else 0,
+        capacity.device if capacity else "",
+        tuple(models),
+    )

@@ -1,0 +1,268 @@
+"""From plan to guidance: what of a fleet's plan is asked of sites, and when a difference is worth asking for.
+
+Decides: sites of ``auto`` placements (added at once, taken back only after ``hold_s`` without need), shares in steps,
+and which (site, model) needs shares at all. Does not decide the plan (`solve`), nor when to look again
+(`control.planner`). Everything it rests on comes in and stands in the record, so that it can be repeated.
+
+Shares are asked for only where the plan sends requests elsewhere than to the place that answers soonest, and only where
+every node of the site understands them; everything else is routed by cost alone, which says the same.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from nearcast.planning.fleet.gather import Gathered, gather
+from nearcast.planning.fleet.guidance import Guidance, Shares
+from nearcast.planning.fleet.problem import FleetPlan, Indices, Problem
+from nearcast.planning.fleet.record import Pace, PlanRecord, Record, Unwanted, carried, packed
+from nearcast.planning.fleet.snapshot import Snapshot
+from nearcast.planning.fleet.solve import plan_fleet
+from nearcast.resources.plan import PlannedShare
+
+LEAST_DEMAND_PER_S: Final = 0.01
+MAX_REASONS: Final = 20
+BLOCK: Final = 256
+"""Origins at a time: bounds memory."""
+SHARE_DIGITS: Final = 4
+
+
+@dataclass(frozen=True, eq=False)
+class Decided:
+    """One pass of planning. ``reason`` is empty where the guidance is the one before."""
+
+    gathered: Gathered
+    plan: FleetPlan
+    guidance: Guidance
+    unwanted: tuple[Unwanted, ...]
+    reason: tuple[str, ...]
+
+    @property
+    def record(self) -> PlanRecord:
+        """The plan as it is kept."""
+        return packed(self.gathered.problem, self.plan)
+
+
+def decide(
+    snapshot: Snapshot,
+    before: PlanRecord | None,
+    guided: Guidance,
+    unwanted: Iterable[Unwanted],
+    pace: Pace,
+    elapsed_s: float = 0.0,
+) -> Decided:
+    """Plan for ``snapshot``, and say what to ask of sites.
+
+    Args:
+        snapshot: the observations.
+        before: the plan before.
+        guided: the guidance before.
+        unwanted: sites that are held although plans no longer ask for them, and for how long as of ``elapsed_s`` ago.
+        pace: how eagerly guidance follows.
+        elapsed_s: since the pass before.
+    """
+    gathered = gather(snapshot)
+    plan = plan_fleet(gathered.problem, carried(before, gathered.problem))
+    held = {(item.deployment, item.site): item.for_s + elapsed_s for item in unwanted}
+    placements, still = _placements(gathered, plan, guided.placements, held, pace)
+    routes = _routes(gathered.problem, plan, guided.routes, _able(snapshot), pace)
+    guidance = Guidance(placements=placements, routes=routes)
+    return Decided(gathered, plan, guidance, still, tuple(_reasons(guided, guidance))[:MAX_REASONS])
+
+
+def replayed(record: Record) -> Decided:
+    """What this release decides on the inputs of ``record``."""
+    return decide(record.snapshot, record.before, record.guided, record.unwanted, record.pace)
+
+
+def differences(record: Record, decided: Decided) -> tuple[str, ...]:
+    """How a replay differs from what was recorded; empty where it is the same to the last bit."""
+    found = []
+    again = decided.record
+    for name in PlanRecord.__struct_fields__:
+        if getattr(again, name) != getattr(record.plan, name):
+            found.append(f"plan.{name}")
+    for name in Guidance.__struct_fields__:
+        if getattr(decided.guidance, name) != getattr(record.guidance, name):
+            found.append(f"guidance.{name}")
+    return tuple(found)
+
+
+# --- placements -------------------------------------------------------------------------------------------------------
+
+
+def _placements(
+    gathered: Gathered,
+    plan: FleetPlan,
+    before: Mapping[str, tuple[str, ...]],
+    held: Mapping[tuple[str, str], float],
+    pace: Pace,
+) -> tuple[dict[str, tuple[str, ...]], tuple[Unwanted, ...]]:
+    """Sites of ``auto`` placements: what the plan places, and what it placed a while ago and no rule closed since."""
+    problem = gathered.problem
+    found: dict[str, tuple[str, ...]] = {}
+    still: list[Unwanted] = []
+    names = {item.name for item in gathered.state.deployments if item.spec.placement.auto is not None}
+    for column, item in enumerate(gathered.deployments):
+        if item.name not in names:
+            continue
+        wanted = {problem.sites[n] for n in np.flatnonzero(plan.placed[:, column] & problem.eligible[:, column])}
+        serving = problem.eligible[:, column] & np.isfinite(problem.service_s[:, column]) & (problem.workers > 0.0)
+        able = {problem.sites[n] for n in np.flatnonzero(serving)}
+        room = int(problem.most[column]) - len(wanted)
+        for site in before.get(item.name, ()):
+            for_s = held.get((item.name, site), 0.0)
+            if site in wanted or site not in able or room <= 0 or for_s >= pace.hold_s:
+                continue
+            room -= 1
+            still.append(Unwanted(item.name, site, for_s))
+        found[item.name] = tuple(sorted(wanted | {each.site for each in still if each.deployment == item.name}))
+    planned = {item.name for item in gathered.deployments}
+    kept = {name: sites for name, sites in before.items() if name in names and name not in planned}
+    return found | kept, tuple(still)
+
+
+# --- shares -----------------------------------------------------------------------------------------------------------
+
+
+def _able(snapshot: Snapshot) -> frozenset[str]:
+    """Sites all of whose nodes tell their capacity: nodes of an older release would refuse a plan with shares."""
+    told = {node.site for node in snapshot.nodes if node.workers > 0.0}
+    return frozenset(told - {node.site for node in snapshot.nodes if node.workers <= 0.0})
+
+
+def _routes(
+    problem: Problem,
+    plan: FleetPlan,
+    before: Mapping[str, Mapping[str, Shares]],
+    able: frozenset[str],
+    pace: Pace,
+) -> dict[str, dict[str, Shares]]:
+    found: dict[str, dict[str, Shares]] = {}
+    for pair in _pairs(problem, plan, before, able):
+        old = before.get(pair.site, {}).get(pair.model)
+        was = {share.site: share.share for share in old} if old else {pair.soonest: 1.0}
+        moved = sum(abs(pair.exact.get(each, 0.0) - was.get(each, 0.0)) for each in {*pair.exact, *was}) / 2
+        if moved < pace.least_change and was.keys() <= pair.open_to:
+            shares = old or ()
+        else:
+            shares = stepped(pair.exact, pace.step, pair.expected_s)
+            if len(shares) == 1 and shares[0].site == pair.soonest:
+                shares = ()
+        if shares:
+            found.setdefault(pair.site, {})[pair.model] = shares
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    """Requests for one model that enter at one site: exact shares, the place that answers soonest, all that may."""
+
+    site: str
+    model: str
+    exact: Mapping[str, float]
+    soonest: str
+    open_to: frozenset[str]
+    expected_s: Mapping[str, float]
+
+
+def _pairs(
+    problem: Problem, plan: FleetPlan, before: Mapping[str, Mapping[str, Shares]], able: frozenset[str]
+) -> Iterator[_Pair]:
+    """Pairs with demand at sites that understand shares, less those that go to the soonest place and did before."""
+    if not len(plan.origin):
+        return
+    key = plan.origin.astype(np.int64) * len(problem.models) + plan.model
+    starts = np.flatnonzero(np.r_[True, key[1:] != key[:-1]])
+    ends = np.r_[starts[1:], len(key)]
+    origin, model = plan.origin[starts], plan.model[starts]
+    shown = problem.demand_per_s[origin, model] >= LEAST_DEMAND_PER_S
+    shown &= np.array([site in able for site in problem.sites])[origin]
+    soonest = np.zeros(len(starts), dtype=np.int32)
+    for each in np.unique(model[shown]):
+        chosen = np.flatnonzero(shown & (model == each))
+        soonest[chosen] = _soonest(problem, plan, int(each), origin[chosen])
+    guided = np.zeros(len(starts), dtype=np.bool_)
+    known = {(site, name) for site, models in before.items() for name in models}
+    if known:
+        guided = np.array([(problem.sites[o], problem.models[m]) in known for o, m in zip(origin, model, strict=True)])
+    alone = (ends - starts == 1) & (plan.place[starts] == soonest)
+    for at in np.flatnonzero(shown & (guided | ~alone)):
+        site, name = int(origin[at]), int(model[at])
+        open_to = np.flatnonzero(problem.open_from(site, name) & plan.placed[:, name])
+        yield _Pair(
+            site=problem.sites[site],
+            model=problem.models[name],
+            exact={problem.sites[int(plan.place[n])]: float(plan.share[n]) for n in range(starts[at], ends[at])},
+            soonest=problem.sites[int(soonest[at])],
+            open_to=frozenset(problem.sites[n] for n in open_to),
+            expected_s={
+                problem.sites[n]: round(float(plan.wait_s[n] + problem.service_s[n, name]), SHARE_DIGITS)
+                for n in (int(place) for place in plan.place[starts[at] : ends[at]])
+            },
+        )
+
+
+def _soonest(problem: Problem, plan: FleetPlan, model: int, origins: Indices) -> Indices:
+    """Where cost alone would send a request for ``model``, by origin. O(origins x holders), in blocks."""
+    holders = np.flatnonzero(plan.placed[:, model] & problem.eligible[:, model] & (problem.workers > 0.0))
+    if not len(holders):
+        return origins
+    may = problem.may[problem.rule_set[model]]
+    found = np.empty(len(origins), dtype=np.int32)
+    for start in range(0, len(origins), BLOCK):
+        rows = origins[start : start + BLOCK, None]
+        rate = np.minimum(problem.bytes_per_s[rows], problem.bytes_per_s[holders])
+        time_s = problem.round_trip_s[rows, holders] + problem.service_s[holders, model]
+        time_s = time_s + np.where(rows == holders, 0.0, problem.payload_bytes[model] / rate)
+        closed = ~may[problem.site_class[rows], problem.site_class[holders]]
+        found[start : start + BLOCK] = holders[np.argmin(np.where(closed, np.inf, time_s), axis=1)]
+    return found
+
+
+def stepped(shares: Mapping[str, float], step: float, expected_s: Mapping[str, float]) -> Shares:
+    """``shares`` as multiples of ``step`` that add up to 1 (largest remainder), the greatest first, none of them 0."""
+    parts = round(1.0 / step)
+    total = sum(shares.values())
+    exact = {name: parts * share / total for name, share in shares.items()}
+    whole = {name: int(value + 1e-9) for name, value in exact.items()}
+    rest = parts - sum(whole.values())
+    for name in sorted(exact, key=lambda name: (whole[name] - exact[name], name))[:rest]:
+        whole[name] += 1
+    ordered = sorted((name for name in whole if whole[name]), key=lambda name: (-whole[name], name))
+    return tuple(
+        PlannedShare(site=name, share=round(whole[name] / parts, SHARE_DIGITS), expected_s=expected_s.get(name, 0.0))
+        for name in ordered
+    )
+
+
+# --- reasons ----------------------------------------------------------------------------------------------------------
+
+
+def _reasons(before: Guidance, after: Guidance) -> Iterator[str]:
+    """What changed, one line each: placements first."""
+    for name in sorted({*before.placements, *after.placements}):
+        was, now = before.placements.get(name), after.placements.get(name)
+        if was is None and now is not None:
+            yield f"{name}: placed on {', '.join(now[:8]) or 'no site'}"
+        elif was is not None and now is None:
+            yield f"{name}: no longer placed by the planner"
+        elif was is not None and now is not None and was != now:
+            yield f"{name}: {_difference(was, now)}"
+    for site in sorted({*before.routes, *after.routes}):
+        was_at, now_at = before.routes.get(site, {}), after.routes.get(site, {})
+        for model in sorted({*was_at, *now_at}):
+            if was_at.get(model) != now_at.get(model):
+                yield f"{model} asked at {site}: {_spoken(now_at.get(model))}"
+
+
+def _difference(was: tuple[str, ...], now: tuple[str, ...]) -> str:
+    more = [f"+{site}" for site in sorted(set(now) - set(was))]
+    less = [f"-{site}" for site in sorted(set(was) - set(now))]
+    return " ".join([*more, *less][:8])
+
+
+def _spoken(shares: Shares | None) -> str:
+    return ", ".join(f"{share.share:.0%} {share.site}" for share in shares) if shares else "by cost alone"

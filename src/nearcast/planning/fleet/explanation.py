@@ -1,0 +1,84 @@
+"""What ``plan explain`` and ``plan list`` answer, as data: light, since every command that asks knows it."""
+
+from typing import Literal
+
+import msgspec
+
+Role = Literal["pinned", "chosen", "held", "open", "refused", "unable"]
+"""pinned: its placement names it; chosen: by the planner; held: no longer needed, kept for a while; open: could hold
+the model; refused: a policy, tenancy or licence closes it; unable: no node that could run it."""
+
+
+class PlanHeading(msgspec.Struct, frozen=True, kw_only=True):
+    """One decision in a list."""
+
+    id: int
+    at: str
+    reason: tuple[str, ...]
+    size_bytes: int = 0
+
+
+class PlannedPlace(msgspec.Struct, frozen=True, kw_only=True):
+    """A site as a place for the model.
+
+    Attributes:
+        demand_per_s: requests for the model that enter there.
+        serves_per_s: requests for the model that the plan sends there, from wherever.
+        utilization: share of the site's workers that the plan keeps busy, with all models.
+        wait_ms: expected in its queue.
+        why: why it holds the model, or why not.
+    """
+
+    site: str
+    role: Role
+    demand_per_s: float = 0.0
+    serves_per_s: float = 0.0
+    utilization: float | None = None
+    wait_ms: float | None = None
+    why: str = ""
+
+
+class PlannedWay(msgspec.Struct, frozen=True, kw_only=True):
+    """A place as seen from the site that was asked about; times in milliseconds, idle but for ``wait_ms``."""
+
+    site: str
+    share_percent: float
+    total_ms: float
+    round_trip_ms: float
+    transfer_ms: float
+    wait_ms: float
+    service_ms: float
+    extra_ms: float = 0.0
+    why: str = ""
+
+
+class PlanExplanation(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer of ``plan explain``: one deployment in one decision.
+
+    Attributes:
+        decision, at, reason: which decision, and what changed with it.
+        target_ms: time to answer that is wanted.
+        demand_per_s: requests for the model in the whole fleet, smoothed.
+        unserved_per_s: of these, what no open place has room for.
+        routing_gap, placement_gap: by which part the whole plan costs more than its lower bounds, at most.
+        places: those with the model first, then others that matter; ``unlisted`` more were left out.
+        site: which site's requests ``ways`` are about; empty: none was asked about.
+    """
+
+    decision: int
+    at: str
+    reason: tuple[str, ...]
+    deployment: str
+    model: str
+    version: str
+    objective: str
+    target_ms: float
+    is_auto: bool
+    demand_per_s: float
+    unserved_per_s: float
+    routing_gap: float
+    placement_gap: float
+    places: tuple[PlannedPlace, ...]
+    unlisted: int = 0
+    site: str = ""
+    ways: tuple[PlannedWay, ...] = ()

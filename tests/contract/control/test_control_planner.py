@@ -1,0 +1,232 @@
+"""The planner in a control plane: placements follow demand, shares are published, records explain and repeat it all."""
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from nearcast.errors import Unavailable
+from nearcast.planning.fleet.decision import differences, replayed
+from nearcast.planning.fleet.record import decode_record
+from nearcast.planning.fleet.snapshot import decode_snapshot
+
+pytestmark = pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+
+SITES = {"ashburn": "US", "frankfurt": "DE", "singapore": "SG"}
+ROUND_TRIPS = {"frankfurt": {"ashburn": 88, "singapore": 160}, "ashburn": {"singapore": 220}}
+PROFILE = {"service_s": 0.02, "work_s": 0.02, "footprint_bytes": 1 << 20, "load_s": 1.0}
+
+
+class World:
+    """Three sites with a node each, and one deployment."""
+
+    def __init__(self, fleet: Any, make: Any, placement: dict[str, Any], **more: Any) -> None:
+        self.fleet, self.make = fleet, make
+        fleet.start_releases()
+        fleet.push("m", "1")
+        sites = [
+            make.site(name, country, emulate={"roundTripMs": ROUND_TRIPS.get(name, {})})
+            for name, country in SITES.items()
+        ]
+        fleet.applied(*sites, make.manifest("Deployment", "m", model="m", version="1", placement=placement, **more))
+        self.nodes = {name: fleet.join(name) for name in SITES}
+        self.report()
+
+    def report(self, *serving: str, **rates: float) -> None:
+        """Every node reports; those of ``serving`` have the model, clients ask ``rates`` per second."""
+        for n, (name, node) in enumerate(self.nodes.items()):
+            held = name in serving
+            answer = node.report(
+                gateway={"url": f"http://{name}.test", "peer_address": f"192.0.2.{n + 1}:7443", "ready": True},
+                capacity={"workers": 1.0, "memory_bytes": 1 << 30},
+                models=[self.make.ready("m", "1")] if held else [],
+                profiles=[{"model": "m", "version": "1", **PROFILE}] if held else [],
+                demand={"m": {"rate_per_s": rates[name]}} if name in rates else {},
+            )
+            assert answer.status_code in {200, 204}, answer.text
+
+    def pass_on(self, seconds: float = 5.0) -> bool:
+        """Time goes by, then the planner and the publisher make a pass each; whether guidance changed."""
+        self.fleet.pass_time(seconds)
+        changed: bool = self.fleet.planner.step()
+        self.fleet.controllers.step()
+        return changed
+
+    def planned(self) -> set[str]:
+        """Sites whose published plan has the model."""
+        found = {name: self.fleet.plane.publisher.of(name) for name in SITES}
+        return {name for name, entry in found.items() if entry is not None and entry.plan.models}
+
+    def routes(self, site: str) -> dict[str, float]:
+        entry = self.fleet.plane.publisher.of(site)
+        return {share.site: share.share for share in entry.plan.routes.get("m", ())}
+
+
+def test_demand_places_a_model_and_more_demand_more_of_it(fleet: Any, make: Any) -> None:
+    world = World(fleet, make, {"auto": {}})
+    assert fleet.condition("deployments", "m", "Accepted") == ("False", "NotPlanned")
+    world.report(frankfurt=5.0)
+    assert world.pass_on()
+    assert world.planned() == {"frankfurt"}
+    world.report("frankfurt", frankfurt=5.0)
+    assert not world.pass_on(), "the same again is no other decision"
+    assert fleet.condition("deployments", "m", "Accepted") == ("True", "Placed")
+    world.report("frankfurt", frankfurt=70.0)
+    assert world.pass_on()
+    assert world.planned() == {"frankfurt", "ashburn"}, "one worker of 20 ms answers fewer than 50 per second"
+    shares = world.routes("frankfurt")
+    assert shares.keys() == {"frankfurt", "ashburn"}
+    assert 0.0 < shares["ashburn"] < 1.0
+
+
+def test_what_a_surge_brought_is_taken_back_after_a_while(fleet: Any, make: Any) -> None:
+    world = World(fleet, make, {"auto": {}})
+    world.report("frankfurt", frankfurt=70.0)
+    world.pass_on()
+    world.report("frankfurt", "ashburn", frankfurt=70.0)
+    world.pass_on()
+    assert world.planned() == {"frankfurt", "ashburn"}
+    world.report("frankfurt", "ashburn", frankfurt=2.0)
+    for _ in range(40):
+        world.pass_on()
+        world.report("frankfurt", "ashburn", frankfurt=2.0)
+    assert world.planned() == {"frankfurt", "ashburn"}, "not at once"
+    assert world.routes("frankfurt") == {}, "but traffic is home"
+    for _ in range(60):
+        world.pass_on()
+        world.report("frankfurt", "ashburn", frankfurt=2.0)
+    assert world.planned() == {"frankfurt"}
+
+
+def test_named_sites_get_shares_and_no_other_sites(fleet: Any, make: Any) -> None:
+    world = World(fleet, make, {"sites": ["frankfurt", "singapore"]})
+    world.report("frankfurt", "singapore", frankfurt=80.0)
+    world.pass_on()
+    assert world.planned() == {"frankfurt", "singapore"}
+    assert world.routes("frankfurt").keys() == {"frankfurt", "singapore"}
+    assert [peer.site.name for peer in fleet.plane.publisher.of("frankfurt").plan.peers if peer.models] == ["singapore"]
+
+
+def test_rules_hold_whatever_the_demand(fleet: Any, make: Any) -> None:
+    world = World(fleet, make, {"auto": {"countries": ["DE", "SG"]}})
+    fleet.applied(make.manifest("Policy", "no-sg", match={"models": ["m"]}, residency={"countries": ["DE", "US"]}))
+    world.report("frankfurt", frankfurt=500.0, singapore=500.0)
+    world.pass_on()
+    assert world.planned() == {"frankfurt"}
+
+
+def test_a_node_of_an_older_release_gets_no_shares(fleet: Any, make: Any) -> None:
+    world = World(fleet, make, {"everywhere": True})
+    world.report("frankfurt", "ashburn", "singapore", frankfurt=80.0)
+    world.nodes["frankfurt"].report(models=[make.ready("m", "1")], demand={"m": {"rate_per_s": 80.0}})
+    world.pass_on()
+    assert world.routes("frankfurt") == {}
+
+
+def test_records_explain_and_repeat(fleet: Any, make: Any) -> None:
+    world = World(fleet, make, {"auto": {}})
+    world.report("frankfurt", frankfurt=70.0)
+    world.pass_on()
+    newest = fleet.call("GET", "/v1/decisions").json()["items"][0]
+    assert any("m: placed on" in reason for reason in newest["reason"])
+    found = fleet.call("GET", "/v1/decisions/explain?name=m&site=frankfurt").json()
+    places = {place["site"]: place for place in found["places"]}
+    assert places["frankfurt"]["role"] == places["ashburn"]["role"] == "chosen"
+    assert places["singapore"]["role"] == "open"
+    assert places["singapore"]["why"] == "no requests enter here"
+    assert found["demand_per_s"] == 70.0
+    ways = {way["site"]: way for way in found["ways"]}
+    assert ways["ashburn"]["round_trip_ms"] == 88.0
+    assert sum(way["share_percent"] for way in ways.values()) == pytest.approx(100.0, abs=0.1)
+    record = decode_record(fleet.call("GET", f"/v1/decisions/{newest['id']}").content)
+    assert differences(record, replayed(record)) == ()
+    busier = msgspec.structs.replace(record.snapshot, demand=())
+    assert differences(record, replayed(msgspec.structs.replace(record, snapshot=busier))) != ()
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/v1/decisions/7", 404),
+        ("/v1/decisions/0", 400),
+        ("/v1/decisions/x", 400),
+        ("/v1/decisions?limit=0", 400),
+        ("/v1/decisions/explain?name=x", 404),
+        ("/v1/decisions/explain", 400),
+    ],
+)
+def test_what_is_not_there_is_said_so(fleet: Any, path: str, status: int) -> None:
+    assert fleet.call("GET", path).status_code == status
+
+
+def test_a_restarted_control_plane_continues_where_it_was(fleet: Any, make: Any) -> None:
+    world = World(fleet, make, {"auto": {}})
+    world.report("frankfurt", frankfurt=70.0)
+    world.pass_on()
+    world.report("frankfurt", "ashburn", frankfurt=70.0)
+    world.pass_on()
+    before = fleet.plane.decisions.in_force
+    fleet.restart()
+    assert fleet.plane.decisions.in_force.guidance == before.guidance
+    fleet.controllers.step()
+    assert world.planned() == {"frankfurt", "ashburn"}
+    world.pass_on()
+    assert world.planned() == {"frankfurt", "ashburn"}, "demand is remembered from the record, and plans are kept"
+    (heading, *_) = fleet.plane.decisions.headings()
+    assert heading.id >= before.id
+    record = fleet.plane.decisions.record()
+    assert record.before is None or record.before.models == ("m",)
+
+
+def test_the_history_is_bounded(fleet: Any, make: Any) -> None:
+    fleet.plane.decisions._kept = 3
+    world = World(fleet, make, {"auto": {}})
+    for n in range(6):
+        world.report("frankfurt", **{"frankfurt": 5.0} if n % 2 else {"frankfurt": 5.0, "singapore": 70.0})
+        world.pass_on(700.0)
+    kept = [item["id"] for item in fleet.call("GET", "/v1/decisions").json()["items"]]
+    assert len(kept) == 3
+    assert fleet.call("GET", f"/v1/decisions/{kept[-1]}").status_code == 200
+    assert fleet.call("GET", f"/v1/decisions/{kept[-1] - 1}").status_code == 404
+
+
+def test_who_does_not_lead_decides_nothing(fleet: Any, make: Any) -> None:
+    world = World(fleet, make, {"auto": {}})
+    world.report("frankfurt", frankfurt=5.0)
+    fleet.plane.leader.resign()
+    assert not fleet.planner.step()
+    assert fleet.plane.decisions.in_force.id == 0
+    fleet.plane.leader.hold()
+    world.pass_on()
+    record = fleet.plane.decisions.record()
+    fleet.plane.leader.resign()
+    with pytest.raises(Unavailable):
+        fleet.plane.decisions.add(record, fleet.plane.leader)
+
+
+def test_a_snapshot_has_the_fleet_and_no_secrets(fleet: Any, make: Any) -> None:
+    world = World(fleet, make, {"everywhere": True})
+    world.report("frankfurt", frankfurt=5.0)
+    answer = fleet.call("GET", "/v1/snapshot")
+    snapshot = decode_snapshot(answer.content)
+    assert {node.site for node in snapshot.nodes} == set(SITES)
+    assert [(seen.site, seen.rate_per_s) for seen in snapshot.demand] == [("frankfurt", 5.0)]
+    text = answer.text
+    for secret in (fleet.admin, world.nodes["frankfurt"].credential, "192.0.2.1", "BEGIN"):
+        assert secret not in text
+    assert fleet.call("GET", "/v1/snapshot", token=world.nodes["frankfurt"].credential).status_code == 403
+
+
+def test_a_model_that_failed_to_load_is_placed_elsewhere(fleet: Any, make: Any) -> None:
+    world = World(fleet, make, {"auto": {}})
+    world.report(frankfurt=5.0)
+    world.pass_on()
+    assert world.planned() == {"frankfurt"}
+    world.nodes["frankfurt"].report(
+        models=[make.ready("m", "1", state="failed", reason="LoadFailed", message="no")],
+        capacity={"workers": 1.0, "memory_bytes": 1 << 30},
+        demand={"m": {"rate_per_s": 5.0}},
+    )
+    world.pass_on()
+    assert "ashburn" in world.planned()
+    assert "frankfurt" not in fleet.plane.decisions.in_force.guidance.placements["m"]

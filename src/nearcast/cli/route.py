@@ -23,18 +23,6 @@ VERDICTS: Final = {
 }
 COSTS: Final = ("place", "state", ">share", ">cost ms", ">round trip", ">transfer", ">wait", ">service", ">cold")
 BASE: Final = (">base", ">expected")
-    "place",
-    "state",
-    ">share",
-    ">base",
-    ">expected",
-    ">cost ms",
-    ">round trip",
-    ">transfer",
-    ">wait",
-    ">service",
-    ">cold",
-)
 
 
 @COMMANDS["route"].callback()

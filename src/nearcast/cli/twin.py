@@ -12,9 +12,11 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from nearcast.cli.connect import connected
 from nearcast.cli.options import Format, Output, application, command
 from nearcast.cli.screen import Cell, milliseconds, note, show_document, show_lines, show_table, size
 from nearcast.cli.session import Session
+from nearcast.durable import write_whole
 
 if TYPE_CHECKING:
     from nearcast.twin.compare import Comparison
@@ -89,6 +91,28 @@ def run(
         show_document(document(loaded, found), output)
         return
     show(loaded, found)
+
+
+@command(
+    COMMANDS["twin"], "snapshot", examples=("twin snapshot -o snapshot.json", "twin snapshot | gzip > fleet.json.gz")
+)
+def snapshot(
+    session: Session,
+    file: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write it here; default: standard output.", dir_okay=False)
+    ] = None,
+) -> None:
+    """Take the running fleet as planning sees it: resources, nodes with profiles, demand, measured round trips.
+
+    It holds no keys, tokens or addresses, and can be sent to whoever shall look at it.
+    """
+    with connected(session) as client:
+        data = client.snapshot()
+    if file is None:
+        sys.stdout.write(data.decode() + "\n")
+        return
+    write_whole(file, data)
+    note(f"the fleet of this moment is in {file}: {size(len(data))}")
 
 
 def _shortened(loaded: "Loaded", duration_s: float) -> "Loaded":

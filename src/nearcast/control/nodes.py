@@ -167,7 +167,9 @@ def lasting(status: NodeStatus) -> NodeStatus:
     return msgspec.structs.replace(status, models=models, load=None, peers=(), routes={}, demand={})
 
 
-def _news(status: NodeStatus) -> tuple[NodeStatus, frozenset[tuple[str, str]]]:
-    """What is worth writing down when it changes: of profiles, which are learned from traffic, only that they exist."""
+def _news(status: NodeStatus) -> tuple[object, ...]:
+    """What is worth writing down when it changes: of profiles, which are learned from traffic, only that they exist, of
+    the capacity only the workers."""
     profiled = frozenset((item.model, item.version) for item in status.profiles)
-    return msgspec.structs.replace(lasting(status), profiles=()), profiled
+    workers = status.capacity.workers if status.capacity else None
+    return msgspec.structs.replace(lasting(status), profiles=(), capacity=None), profiled, workers

@@ -13,7 +13,10 @@ from nearcast.planning.fleet.assign import Ground, Routing, route
 from nearcast.planning.fleet.congestion import Queues
 from nearcast.planning.fleet.cost import Costs
 from nearcast.planning.fleet.placement import Moves, place
-from nearcast.planning.fleet.problem import FleetPlan, Problem, Truths
+from nearcast.planning.fleet.problem import FleetPlan, Floats, Problem, Truths
+from nearcast.planning.fleet.rescue import rescued
+
+LEAST_UNSERVED_PER_S: Final = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,12 @@ def plan_fleet(problem: Problem, previous: FleetPlan | None = None, *, limits: L
     ground = _ground(problem)
     placed, wide_s, start_s = place(ground, previous, limits.moves)
     routing = route(ground, placed, start_s)
+    unserved = _unserved(problem, routing)
+    if unserved.sum() > LEAST_UNSERVED_PER_S:
+        before = previous.placed & ground.costs.able if previous else np.zeros_like(placed)
+        more = rescued(ground, placed, before, unserved, routing.load)
+        if (more != placed).any():
+            placed, routing = more, route(ground, more, routing.price_s)
     return _plan(problem, placed, routing, previous, wide_s)
 
 
@@ -70,7 +79,6 @@ def _plan(
     model, origin, where = row // sites, row % sites, market.place[rank, row]
     order = np.lexsort((where, -share, model, origin))
     requests = market.at_places(routing.share * (routing.served * market.demand_per_s))
-    unserved = (1.0 - routing.served.astype(np.float64)) * market.demand_per_s
     workers = np.where(problem.workers > 0.0, problem.workers, 1.0)
     return FleetPlan(
         placed=placed,
@@ -81,8 +89,13 @@ def _plan(
         utilization=routing.load / workers,
         wait_s=Queues.of(problem).wait_s(routing.load, requests),
         price_s=routing.price_s,
-        unserved_per_s=np.ascontiguousarray(unserved.reshape(len(problem.models), sites).T),
+        unserved_per_s=_unserved(problem, routing),
         cost_s=routing.cost_s,
         routing_bound_s=routing.bound_s,
         placement_bound_s=placement_bound_s,
     )
+
+
+def _unserved(problem: Problem, routing: Routing) -> Floats:
+    unserved = (1.0 - routing.served.astype(np.float64)) * routing.market.demand_per_s
+    return np.ascontiguousarray(unserved.reshape(len(problem.models), len(problem.sites)).T)

@@ -80,6 +80,9 @@ def control_child(paths: LocalPaths, fleet: FleetFile) -> Child:
             *("--host", fleet.host),
             *("--port", str(fleet.control_port)),
             *("--publish-interval-s", str(fleet.publish_interval_s)),
+            *("--plan-interval-s", str(fleet.plan_interval_s)),
+            *("--placement-hold-s", str(fleet.placement_hold_s)),
+            *("--demand-fall-s", str(fleet.demand_fall_s)),
         ),
         paths.control_log,
     )

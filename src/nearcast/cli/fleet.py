@@ -45,6 +45,9 @@ class FleetFile(msgspec.Struct, frozen=True, kw_only=True):
     pending: tuple[dict[str, Any], ...] = ()
     host: str = HOST
     publish_interval_s: float = 0.2
+    plan_interval_s: float = 2.0
+    placement_hold_s: float = 30.0
+    demand_fall_s: float = 10.0
     poll_s: float = 1.0
 
     @property

@@ -26,6 +26,11 @@ from nearcast.resources.state import DesiredState
 URGENCY: Final[dict[Objective, float]] = {"realtime": 4.0, "interactive": 1.0, "batch": 0.1}
 """What a second of waiting weighs, by objective."""
 UNKNOWN_WORKERS: Final = 1.0
+LEAST_WORKERS: Final = 0.01
+MOST_WORKERS: Final = 1e5
+LEAST_SERVICE_S: Final = 1e-6
+MOST_SERVICE_S: Final = 3600.0
+"""What nodes tell is held to what can be, so that no figure of one node spoils the sums of all."""
 UNKNOWN_MEMORY_BYTES: Final = float(1 << 50)
 READ_BYTES_PER_S: Final = 10e9
 """Of weights from memory: what bounds a model that computes little per byte."""
@@ -136,7 +141,7 @@ class _Nodes:
         at = self.index[node.site]
         can_serve = node.connected and not node.draining
         if can_serve:
-            self.workers[at] += node.workers or UNKNOWN_WORKERS
+            self.workers[at] += min(max(node.workers, LEAST_WORKERS), MOST_WORKERS) if node.workers else UNKNOWN_WORKERS
             if node.memory_bytes:
                 self.memory_bytes[at] = min(self.memory_bytes[at], float(node.memory_bytes))
         for held in node.models:
@@ -150,8 +155,8 @@ class _Nodes:
         self.footprint_bytes[to] = max(self.footprint_bytes[to], float(held.footprint_bytes))
         self.load_s[to] = max(self.load_s[to], held.load_s)
         if held.service_s > 0.0:
-            sums[0, at, to] += held.service_s
-            sums[1, at, to] += held.work_s or held.service_s
+            sums[0, at, to] += min(max(held.service_s, LEAST_SERVICE_S), MOST_SERVICE_S)
+            sums[1, at, to] += min(max(held.work_s or held.service_s, LEAST_SERVICE_S), MOST_SERVICE_S)
             counts[at, to] += 1
 
 

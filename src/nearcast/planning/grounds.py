@@ -126,10 +126,10 @@ def asked(deployment: Deployment, grounds: Grounds) -> list[str]:
     wanted = deployment.spec.placement
     if wanted.auto is not None:
         return [name for name, site in grounds.sites.items() if wanted.auto.matches(site)]
+    if wanted.sites is not None:
+        return sorted(grounds.sites.keys() & set(wanted.sites))
     return [
         name
         for name, site in grounds.sites.items()
-        if wanted.everywhere
-        or (wanted.sites is not None and name in wanted.sites)
-        or (wanted.tiers is not None and site.tier in wanted.tiers)
+        if wanted.everywhere or (wanted.tiers is not None and site.tier in wanted.tiers)
     ]

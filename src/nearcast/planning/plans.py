@@ -11,11 +11,12 @@ from typing import Final
 
 import msgspec
 
-from nearcast.planning.distance import guessed_round_trip_s
 from nearcast.planning.fleet.guidance import UNGUIDED, Guidance
+from nearcast.planning.fleet.ways import expected
 from nearcast.planning.grounds import Grounds, Placed, grounds_of, placed
 from nearcast.planning.network.scouts import SCOUTS
-from nearcast.planning.residency import allows, matches, refusals
+from nearcast.planning.peers import chosen_peers
+from nearcast.planning.residency import refusals
 from nearcast.resources.kinds import Deployment, Site
 from nearcast.resources.plan import (
     Peer,
@@ -31,10 +32,7 @@ from nearcast.resources.plan import (
 from nearcast.resources.revision import revision_of
 from nearcast.resources.state import DesiredState
 
-MAX_PEERS: Final = 8
 SHARE_DIGITS: Final = 4
-SPARE: Final = 2
-"""Peers that a site gets for every model, however many peers that makes: one to ask, one to fail over to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,15 +96,15 @@ def site_plans(
     }
     models = _models_by_site(state, grounds, facts, placements)
     catalog = tuple(sorted({deployment.spec.model for deployment in state.deployments}))
-    round_trips = {name: _round_trips_from(site, sites) for name, site in sites.items()}
+    round_trip_s, emulated = expected(state.sites), _emulated(sites)
+    index = {name: n for n, name in enumerate(known)}
     routes = {name: _routes(name, models, grounds, facts, guidance) for name in sites}
-    asked = {
-        name: _peers(name, known, models, rules, round_trips[name], _shared_with(routes[name]) - {name})
-        for name in sites
-    }
+    needed = {name: (_shared_with(routes[name]) & known.keys()) - {name} for name in sites}
+    asked = chosen_peers(grounds, models, round_trip_s, needed)
     scouted = {name: _scouted(name, known, facts) - {*asked[name]} for name in sites}
     peers = {name: tuple(sorted({*asked[name], *scouted[name]})) for name in sites}
     calling = _callers(peers, facts)
+    served = {name: _served(models[name]) for name in sites}
     plans = {}
     for name, site in sites.items():
         nodes = facts.nodes.get(name, ())
@@ -120,10 +118,10 @@ def site_plans(
                 _peer(
                     other,
                     known,
-                    {} if other in scouted[name] else models,
+                    () if other in scouted[name] else served[other],
                     facts,
                     fleet,
-                    round_trips[name][other],
+                    float(round_trip_s[index[name], index[other]]),
                     _rate(site, sites[other]),
                 )
                 for other in peers[name]
@@ -135,7 +133,7 @@ def site_plans(
             closed={model: _refusing(rules, model, known[name], refused, known) for model, refused in closed.items()},
             revoked_nodes=facts.revoked_nodes,
             routes=routes[name],
-            emulated_round_trip_s=_emulated(site, sites),
+            emulated_round_trip_s=dict(sorted(emulated[name].items())),
         )
         plans[name] = msgspec.structs.replace(plan, version=version, revision=revision_of(plan))
     return plans
@@ -216,54 +214,17 @@ def _planned(deployment: Deployment, version: str, digest: str) -> PlannedModel:
     )
 
 
-def _round_trips_from(site: Site, sites: Mapping[str, Site]) -> dict[str, float]:
-    """Other site -> round trip to expect from ``site`` until its agent has measured: emulated, else guessed."""
-    emulated = _emulated(site, sites)
-    return {
-        name: emulated.get(name) or guessed_round_trip_s(site.spec.location, other.spec.location)
-        for name, other in sites.items()
-        if name != site.name
-    }
-
-
-def _emulated(site: Site, sites: Mapping[str, Site]) -> dict[str, float]:
-    """Other site -> emulated round trip in seconds; either site of a pair may name it, the own one wins."""
-    delays = {
-        name: other.spec.emulate.round_trip_ms[site.name] / 1000.0
-        for name, other in sites.items()
-        if other.spec.emulate and site.name in other.spec.emulate.round_trip_ms
-    }
-    if site.spec.emulate:
-        delays |= {name: ms / 1000.0 for name, ms in site.spec.emulate.round_trip_ms.items() if name in sites}
-    delays.pop(site.name, None)
-    return delays
-
-
-def _peers(
-    name: str,
-    known: Mapping[str, SiteFacts],
-    models: Mapping[str, tuple[PlannedModel, ...]],
-    rules: tuple[ResidencyRule, ...],
-    round_trips: Mapping[str, float],
-    needed: frozenset[str],
-) -> tuple[str, ...]:
-    """The peers of ``name``: those that its shares name; for each model the :data:`SPARE` nearest that may answer
-    (where none may, the nearest, so that it can be said which policy refused); then more of the nearest up to
-    :data:`MAX_PEERS` in all."""
-    origin = known[name]
-    nearest = sorted(round_trips, key=lambda other: (round_trips[other], other))
-    wanted = sorted({planned.model for other in nearest for planned in models[other]})
-    need: dict[str, int] = {}
-    for model in wanted:
-        binding = [rule for rule in rules if matches(rule, model, origin)]
-        holders = [other for other in nearest if any(planned.model == model for planned in models[other])]
-        open_to = [other for other in holders if all(allows(rule, known[other]) for rule in binding)]
-        for rank, other in enumerate((open_to or holders[:1])[:MAX_PEERS]):
-            need[other] = min(need.get(other, rank), rank)
-    need |= dict.fromkeys(needed & round_trips.keys(), 0)
-    ranked = sorted(need, key=lambda other: (need[other], round_trips[other], other))
-    indispensable = sum(rank < SPARE for rank in need.values())
-    return tuple(sorted(ranked[: max(MAX_PEERS, indispensable)]))
+def _emulated(sites: Mapping[str, Site]) -> dict[str, dict[str, float]]:
+    """Site -> other site -> emulated round trip in seconds; either site of a pair may name it, the own one wins."""
+    named = {name: site.spec.emulate.round_trip_ms for name, site in sites.items() if site.spec.emulate}
+    found: dict[str, dict[str, float]] = {name: {} for name in sites}
+    for name, theirs in named.items():
+        for other, ms in theirs.items():
+            if other in sites and other != name:
+                found[other][name] = ms / 1000.0
+    for name, theirs in named.items():
+        found[name] |= {other: ms / 1000.0 for other, ms in theirs.items() if other in sites and other != name}
+    return found
 
 
 def _scouted(name: str, known: Mapping[str, SiteFacts], facts: FleetFacts) -> set[str]:
@@ -279,7 +240,7 @@ def _rate(site: Site, other: Site) -> float:
 def _peer(
     name: str,
     known: Mapping[str, SiteFacts],
-    models: Mapping[str, tuple[PlannedModel, ...]],
+    served: tuple[ServedModel, ...],
     facts: FleetFacts,
     fleet: str,
     round_trip_s: float,
@@ -293,10 +254,10 @@ def _peer(
         server_name=server_name(fleet, name),
         round_trip_s=round_trip_s,
         bytes_per_s=bytes_per_s,
-        models=tuple(
-            sorted(
-                {ServedModel(model=planned.model, version=planned.version) for planned in models.get(name, ())},
-                key=lambda served: (served.model, served.version),
-            )
-        ),
+        models=served,
     )
+
+
+def _served(models: tuple[PlannedModel, ...]) -> tuple[ServedModel, ...]:
+    found = {ServedModel(model=planned.model, version=planned.version) for planned in models}
+    return tuple(sorted(found, key=lambda served: (served.model, served.version)))

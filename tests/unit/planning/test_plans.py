@@ -1,7 +1,8 @@
 """Site plans: placement, make before break, peers, revisions that change only where something changed."""
 
 from nearcast.planning.grounds import grounds_of, placed
-from nearcast.planning.plans import MAX_PEERS, FleetFacts, site_plans
+from nearcast.planning.peers import MAX_PEERS
+from nearcast.planning.plans import FleetFacts, site_plans
 from nearcast.resources.kinds import KINDS, AnyResource, Deployment
 from nearcast.resources.state import DesiredState
 

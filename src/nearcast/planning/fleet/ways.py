@@ -20,12 +20,8 @@ FRESH_S: Final = 120.0
 
 def round_trips(sites: Sequence[Site], ways: Iterable[SeenWay]) -> Floats:
     """float64[S, S]: seconds from each site (row) to each place (column), in the order of ``sites``; 0 to itself."""
-    found = guessed(sites)
+    found = expected(sites)
     index = {site.name: n for n, site in enumerate(sites)}
-    for at, site in enumerate(sites):
-        for name, ms in site.spec.emulate.round_trip_ms.items() if site.spec.emulate else ():
-            if name in index:
-                found[at, index[name]] = found[index[name], at] = ms / 1000.0
     measured = [(index[way.origin], index[way.place], way) for way in ways if {way.origin, way.place} <= index.keys()]
     for at, to, way in measured:
         if way.reachable and way.round_trip_s > 0.0:
@@ -35,6 +31,25 @@ def round_trips(sites: Sequence[Site], ways: Iterable[SeenWay]) -> Floats:
             found[at, to] = way.round_trip_s
         elif not way.reachable and way.age_s <= FRESH_S:
             found[at, to] = np.inf
+    np.fill_diagonal(found, 0.0)
+    return found
+
+
+def expected(sites: Sequence[Site]) -> Floats:
+    """float64[S, S]: before anybody has measured: emulated (where both ends name a pair, each row has its own), else
+    guessed. To the microsecond, so that machines which round differently say the same."""
+    found = np.round(guessed(sites), 6)
+    index = {site.name: n for n, site in enumerate(sites)}
+    emulated = [
+        (at, index[name], ms / 1000.0)
+        for at, site in enumerate(sites)
+        for name, ms in (site.spec.emulate.round_trip_ms.items() if site.spec.emulate else ())
+        if name in index and ms > 0.0
+    ]
+    for at, to, seconds in emulated:
+        found[to, at] = seconds
+    for at, to, seconds in emulated:  # the own word wins
+        found[at, to] = seconds
     np.fill_diagonal(found, 0.0)
     return found
 

@@ -5,7 +5,8 @@ from collections import Counter
 import msgspec
 
 from nearcast.planning.network.scouts import SCOUTS, TURN_S, is_scout, scouts
-from nearcast.planning.plans import MAX_PEERS, FleetFacts, site_plans
+from nearcast.planning.peers import MAX_PEERS
+from nearcast.planning.plans import FleetFacts, site_plans
 from nearcast.planning.routes import route_table
 from nearcast.resources.kinds import KINDS, AnyResource
 from nearcast.resources.plan import ResidencyRule, ServedModel, SitePlan

@@ -3,9 +3,9 @@
 Decides where sites lie, from the pairs that were measured. The form is that of Vivaldi (Dabek et al., SIGCOMM 2004):
 a height stands for the way from a site to the core, which no position can stand for. The fit is another: all pairs at
 once, the error in the logarithm (a pair of 5 ms counts as much as one of 300), a limit to what one outlier can pull,
-and Adam (Kingma and Ba, 2015) as the descent. Several members, each from another start, are fitted as one array: their mean is better
-than any, and where they disagree, little is known. One measured pair in ten is not used: what is said of it is an
-honest test (`model`), and the map has its measurement all the same.
+and Adam (Kingma and Ba, 2015) as the descent. Several members, each from another start, are fitted as one array: their
+mean is better than any, and where they disagree, little is known. One measured pair in ten is not used: what is said of
+it is an honest test (`model`), and the map has its measurement all the same.
 
 Where sites have a location, they start from it and are held to it weakly: the chord through the earth is a distance in
 three dimensions already.
@@ -157,7 +157,7 @@ def _gradient(
     slope = np.empty_like(position)
     for axis in range(DIMENSIONS):
         slope[:, axis] = np.bincount(one, gap[:, axis], count) - np.bincount(other, gap[:, axis], count)
-    steep = (np.bincount(one, error, count) + np.bincount(other, error, count)) * high
+    steep = np.asarray(np.bincount(one, error, count) + np.bincount(other, error, count), np.float64) * high
     return slope, steep
 
 

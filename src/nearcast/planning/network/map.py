@@ -2,9 +2,8 @@
 
 Decides when what was measured is learned anew, and how a measurement that ages gives way to the estimate. A fresh
 measurement is taken as it is. Its deviation grows with its age, as that of a random walk does, and by as much as it may
-have drifted, the estimate speaks, too; after :data:`~nearcast.planning.network.measurements.FORGET_S` nothing is left of
-it. A pair that is measured in one direction is measured: both directions cross the same way there and back. Where both
-are measured, each has its own.
+have drifted, the estimate speaks, too; after `measurements.FORGET_S` nothing is left of it. A pair that is measured in
+one direction is measured: both directions cross the same way there and back. Where both are measured, each has its own.
 
 Does not decide whether a site can be reached: a site that is dead is as far away as before.
 """

@@ -3,8 +3,9 @@
 Decides the estimate: the mean of the members of `coordinates`, corrected by `nearby`, and where sites have locations
 and few measurements, shrunk to what the distance says. And its deviation: a part of the estimate that grows with the
 disagreement of the members, with how little a site was measured, with how little near sites say, and for near pairs.
-Which of these counts how much is learned from measured pairs that no fit sees (`coordinates.is_tested`); then all is scaled so that 90 % of those lie within 1.64 deviations (normalised conformal prediction: Papadopoulos et
-al., ECML 2002). Where what is measured is unlike what is asked for (near peers only), the scale is, too.
+Which of these counts how much is learned from measured pairs that no fit sees (`coordinates.is_tested`); then all is
+scaled so that 90 % of those lie within 1.64 deviations (normalised conformal prediction: Papadopoulos et al., ECML
+2002). Where what is measured is unlike what is asked for (near peers only), the scale is, too.
 """
 
 from dataclasses import dataclass
@@ -111,9 +112,7 @@ def adjusted(model: Model, pairs: Pairs, sites: Indices) -> Model:
         model.coordinates, model.anchor, pairs.where(free[pairs.one] | free[pairs.other]), WARM_ITERATIONS // 2, free
     )
     neighbours = neighbours_in(_distances(found, sites), sites, model.neighbours)
-    return Model(
-        model.anchor, model.located, found, neighbours, _support(pairs, count), model.reach, model.weights
-    )
+    return Model(model.anchor, model.located, found, neighbours, _support(pairs, count), model.reach, model.weights)
 
 
 def estimated(model: Model, pairs: Pairs, rows: Indices) -> tuple[Singles, Singles]:
@@ -163,9 +162,11 @@ def _believed(
     part[lost] = np.maximum(part[lost], np.float32(UNKNOWN_DEVIATION))
     if not known.any():
         return mean, mean * part
-    trust = np.where(known, support / (support + np.float32(GUESS_WORTH)), np.float32(1.0))
-    value = trust * mean + (1.0 - trust) * guess
-    return value, value * (trust * part + (1.0 - trust) * np.float32(GUESS_DEVIATION))
+    trust: Singles = np.where(known, support / (support + np.float32(GUESS_WORTH)), np.float32(1.0))
+    rest: Singles = np.float32(1.0) - trust
+    value: Singles = trust * mean + rest * guess
+    deviation: Singles = value * (trust * part + rest * np.float32(GUESS_DEVIATION))
+    return value, deviation
 
 
 def _features(mean: Singles, spread: Singles, founded: Singles, support: Singles, model: Model) -> list[Singles]:
@@ -194,9 +195,14 @@ def _taught(model: Model, pairs: Pairs) -> Model:
         if _misses(value, tested) < best:
             best, reach, corrected, founded = _misses(value, tested), tried, value, how_well
     support = np.maximum(np.minimum(model.support[tested.one], model.support[tested.other]) - 1.0, 0.0)
-    inputs = (corrected, said.std(axis=0) / mean, founded, support)
-    features = np.stack(_features(*(item.astype(np.float32) for item in inputs), model)).astype(np.float64)
-    weights = _scaled(features, np.abs(tested.round_trip_s - corrected) / corrected)
+    features = _features(
+        corrected.astype(np.float32),
+        (said.std(axis=0) / mean).astype(np.float32),
+        founded.astype(np.float32),
+        support.astype(np.float32),
+        model,
+    )
+    weights = _scaled(np.stack(features).astype(np.float64), np.abs(tested.round_trip_s - corrected) / corrected)
     return Model(model.anchor, model.located, model.coordinates, model.neighbours, model.support, reach, weights)
 
 

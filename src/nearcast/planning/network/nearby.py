@@ -20,7 +20,7 @@ Indices = NDArray[np.int64]
 
 NEIGHBOURS: Final = 16
 REACHES: Final = (0.03, 0.06, 0.12)
-"""Distances, in the unit of the map, over which sites are alike: the one with the least error on unseen pairs is taken."""
+"""Distances over which sites are alike, in the unit of the map; the one that errs least on unseen pairs is taken."""
 SHRINK: Final = 0.15
 MOST: Final = 1.0
 """A correction is at most by the factor e."""

@@ -1,8 +1,8 @@
 """How well round trips that nobody measured are estimated: on the real matrix of 490 PlanetLab nodes.
 
 Of all pairs a random part is measured, and the estimates of the others are held against the truth; beside it simpler
-ways with the same number of measurements. Then as a fleet measures: each site its eight nearest and its scouts, of which
-more are known the longer it runs. And how long a map of 4,200 sites takes.
+ways with the same number of measurements. Then as a fleet measures: each site its eight nearest and its scouts, of
+which more are known the longer it runs. And how long a map of 4,200 sites takes.
 
 Data: uofa-rzhu3/NetLatency-Data, PlanetLabData_1 (MIT); R. Zhu et al., IEEE/ACM Transactions on Networking 25, 2017.
 """
@@ -75,7 +75,7 @@ def run(folder: Path) -> dict[str, Any]:
     }
 
 
-# --- ways: (number of sites, one, other, seconds) of what was measured -> round trips in seconds, and deviations or None
+# --- ways: number of sites, and (one, other, seconds) of what was measured -> round trips, and deviations or None
 
 Estimate = tuple[Floats, Floats | None]
 Way = Callable[[int, Index, Index, Floats], Estimate]
@@ -100,7 +100,7 @@ def _ours(count: int, one: Index, other: Index, value: Floats) -> Estimate:
 def _coordinates(count: int, one: Index, other: Index, value: Floats) -> Estimate:
     index = {_name(number): number for number in range(count)}
     pairs = pairs_of(merged(NOTHING, index, _trips(count, one, other, value), 0.0))
-    start = begun((None,) * count, float(np.median(value)))
+    start = begun((None,) * count, 0.5 * float(np.quantile(value, 0.9)))
     placed = fitted(start, np.zeros((count, 3)), pairs, iterations_for(len(pairs)))
     rows, columns = np.indices((count, count))
     return placed.of(rows.ravel(), columns.ravel()).mean(axis=0).reshape(count, count), None

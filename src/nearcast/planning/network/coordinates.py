@@ -55,7 +55,7 @@ class Coordinates:
     Attributes:
         position: float64[MEMBERS, S, DIMENSIONS].
         height: float64[MEMBERS, S]: logarithm of the height.
-        unit_s: the median round trip when the fit began.
+        unit_s: about the median of all round trips, measured or not.
     """
 
     position: Floats

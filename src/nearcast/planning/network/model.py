@@ -92,7 +92,7 @@ def learned(locations: tuple[Location | None, ...], pairs: Pairs, before: Coordi
         pairs: what was measured.
         before: coordinates of the same sites to go on from; None to begin anew.
     """
-    unit_s = before.unit_s if before else float(np.median(pairs.round_trip_s)) if len(pairs) else UNKNOWN_S
+    unit_s = before.unit_s if before else _unit_s(pairs)
     anchor = anchors(locations, unit_s)
     start = before or begun(locations, unit_s)
     found = fitted(start, anchor, pairs, WARM_ITERATIONS if before else iterations_for(len(pairs)))
@@ -100,6 +100,12 @@ def learned(locations: tuple[Location | None, ...], pairs: Pairs, before: Coordi
     neighbours = _all_neighbours(found)
     model = Model(anchor, located, found, neighbours, _support(pairs, len(locations)), 0.0, np.array(_UNTAUGHT))
     return _taught(model, pairs)
+
+
+def _unit_s(pairs: Pairs) -> float:
+    """Half of a long round trip. Not a usual one: where most measured pairs are near, that would be the size of a
+    region, and what holds sites to the origin would hold the whole fleet within it."""
+    return 0.5 * float(np.quantile(pairs.round_trip_s, 0.9)) if len(pairs) else UNKNOWN_S
 
 
 def adjusted(model: Model, pairs: Pairs, sites: Indices) -> Model:

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench import network_peers
+from bench.machine import record
 from nearcast.planning.distance import guessed_round_trip_s
 from nearcast.planning.network.coordinates import begun, fitted, iterations_for
 from nearcast.planning.network.map import RoundTrips, step
@@ -65,6 +66,7 @@ def run(folder: Path) -> dict[str, Any]:
             points.append({"way": name, "fraction": fraction, **middle, "seeds": found})
             print(f"  {fraction:.0%} {name}: median error {middle['median']:.1%}", file=sys.stderr)
     return {
+        "processor": record()["processor"],
         "sites": len(real),
         "seeds": list(SEEDS),
         "points": points,

@@ -5,7 +5,7 @@ Decides nothing: `conditions` and `planning` do. Plans are made anew only when t
 
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
@@ -22,6 +22,7 @@ from nearcast.planning.explanation import Explanation
 from nearcast.planning.fleet.explain import explain_plan
 from nearcast.planning.fleet.explanation import PlanExplanation
 from nearcast.planning.grounds import Grounds, grounds_of
+from nearcast.planning.network.scouts import scouts
 from nearcast.planning.plans import FleetFacts, site_plans
 from nearcast.resources.kinds import AnyResource, Condition, Deployment, Model, Policy, Site, Status, to_document
 from nearcast.resources.plan import SitePlan
@@ -51,7 +52,11 @@ class Observer:
         plane = self._plane
         decided = plane.decisions.in_force
         digests = {key: entry.digest for key, entry in plane.index.entries().items()}
-        facts = facts_of(plane.fleet, digests, plane.nodes.views(), plane.members.revoked(plane.clock()))
+        now = plane.clock()
+        facts = replace(
+            facts_of(plane.fleet, digests, plane.nodes.views(), plane.members.revoked(now)),
+            scouts=scouts((site.name for site in snapshot.state.sites), now.timestamp()),
+        )
         with self._guard:
             held = self._planned
             if held is None or held[:2] != (snapshot.sequence, decided.since) or held[2] != facts:

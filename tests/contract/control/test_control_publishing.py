@@ -116,14 +116,18 @@ def test_only_plans_that_changed_are_published_and_versions_rise_fleet_wide(rele
     released.applied(make.manifest("Model", "m", description="said anew"))
     assert released.controllers.step() == ()  # nothing that a site would do differently
     released.applied(make.site("sin", "SG"))
-    assert released.controllers.step() == ("fra", "sin")  # sin may ask fra from now on; nothing is new for iad
-    assert {released.plane.plans.latest(site).version for site in ("fra", "sin")} == {before["iad"].version + 1}
-    assert released.plane.plans.latest("iad") == before["iad"]
+    assert released.controllers.step() == ("fra", "iad", "sin")  # sin may ask fra, and all measure one another
+    near = make.manifest("Site", "iad", country="US", emulate={"roundTripMs": {"sin": 5}})
+    known = released.plane.plans.latest("fra")
+    released.applied(near)
+    assert released.controllers.step() == ("iad", "sin")  # nothing is new for fra
+    assert {released.plane.plans.latest(site).version for site in ("iad", "sin")} == {before["iad"].version + 2}
+    assert released.plane.plans.latest("fra") == known
     released.restart()
     assert released.controllers.step() == ()
     released.applied(make.deployment("m", "1"))
     assert released.controllers.step() == ("fra", "iad", "sin")
-    assert {released.plane.plans.latest(site).version for site in ("fra", "iad", "sin")} == {before["iad"].version + 2}
+    assert {released.plane.plans.latest(site).version for site in ("fra", "iad", "sin")} == {before["iad"].version + 3}
 
 
 def test_a_publication_cut_short_is_finished_after_a_restart(
@@ -373,3 +377,19 @@ def test_the_end_of_the_list_of_releases_is_warned_of_in_time(
     released.pass_time(2 * 24 * 3600)
     released.controllers.renew()
     assert "the list of releases ends" in caplog.text
+
+
+def test_sites_are_planned_to_measure_others_that_they_never_ask(released: Fleet, make: Make) -> None:
+    released.applied(make.site("sin", "SG"))
+    released.nodes["sin"] = released.join("sin")
+    settle(released)
+    plans = {site: released.plane.plans.latest(site) for site in released.nodes}
+    models = {(site, peer.site.name): bool(peer.models) for site, plan in plans.items() for peer in plan.peers}
+    assert models == {
+        ("fra", "iad"): False,
+        ("fra", "sin"): False,
+        ("iad", "fra"): True,
+        ("iad", "sin"): False,
+        ("sin", "fra"): True,
+        ("sin", "iad"): False,
+    }

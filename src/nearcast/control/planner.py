@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import Final
 
+import msgspec
+
 from nearcast import __version__
 from nearcast.control.decisions import Decisions
 from nearcast.control.plane import ControlPlane
@@ -22,14 +24,22 @@ from nearcast.control.store import timestamp
 from nearcast.control.watch import Watched, snapshot_of, watched
 from nearcast.errors import InvalidInput, NotFound
 from nearcast.planning.fleet.decision import Decided, decide
+from nearcast.planning.fleet.problem import Floats
 from nearcast.planning.fleet.record import Pace, PlanRecord, Record, Unwanted
-from nearcast.planning.fleet.snapshot import Snapshot
+from nearcast.planning.fleet.snapshot import SeenWay, Snapshot
+from nearcast.planning.fleet.ways import estimated
+from nearcast.resources.kinds import Location
+from nearcast.resources.state import DesiredState
 
 log = logging.getLogger(__name__)
 
 AS_BEFORE: Final = "as before"
 RECORD_EVERY_S: Final = 600.0
 """A record is made this often even where nothing changed, so that explanations rest on fresh observations."""
+
+
+LEARN_EVERY_S: Final = 1800.0
+LEARN_GROWTH: Final = 1.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +50,16 @@ class _Last:
     unwanted: tuple[Unwanted, ...] = ()
     at_s: float = 0.0
     recorded_s: float = float("-inf")
+
+
+@dataclass(frozen=True, eq=False)
+class _Learned:
+    """The network map, and what it was learned from."""
+
+    sites: tuple[tuple[str, Location | None], ...]
+    ways: tuple[SeenWay, ...]
+    estimate_s: Floats
+    at_s: float
 
 
 class Planner:
@@ -56,6 +76,7 @@ class Planner:
         self._guard = threading.Lock()
         self._watched: Watched | None = None
         self._last: _Last | None = None
+        self._learned: _Learned | None = None
         self.took_s = 0.0
 
     @property
@@ -72,7 +93,7 @@ class Planner:
             return False
         began_s = perf_counter()
         last = self._resumed()
-        snapshot = self.snapshot()
+        state, snapshot = self._taken()
         if not snapshot.releases and plane.decisions.in_force.id == 0:
             return False  # nothing to place, and nothing was
         now_s = self._clock()
@@ -80,7 +101,9 @@ class Planner:
         pace = Pace(hold_s=plane.settings.placement_hold_s)
         elapsed_s = max(0.0, now_s - last.at_s) if last.plan is not None else 0.0
         unwanted = tuple(Unwanted(item.deployment, item.site, item.for_s + elapsed_s) for item in last.unwanted)
-        decided = decide(snapshot, last.plan, before, unwanted, pace)
+        learned = self._learn(state, snapshot.ways, now_s)
+        snapshot = msgspec.structs.replace(snapshot, learned=learned.ways)
+        decided = decide(snapshot, last.plan, before, unwanted, pace, estimate_s=learned.estimate_s)
         changed = bool(decided.reason)
         recorded_s = last.recorded_s
         if changed or plane.decisions.in_force.id == 0 or now_s - recorded_s >= RECORD_EVERY_S:
@@ -96,12 +119,31 @@ class Planner:
 
     def snapshot(self) -> Snapshot:
         """The fleet now. The leader's memory of demand; of another replica, what nodes report."""
+        held, snapshot = self._learned, self._taken()[1]
+        return snapshot if held is None else msgspec.structs.replace(snapshot, learned=held.ways)
+
+    def _taken(self) -> tuple[DesiredState, Snapshot]:
         plane = self._plane
         state, nodes, now_s = plane.store.snapshot().state, plane.nodes.views(), self._clock()
         with self._guard:
             memory = watched(self._watched or Watched(now_s), nodes, state, now_s, plane.settings.demand_fall_s)
             self._watched = memory
-        return snapshot_of(plane.fleet, timestamp(plane.clock()), state, plane.index.entries(), nodes, memory)
+        at = timestamp(plane.clock())
+        return state, snapshot_of(plane.fleet, at, state, plane.index.entries(), nodes, memory)
+
+    def _learn(self, state: DesiredState, ways: tuple[SeenWay, ...], now_s: float) -> _Learned:
+        """The network map: learned anew when sites or many measurements came, or after a while; it takes seconds."""
+        sites = tuple((site.name, site.spec.location) for site in state.sites)
+        held = self._learned
+        if (
+            held is None
+            or held.sites != sites
+            or now_s - held.at_s >= LEARN_EVERY_S
+            or len(ways) > LEARN_GROWTH * len(held.ways)
+        ):
+            held = _Learned(sites, ways, estimated(state.sites, ways), now_s)
+            self._learned = held
+        return held
 
     def _record(
         self,

@@ -130,6 +130,19 @@ def test_round_trips_measured_emulated_guessed_or_cut() -> None:
     assert np.isfinite(found[0, 2])
 
 
+def test_pairs_that_nobody_measured_are_estimated_with_their_uncertainty() -> None:
+    learned = tuple(
+        SeenWay(one, other, seconds, 60.0)
+        for one, other, seconds in (("ashburn", "frankfurt", 0.09), ("frankfurt", "singapore", 0.2))
+    )
+    guess = problem_of(deployed()).round_trip_s
+    found = problem_of(deployed(), learned=learned).round_trip_s
+    assert found[0, 2] != guess[0, 2]
+    assert np.isfinite(found).all()
+    assert found[0, 1] == 0.088, "an emulated pair stays as it is"
+    assert found.diagonal().tolist() == [0.0, 0.0, 0.0]
+
+
 def test_guesses_are_those_for_one_pair() -> None:
     places = [(50.1, 8.7), (1.35, 103.8), None]
     sites = [

@@ -16,7 +16,7 @@ import numpy as np
 
 from nearcast.planning.fleet.gather import Gathered, gather
 from nearcast.planning.fleet.guidance import Guidance, Shares
-from nearcast.planning.fleet.problem import FleetPlan, Indices, Problem
+from nearcast.planning.fleet.problem import FleetPlan, Floats, Indices, Problem
 from nearcast.planning.fleet.record import Pace, PlanRecord, Record, Unwanted, carried, packed
 from nearcast.planning.fleet.snapshot import Snapshot
 from nearcast.planning.fleet.solve import plan_fleet
@@ -52,6 +52,7 @@ def decide(
     unwanted: Iterable[Unwanted],
     pace: Pace,
     elapsed_s: float = 0.0,
+    estimate_s: Floats | None = None,
 ) -> Decided:
     """Plan for ``snapshot``, and say what to ask of sites.
 
@@ -62,8 +63,9 @@ def decide(
         unwanted: sites that are held although plans no longer ask for them, and for how long as of ``elapsed_s`` ago.
         pace: how eagerly guidance follows.
         elapsed_s: since the pass before.
+        estimate_s: `ways.estimated` of the snapshot, where the caller has it already; it is costly.
     """
-    gathered = gather(snapshot)
+    gathered = gather(snapshot, estimate_s)
     plan = plan_fleet(gathered.problem, carried(before, gathered.problem))
     held = {(item.deployment, item.site): item.for_s + elapsed_s for item in unwanted}
     placements, still = _placements(gathered, plan, guided.placements, held, pace)

@@ -17,7 +17,7 @@ import numpy as np
 from nearcast.planning.cost import UNKNOWN_SERVICE_S
 from nearcast.planning.fleet.problem import Floats, Problem, Truths
 from nearcast.planning.fleet.snapshot import SeenModel, SeenNode, Snapshot
-from nearcast.planning.fleet.ways import round_trips
+from nearcast.planning.fleet.ways import estimated, round_trips
 from nearcast.planning.grounds import Grounds, grounds_of, placed
 from nearcast.resources.kinds import Deployment, Site
 from nearcast.resources.plan import Objective
@@ -52,13 +52,19 @@ class Gathered:
     deployments: tuple[Deployment, ...]
 
 
-def gather(snapshot: Snapshot) -> Gathered:
+def gather(snapshot: Snapshot, estimate_s: Floats | None = None) -> Gathered:
     """The problem that ``snapshot`` poses. Models whose version is not released are left out: nothing can be moved.
 
-    Cost: O(sites^2 + sites x models).
+    Args:
+        snapshot: the fleet.
+        estimate_s: `ways.estimated` of the snapshot's sites and ``learned``, where the caller has it already.
+
+    Cost: O(sites^2 + sites x models), and that of the estimate.
     """
     state = snapshot.state()
     grounds = grounds_of(state)
+    if estimate_s is None:
+        estimate_s = estimated(state.sites, snapshot.learned)
     sizes = {(release.model, release.version): release.size_bytes for release in snapshot.releases}
     deployments = tuple(
         sorted(
@@ -85,7 +91,7 @@ def gather(snapshot: Snapshot) -> Gathered:
         sites=tuple(site.name for site in state.sites),
         models=models,
         demand_per_s=demand,
-        round_trip_s=round_trips(state.sites, snapshot.ways),
+        round_trip_s=round_trips(state.sites, snapshot.ways, estimate_s),
         bytes_per_s=rates.reshape(count),
         payload_bytes=payload,
         service_s=service_s,

@@ -87,6 +87,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
         resources: the desired state as manifests, without status, by kind and name.
         nodes: every node that is not revoked.
         ways: what agents measured between sites.
+        learned: the measurements that the network map was learned from; older, since learning takes its time.
         failures: what sites proved unable to do.
     """
 
@@ -97,6 +98,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     nodes: tuple[SeenNode, ...] = ()
     demand: tuple[SeenDemand, ...] = ()
     ways: tuple[SeenWay, ...] = ()
+    learned: tuple[SeenWay, ...] = ()
     failures: tuple[SeenFailure, ...] = ()
     schema: str = msgspec.field(default_factory=lambda: SCHEMA)
 

@@ -40,7 +40,7 @@ def _group() -> None:
     "run",
     examples=(
         "twin run examples/twin/smart-cameras.yaml",
-        "twin run voice.yaml --policy nearcast --policy central --load 0.9",
+        "twin run voice.yaml --policy nearcast --policy central --load 0.9 --report voice.html",
         "twin run voice.yaml --seed 7 -o json",
     ),
 )
@@ -66,6 +66,9 @@ def run(
             file_okay=False,
         ),
     ] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="Write a page with plots to this file.", show_default=False, dir_okay=False)
+    ] = None,
     output: Output = Format.TABLE,
 ) -> None:
     """Run a scenario under several policies, over the same requests, on a virtual clock.
@@ -87,6 +90,12 @@ def run(
     stage = set_up(loaded, seed=seed, load=load)
     with _telling(names) as tell:
         found = compare(stage, names, tell)
+    if report is not None:
+        from nearcast.durable import write_whole
+        from nearcast.twin.page import page
+
+        write_whole(report, page(loaded, found).encode())
+        note(f"wrote {report}")
     if output is not Format.TABLE:
         show_document(document(loaded, found), output)
         return

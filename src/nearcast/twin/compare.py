@@ -6,10 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from nearcast.twin.bound import Bound, clairvoyant
+from nearcast.twin.desired import fleet_of
 from nearcast.twin.files import Loaded
 from nearcast.twin.measures import Curves, Figures, curves, figures
+from nearcast.twin.ours import Nearcast
 from nearcast.twin.outages import Outages, resolve
-from nearcast.twin.policies import BOUND, POLICIES, Candidates, central_world, check_names
+from nearcast.twin.policies import BOUND, OURS, POLICIES, Candidates, central_world, check_names
 from nearcast.twin.scenario import ScenarioSpec
 from nearcast.twin.simulation import Outcome, Policy, Run
 from nearcast.twin.workload import Workload, draw
@@ -63,15 +65,27 @@ def set_up(loaded: Loaded, seed: int | None = None, load: float | None = None) -
 
 
 def fitting(world: World) -> Truths:
-    """bool[S, M]: a placement without a planner: every site holds what fits, the most asked first."""
+    """bool[S, M]: a placement without a planner: every site holds what fits, the most asked first.
+
+    Before that, each model gets a place for each class of origins that has none: the one with most memory left.
+    """
     problem = world.problem
     placed = np.zeros_like(problem.eligible)
-    for site in range(len(problem.sites)):
-        left = problem.memory_bytes[site]
-        for model in np.argsort(-problem.demand_per_s.sum(axis=0), kind="stable"):
-            if problem.eligible[site, model] and problem.footprint_bytes[model] <= left:
+    left = problem.memory_bytes.copy()
+    usual = np.argsort(-problem.demand_per_s.sum(axis=0), kind="stable")
+    for model in usual[::-1]:
+        for origin in np.unique(problem.site_class, return_index=True)[1]:
+            open_to = problem.open_from(int(origin), int(model)) & (problem.footprint_bytes[model] <= left)
+            if open_to.any() and not (placed[:, model] & open_to).any():
+                site = int(np.argmax(np.where(open_to, left, -1.0)))
                 placed[site, model] = True
-                left -= problem.footprint_bytes[model]
+                left[site] -= problem.footprint_bytes[model]
+    for site in range(len(problem.sites)):
+        for model in usual:
+            wanted = problem.eligible[site, model] and not placed[site, model]
+            if wanted and problem.footprint_bytes[model] <= left[site]:
+                placed[site, model] = True
+                left[site] -= problem.footprint_bytes[model]
     return placed
 
 
@@ -101,7 +115,11 @@ def run_policy(stage: Stage, name: str, progress: Progress | None = None) -> tup
     if name == "central":
         world = central_world(world)
         placed = world.problem.eligible
-    policy: Policy = POLICIES[name](name, Candidates.of(world, placed))
+    policy: Policy
+    if name == OURS:
+        policy = Nearcast(name, fleet_of(stage.spec, world), world, stage.spec.control)
+    else:
+        policy = POLICIES[name](name, Candidates.of(world, placed))
 
     def tell(part: float) -> None:
         if progress is not None:

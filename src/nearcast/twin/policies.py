@@ -14,15 +14,13 @@ from numpy.typing import NDArray
 
 from nearcast.errors import InvalidInput
 from nearcast.resources.problems import did_you_mean
-from nearcast.twin.place import Order, Route
-from nearcast.twin.simulation import Moment, Run
+from nearcast.twin.place import Route
+from nearcast.twin.simulation import Moment
 from nearcast.twin.world import Floats, Truths, World
 
 LONGEST: Final = 3
 THRESHOLD: Final = 0.8
 """Share of busy workers above which ``nearest-spill`` sends elsewhere, where requests wait, too."""
-HORIZON: Final = 16
-"""Places that ``omniscient`` looks at for each request: the fastest idle ones."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,35 +160,6 @@ class NearestSpill(_Ranked):
         return _only([first, *(place for place in places if place != first)][:LONGEST]) if places else None
 
 
-class Omniscient(_Ranked):
-    """The place from which this very request is answered soonest, by the true queues of this moment.
-
-    Nobody can build it: it knows every queue without delay. It is no bound either: it is greedy.
-    """
-
-    def __init__(self, name: str, candidates: Candidates) -> None:
-        super().__init__(name, candidates)
-        self._near: dict[tuple[int, int], list[tuple[int, float]]] = {}
-
-    def route(self, moment: Moment, origin: int, model: int) -> Route | None:
-        places = [int(place) for place in self._candidates.standing(moment, origin, model)[:HORIZON]]
-        idle = self._candidates.idle_s[origin, model]
-        self._near[origin, model] = [(place, float(idle[place])) for place in places]
-        return _only(places)
-
-    def order(self, request: int, origin: int, model: int, at_s: float, run: Run) -> Order:
-        """See :data:`~nearcast.twin.simulation.Choose`."""
-        best, best_s = -1, float("inf")
-        for place, idle_s in self._near[origin, model]:
-            if idle_s >= best_s:
-                break
-            found_s = idle_s + run.places[place].wait_s(at_s, run.work_s[place])
-            if found_s < best_s:
-                best, best_s = place, found_s
-        rest = [place for place, _ in self._near[origin, model] if place != best]
-        return (best, *rest[: LONGEST - 1]) if best >= 0 else ()
-
-
 def _only(places: Iterable[int]) -> Route | None:
     order = tuple(int(place) for place in places)
     return ((1.0,), (order,)) if order else None
@@ -203,10 +172,10 @@ POLICIES: Final[Mapping[str, Callable[[str, Candidates], _Ranked]]] = {
     "least-loaded": LeastLoaded,
     "latency-weighted": LatencyWeighted,
     "nearest-spill": NearestSpill,
-    "omniscient": Omniscient,
 }
+OURS: Final = "nearcast"
 BOUND: Final = "clairvoyant"
-NAMES: Final = (*POLICIES, BOUND)
+NAMES: Final = (OURS, *POLICIES, BOUND)
 
 
 def check_names(names: Iterable[str]) -> tuple[str, ...]:

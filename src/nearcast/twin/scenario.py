@@ -205,8 +205,8 @@ class Telemetry(Part):
 class Control(Part):
     """The control plane."""
 
-    routes_every_s: Positive = Field(default=5.0, description="between two plans of the shares")
-    placement_every_s: Positive = Field(default=30.0, description="between two plans of the placement")
+    plan_every_s: Positive = Field(default=5.0, description="between two plans for the fleet")
+    hold_s: Seconds = Field(default=300.0, description="a site keeps a model that is no longer asked for, for so long")
 
 
 class NamedPolicy(Part):

@@ -87,10 +87,6 @@ class Policy(Protocol):
         """Change routes, at every tick."""
 
 
-Choose = Callable[[int, int, int, float, "Run"], Order]
-"""`order` of a policy that chooses for each request and knows every place's true state: request, origin, model, now."""
-
-
 @dataclass(frozen=True, eq=False)
 class Outcome:
     """What became of N requests under one policy.
@@ -178,7 +174,6 @@ class Run:
         self.now_s, self.tick = 0.0, 0
         self.routes: Routes = [[None] * models for _ in range(count)]
         self._churn = Churn()
-        self._choose: Choose | None = getattr(policy, "order", None)
 
     # --- what policies see -------------------------------------------------------------------------------------------
 
@@ -262,23 +257,20 @@ class Run:
     def _order(self, request: int, pick: float, now_s: float) -> Order:
         """The order of places for ``request``; empty, and written down, where it has none."""
         origin, model = self._entered[request], self._model[request]
-        if self._choose is not None:
-            order = self._choose(request, origin, model, now_s, self)
+        route = self.routes[origin][model]
+        if route is None:
+            order: Order = ()
+        elif len(route[1]) == 1:
+            order = route[1][0]
+        elif self.policy.cyclic:
+            turn = self._turns[origin][model]
+            self._turns[origin][model] = turn + 1
+            order = route[1][turn % len(route[1])]
         else:
-            route = self.routes[origin][model]
-            if route is None:
-                order = ()
-            elif len(route[1]) == 1:
-                order = route[1][0]
-            elif self.policy.cyclic:
-                turn = self._turns[origin][model]
-                self._turns[origin][model] = turn + 1
-                order = route[1][turn % len(route[1])]
-            else:
-                spot = 0
-                while route[0][spot] <= pick:
-                    spot += 1
-                order = route[1][spot]
+            spot = 0
+            while route[0][spot] <= pick:
+                spot += 1
+            order = route[1][spot]
         if not order:
             self._place[request] = CLOSED
         return order

@@ -84,6 +84,7 @@ class World:
         continents: of each site, empty where unknown.
         problem: what there is, as the planner's problem; its demand is the mean of the run without crowds.
         round_trip_s: float64[S, S]: the true ones, without jitter.
+        measured: whether they are measured ones, so that coordinates say nothing of them.
         curves: [S][M] -> seconds of a batch of 1, 2, ...; empty where the place cannot run the model.
         rules: residency.
         price_per_worker_s: float64[S].
@@ -96,6 +97,7 @@ class World:
     continents: tuple[str, ...]
     problem: Problem
     round_trip_s: Floats
+    measured: bool
     curves: tuple[tuple[tuple[float, ...], ...], ...]
     rules: tuple[ResidencyRule, ...]
     price_per_worker_s: Floats
@@ -144,6 +146,7 @@ def build(spec: ScenarioSpec, data: Data, seed: int, load: float | None = None) 
         continents=tuple(data.continents.get(site.facts.country, "") for site in sites),
         problem=problem,
         round_trip_s=round_trip_s,
+        measured=data.round_trips_ms is not None,
         curves=curves,
         rules=rules,
         price_per_worker_s=np.array(prices) / np.array(workers, dtype=np.float64),

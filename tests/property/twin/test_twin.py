@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from nearcast.twin.bound import clairvoyant
 from nearcast.twin.compare import Stage, run_policy, set_up
 from nearcast.twin.measures import figures, violations
-from nearcast.twin.policies import POLICIES
+from nearcast.twin.policies import OURS, POLICIES
 from nearcast.twin.simulation import CLOSED, LOST, REFUSED
 from unit.twin.tiny import CITIES, document, loaded, model, named
 
@@ -61,7 +61,7 @@ def stages(draw: st.DrawFn) -> Stage:
 
 
 @settings(max_examples=40, deadline=None)
-@given(stages(), st.sampled_from([*POLICIES]))
+@given(stages(), st.sampled_from([OURS, *POLICIES]))
 def test_every_request_ends_exactly_once(here: Stage, name: str) -> None:
     outcome, world = run_policy(here, name)
     count = len(here.workload)
@@ -82,14 +82,14 @@ def test_every_request_ends_exactly_once(here: Stage, name: str) -> None:
 
 
 @settings(max_examples=40, deadline=None)
-@given(stages(), st.sampled_from([*POLICIES]))
+@given(stages(), st.sampled_from([OURS, *POLICIES]))
 def test_residency_holds_in_every_policy_whatever_happens(here: Stage, name: str) -> None:
     outcome, world = run_policy(here, name)
     assert violations(outcome, world, here.workload) == 0
 
 
 @settings(max_examples=25, deadline=None)
-@given(stages(), st.sampled_from([name for name in POLICIES if name != "central"]))
+@given(stages(), st.sampled_from([OURS, *(name for name in POLICIES if name != "central")]))
 def test_no_policy_beats_the_bound(here: Stage, name: str) -> None:
     outcome, world = run_policy(here, name)
     found = figures(outcome, world, here.workload, here.spec)

@@ -8,7 +8,7 @@ import pytest
 
 from nearcast.twin.compare import Stage, run_policy, set_up
 from nearcast.twin.measures import figures
-from nearcast.twin.policies import POLICIES, Candidates
+from nearcast.twin.policies import OURS, POLICIES, Candidates
 from nearcast.twin.simulation import CLOSED, LOST, REFUSED, Outcome, Run
 from unit.twin.tiny import document, loaded, model, named, stage
 
@@ -45,7 +45,7 @@ def test_little_s_law_and_the_utilization_hold() -> None:
     assert found.utilization_mean == pytest.approx(0.7, rel=0.03)
 
 
-@pytest.mark.parametrize("name", POLICIES)
+@pytest.mark.parametrize("name", [OURS, *POLICIES])
 def test_the_same_seed_gives_the_same_result_bit_for_bit(name: str) -> None:
     failures = [{"atS": 6, "lastsS": 4, "sites": ["paris"]}]
     one, other = (run_policy(stage(failures=failures), name)[0] for _ in range(2))

@@ -43,7 +43,7 @@ def worked(what: str, requests: int) -> Watch:
             watch = Watch(lambda: {"leaky": process.pid}, BOUNDS)
             print(requests, file=process.stdin, flush=True)
             process.stdout.readline()
-            watch.check()
+            watch.check(settle_s=0)
         finally:
             process.stdin.close()
             process.wait(20)

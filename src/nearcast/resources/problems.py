@@ -16,6 +16,8 @@ from nearcast.resources.located import Document, Path, Place, name_of
 from nearcast.resources.names import NAME_PATTERN, NAME_RULE, SITE_PATTERN, SITE_RULE, VERSION_PATTERN, VERSION_RULE
 
 MAX_SHOWN: Final = 20
+MAX_TEXT: Final = 400
+"""Characters of one text of a problem. Keys and values of a manifest stand in them, and may be as long as it is."""
 _RULES: Final = {NAME_PATTERN: NAME_RULE, SITE_PATTERN: SITE_RULE, VERSION_PATTERN: VERSION_RULE}
 
 
@@ -38,6 +40,12 @@ class Problem:
     field: str
     message: str
     hint: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("field", "message", "hint"):
+            text = getattr(self, name)
+            if len(text) > MAX_TEXT:
+                object.__setattr__(self, name, f"{text[: MAX_TEXT - 30]}… ({len(text)} characters)")
 
     def __str__(self) -> str:
         where = f"{self.source}:{self.line}:{self.column}" if self.line else self.source

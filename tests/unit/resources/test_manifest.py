@@ -242,6 +242,21 @@ def test_long_lists_of_problems_are_cut_for_people_and_whole_for_programs() -> N
     assert caught.value.message.endswith("and 30 more")
 
 
+def test_an_error_does_not_send_a_long_key_or_value_back() -> None:
+    long = "a" * 100_000
+    for fields in (
+        f"{{{long}: 1}}",
+        f"{{{long}: {{{long}: 1}}}}",
+        f"{{country: {long}}}",
+        f"{{jurisdictions: {long}}}",
+    ):
+        with pytest.raises(ManifestError) as refused:
+            parse_manifests(site(fields), "f.yaml")
+        assert len(str(refused.value)) < 2000
+        for problem in refused.value.problems:
+            assert max(map(len, (problem.field, problem.message, problem.hint))) <= 400
+
+
 def test_a_document_without_text_is_named_by_its_source() -> None:
     with pytest.raises(ManifestError) as caught:
         resource_from_document({"kind": "Site", "metadata": {"name": "x"}, "spec": {"country": "DE"}}, "manifest 3")

@@ -14,6 +14,9 @@ from starlette.requests import ClientDisconnect
 from nearcast.errors import NearcastError, Unauthenticated, Unavailable, meaning_of
 from nearcast.resources.problems import ManifestError
 
+MAX_DETAILS: Final = 50
+"""Reasons that one answer lists: a manifest of a megabyte may have tens of thousands."""
+
 log = logging.getLogger(__name__)
 
 
@@ -94,7 +97,7 @@ async def _ours(_request: Request, error: Exception) -> Response:
                 "message": problem.message,
                 "hint": problem.hint,
             }
-            for problem in error.problems
+            for problem in error.problems[:MAX_DETAILS]
         ]
     if isinstance(error, Unavailable):
         headers["retry-after"] = str(math.ceil(error.retry_after_s))

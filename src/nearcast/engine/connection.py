@@ -92,6 +92,7 @@ class Connection(asyncio.Protocol):
         del self._parser  # it and we hold one another
         if handling is not None and handling.on_lost is not None:
             handling.on_lost()
+            handling.on_lost = None
 
     def data_received(self, data: bytes) -> None:
         """Bytes came: parse them, then handle what is complete."""

@@ -6,7 +6,6 @@ is well-formed is the codecs'. Every answer of a model's socket names the model 
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import Executor
 from dataclasses import replace
 from functools import partial
 from time import perf_counter
@@ -24,6 +23,7 @@ from nearcast.engine.layout import Part
 from nearcast.engine.oip import EXTENSIONS, InferCodec, InferRequest
 from nearcast.engine.oip_grpc import GrpcCodec, check_prefix, path, server_answers, truth
 from nearcast.engine.openai import EmbeddingRequest, encode_embeddings, parse_embeddings, shortened
+from nearcast.engine.reading import Readers, Ticket
 from nearcast.engine.refusal import (
     Family,
     Refusal,
@@ -48,7 +48,7 @@ CALL_OK: Final = f"HTTP/1.1 200 OK\r\ncontent-type: {wire.GRPC_CONTENT_TYPES[0]}
 JSON_INLINE_MAX: Final = 128 * 1024
 """JSON, and texts, up to this size are read in the loop (about a millisecond), more on a thread, in pieces."""
 ASIDE_BYTES: Final = 256 * 1024 * 1024
-"""Bodies that may be read on the thread, or wait for it, together."""
+"""Bodies of one model that may be read on a thread, or wait for it, together."""
 
 Call = Callable[[Exchange], None]
 Read = TypeVar("Read")
@@ -62,7 +62,7 @@ class ModelEndpoint:
         codec: reads and writes inference.
         lane: queue and computation.
         embedder: for models that serve embeddings, else None.
-        tokenizing: threads for long texts.
+        readers: read what is long.
         limits: bounds of each connection.
     """
 
@@ -72,7 +72,7 @@ class ModelEndpoint:
         lane: Lane,
         embedder: Embedder | None,
         *,
-        tokenizing: Executor,
+        readers: Readers,
         limits: Limits,
     ) -> None:
         self.limits = limits
@@ -85,9 +85,8 @@ class ModelEndpoint:
         self.grpc = GrpcCodec(codec)
         self.lane = lane
         self.embedder = embedder
-        self._tokenizing = tokenizing
+        self.readers = readers
         self.aside_bytes = 0
-        self._loop = asyncio.get_running_loop()
         self._model = codec.model.encode()
         identity = f"{wire.MODEL}: {wire.model_at(codec.model, codec.version)}\r\n".encode()
         self.identity = identity
@@ -200,10 +199,6 @@ class ModelEndpoint:
         self.grpc.check_model(exchange.body)
         exchange.reply_call(self.ok_call, message)
 
-    def aside(self, read: Callable[[], Read]) -> "asyncio.Future[Read]":
-        """Call ``read`` on a thread."""
-        return self._loop.run_in_executor(self._tokenizing, read)
-
     # --- embeddings ----------------------------------------------------------------------------------------------
 
     def _embed(self, embedder: Embedder, exchange: Exchange) -> None:
@@ -242,6 +237,7 @@ class _Aside(Generic[Read]):
         self._then = then
         self._size_bytes = len(exchange.body)
         self._over = False
+        self._ticket: Ticket[Read] | None = None
 
     def begin(self, read: Callable[[], Read]) -> None:
         endpoint = self._endpoint
@@ -249,23 +245,27 @@ class _Aside(Generic[Read]):
             raise queue_full(f"{endpoint.aside_bytes} bytes of requests are being read, {ASIDE_BYTES} may", 1)
         endpoint.aside_bytes += self._size_bytes
         self._exchange.on_lost = self.lost
-        endpoint.aside(read).add_done_callback(self.parsed)
+        self._ticket = endpoint.readers.submit(endpoint.codec.model, self._size_bytes, read)
+        self._ticket.done.add_done_callback(self.parsed)
 
     def lost(self) -> None:
         self._over = True
+        if self._ticket is not None:
+            self._endpoint.readers.abandon(self._ticket)
 
     def parsed(self, future: "asyncio.Future[Read]") -> None:
         endpoint = self._endpoint
         endpoint.aside_bytes -= self._size_bytes
-        error = future.exception()
-        if self._over:
+        error = None if future.cancelled() else future.exception()
+        if self._over or future.cancelled():
             return
-        if error is not None and not isinstance(error, Refusal):
+        if isinstance(error, Refusal):  # not raised again: this frame and the error would hold one another
+            self._exchange.refuse(error)
+            return
+        if error is not None:
             self._exchange.refuse(engine_failure("the engine failed while reading the request"))
             raise error
         try:
-            if error is not None:
-                raise error
             endpoint.lane.check_room()
             self._then(self._exchange, future.result())
         except Refusal as refusal:
@@ -353,7 +353,8 @@ class _Embedding:
 
     def lost(self) -> None:
         self._over = True
-        self._endpoint.lane.cancel(self._works)
+        works, self._works = self._works, []  # they lead back here
+        self._endpoint.lane.cancel(works)
 
     def row_finished(self, index: int, results: Part, timing: Timing) -> None:
         self._rows[index] = results[self._embedder.output][0]
@@ -370,6 +371,7 @@ class _Embedding:
 
     def _answer(self, timing: Timing) -> None:
         self._over = True
+        self._works = []
         rows = [row for row in self._rows if row is not None]
         wanted = self._request.dimensions
         if wanted is not None and wanted != self._embedder.dimensions:

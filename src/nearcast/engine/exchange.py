@@ -101,7 +101,8 @@ class Exchange:
         body: all of the body.
         is_call: whether it is a gRPC call, by path and content type (HTTP/2 is translated by Envoy).
         keep_alive: whether the connection outlives the answer.
-        on_lost: called when the client went away before its answer; whoever handles the request may set it.
+        on_lost: called when the client went away before its answer; whoever handles the request may set it. An answer
+            clears it: it mostly leads back here, and the collector of such circles seldom runs (`GC_THRESHOLD`).
     """
 
     __slots__ = (
@@ -136,6 +137,7 @@ class Exchange:
             head: status line and headers, each with its line end, without ``content-length``.
             body: the body; left out by itself for HEAD.
         """
+        self.on_lost = None
         self._connection.answer(self, head, body)
 
     def reply_call(self, head: bytes, message: bytes) -> None:
@@ -145,8 +147,10 @@ class Exchange:
             head: status line and headers, each with its line end, without framing.
             message: the message behind its prefix.
         """
+        self.on_lost = None
         self._connection.answer(self, head, message, trailers=_ENDED_WELL)
 
     def refuse(self, refusal: Refusal) -> None:
         """Answer with an error, in the shape that the path's callers parse."""
+        self.on_lost = None
         self._connection.refuse(self, refusal)

@@ -28,6 +28,7 @@ from nearcast.engine.lane import Lane
 from nearcast.engine.memory import available_bytes, check_fits, give_back
 from nearcast.engine.oip import InferCodec
 from nearcast.engine.profile import Profile, Runs, made_up, profile
+from nearcast.engine.reading import Readers
 from nearcast.engine.refusal import Refusal
 from nearcast.engine.runtime import OnnxModel, invalid_model
 from nearcast.engine.steady import steadied
@@ -125,7 +126,7 @@ class Serving:
         self._loop_time = LoopTime()
         self._totals = (0.0, 0)
         self._loading = ThreadPoolExecutor(1, thread_name_prefix="load")
-        self._tokenizing = ThreadPoolExecutor(1, thread_name_prefix="tokenize")
+        self._readers = Readers()
 
     # --- loading -------------------------------------------------------------------------------------------------
 
@@ -212,7 +213,7 @@ class Serving:
             ),
             lane,
             loaded.embedder,
-            tokenizing=self._tokenizing,
+            readers=self._readers,
             limits=self._limits,
         )
         served.listening = sockets.listen(order.socket, SOCKET_MODE)
@@ -278,7 +279,7 @@ class Serving:
     def close(self) -> None:
         """Release the threads."""
         self._loading.shutdown(wait=False)
-        self._tokenizing.shutdown(wait=False)
+        self._readers.close()
 
     # --- telling -------------------------------------------------------------------------------------------------
 

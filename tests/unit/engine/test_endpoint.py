@@ -1,15 +1,16 @@
 """What a model's endpoint reads in the loop, and what its requests count for while they wait. No socket, no model."""
 
 import asyncio
+import gc
 import threading
 from collections.abc import Callable, Coroutine, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import pytest
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
 
 from nearcast.engine import lane as lanes
 from nearcast.engine.datatypes import Array
@@ -21,8 +22,10 @@ from nearcast.engine.oip import InferCodec
 from nearcast.engine.oip_grpc import framed
 from nearcast.engine.profile import Profile
 from nearcast.engine.protobuf import to_field, to_packed_varints
+from nearcast.engine.reading import Readers, Ticket
 from nearcast.engine.refusal import Refusal
 from nearcast.engine.text import Embedder
+from nearcast.engine.work import Work
 from nearcast.resources import wire
 from nearcast.resources.release import Signature, Tensor
 
@@ -78,25 +81,35 @@ async def until(check: Callable[[], bool]) -> None:
 def with_client(
     story: Callable[[Client, Held, threading.Event], Coroutine[None, None, None]], *, embedder: Embedder | None = None
 ) -> None:
-    """Run ``story``; what is read on the thread waits for its event."""
+    """Run ``story``; what is read on a thread waits for its event."""
+    name = embedder.input_names[0] if embedder else "x"
 
     async def run() -> None:
         signature = Signature(
-            inputs=(Tensor(name="x", datatype="INT64", shape=(-1, -1)),),
+            inputs=(Tensor(name=name, datatype="INT64", shape=(-1, -1)),),
             outputs=(Tensor(name="y", datatype="FP32", shape=(-1, -1)),),
         )
         model, free = Held(), threading.Event()
-        with ThreadPoolExecutor(1) as thread:
-            thread.submit(free.wait, 20)
-            lane = Lane("m@1", model, Profile(max_batch=1), pad=False, queue=100, loop=asyncio.get_running_loop())
-            codec = InferCodec("m", "1", signature)
-            endpoint = ModelEndpoint(codec, lane, embedder, tokenizing=thread, limits=Limits())
-            try:
-                await story(Client(endpoint), model, free)
-            finally:
-                free.set()
-                model.gate.set()
-                lane.close()
+        readers = Readers()
+        begun: list[None] = []
+
+        def hold() -> bool:
+            begun.append(None)
+            return free.wait(20)
+
+        held = [readers.submit("other", 1, hold) for _ in range(2)]
+        await until(lambda: len(begun) == 2)  # one for each thread
+        lane = Lane("m@1", model, Profile(max_batch=1), pad=False, queue=100, loop=asyncio.get_running_loop())
+        codec = InferCodec("m", "1", signature)
+        endpoint = ModelEndpoint(codec, lane, embedder, readers=readers, limits=Limits())
+        try:
+            await story(Client(endpoint), model, free)
+        finally:
+            free.set()
+            model.gate.set()
+            await asyncio.gather(*(ticket.done for ticket in held))
+            readers.close()
+            lane.close()
 
     asyncio.run(run())
 
@@ -138,6 +151,71 @@ def test_a_long_list_of_tokens_is_read_on_the_thread() -> None:
         assert client.endpoint.aside_bytes == 0
 
     with_client(story, embedder=words)
+
+
+def test_what_nobody_waits_for_any_more_is_not_read_and_its_bytes_are_free_at_once() -> None:
+    async def story(client: Client, model: Held, free: threading.Event) -> None:
+        model.gate.set()
+        body = call(200_000, raw=False)
+        names = Spellings().learn(CALL)
+        lost = Exchange(client, b"POST", INFER, CALL, names, body)
+        client.endpoint.handle(lost)
+        client.ask(INFER, body, CALL)
+        assert lost.on_lost is not None
+        lost.on_lost()
+        await until(lambda: client.endpoint.aside_bytes == len(body))
+        free.set()
+        await until(lambda: len(client.heard) == 1)
+        await until(lambda: client.endpoint.aside_bytes == 0)
+
+    with_client(story)
+
+
+def leftovers(work: Callable[[], object]) -> list[object]:
+    """Objects that only Python's collector would let go of after ``work``: those of ours, and errors."""
+    gc.collect()
+    gc.disable()
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    try:
+        work()
+        gc.collect()
+        return [found for found in gc.garbage if isinstance(found, Exchange | Work | Refusal | np.ndarray | Ticket)]
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
+
+
+EMBEDDINGS = wire.EMBEDDINGS_PATH.encode()
+
+
+@pytest.mark.parametrize(
+    ("target", "headers", "body", "heard"),
+    [
+        pytest.param(INFER, CALL, call(1, raw=True), bytes, id="answered"),
+        pytest.param(INFER, CALL, call(200_000, raw=False), bytes, id="read on a thread"),
+        pytest.param(EMBEDDINGS, {}, b'{"model":"m","input":["a","a"]}', bytes, id="embedded"),
+        pytest.param(EMBEDDINGS, {}, b'{"model":"m","input":"%b"}' % (b"a " * 4000), int, id="too long"),
+        pytest.param(EMBEDDINGS, {}, b'{"model":"m","input":7}', int, id="refused at once"),
+    ],
+)
+def test_a_request_leaves_nothing_to_the_collector(
+    target: bytes, headers: dict[bytes, bytes], body: bytes, heard: type
+) -> None:
+    """It seldom runs in an engine, and a refused text of 100 KB has made a megabyte of tokens by then."""
+    tokenizer = Tokenizer(WordLevel({"a": 0}, unk_token="a"))
+    tokenizer.pre_tokenizer = Whitespace()  # type: ignore[assignment]
+    words = Embedder(tokenizer, 8, 1, ("input_ids",), 0, 1, shortenable=False)
+
+    async def story(client: Client, model: Held, free: threading.Event) -> None:
+        model.gate.set()
+        free.set()
+        for count in range(1, 4):
+            client.ask(target, body, headers)
+            await until(lambda count=count: len(client.heard) == count)  # type: ignore[misc]
+        assert {type(each) for each in client.heard} == {heard}
+
+    assert leftovers(lambda: with_client(story, embedder=None if target == INFER else words)) == []
 
 
 @pytest.mark.parametrize("binary", [False, True])

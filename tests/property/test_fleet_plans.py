@@ -64,7 +64,7 @@ def check(problem: Problem, plan: FleetPlan) -> None:
     able = problem.eligible & np.isfinite(problem.service_s) & (problem.workers > 0.0)[:, None]
     assert not (plan.placed & ~able).any()
     assert ((plan.placed * problem.footprint_bytes).sum(1) <= problem.memory_bytes * (1 + 1e-12)).all()
-    assert (plan.placed.sum(0) <= problem.most).all() or (plan.placed & problem.pinned).any()
+    assert (plan.placed.sum(0) <= problem.most).all()
     total = np.zeros((len(problem.sites), len(problem.models)))
     np.add.at(total, (plan.origin, plan.model), plan.share)
     assert (plan.share > 0.0).all()

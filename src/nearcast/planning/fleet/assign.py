@@ -6,7 +6,7 @@ is unserved: it is routed as the rest of its row, or to its cheapest place, and 
 Does not decide how fast shares may move from the ones before (`steady`).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from nearcast.planning.fleet.bound import least_s, priced, routing_bound_s, unsure
 from nearcast.planning.fleet.candidates import Lists, Near, cheapest
-from nearcast.planning.fleet.congestion import Queues
+from nearcast.planning.fleet.congestion import CEILING, Queues
 from nearcast.planning.fleet.cost import Costs, Floats32
 from nearcast.planning.fleet.market import Market, answer, heats
 from nearcast.planning.fleet.prices import HEATS, settle
@@ -22,6 +22,7 @@ from nearcast.planning.fleet.problem import MAX_CANDIDATES, Floats, Truths
 
 SMALLEST_SHARE: Final = 0.005
 """Shares below this are not worth a route."""
+SLACK: Final = 0.002
 LOOKS: Final = 2
 """Times that lists are made anew where a place outside of them turned out to be cheaper."""
 _POURS: Final = 12
@@ -70,7 +71,9 @@ def route(ground: Ground, placed: Truths, start_s: Floats | None = None) -> Rout
     models = np.arange(placed.shape[1])
     lists = cheapest(ground.costs, ground.near, placed, min(MAX_CANDIDATES, len(placed)))
     market = Market.of(ground.costs, lists, models)
-    price_s = settle(market, ground.queues, start_s)
+    # A little below the ceiling, so that what is not quite settled still finds room.
+    queues = replace(ground.queues, ceiling=CEILING - SLACK)
+    price_s = settle(market, queues, start_s)
     least = least_s(market, price_s)
     for _ in range(LOOKS):
         rows = unsure(market, lists, least)
@@ -79,25 +82,33 @@ def route(ground: Ground, placed: Truths, start_s: Floats | None = None) -> Rout
         cheaper = _relist(ground, market, lists, placed, price_s, rows, least)
         if not cheaper:
             break
-        price_s = settle(market, ground.queues, price_s)
+        price_s = settle(market, queues, price_s)
         least = least_s(market, price_s)
     rows = unsure(market, lists, least)
     if len(rows):
         least[rows] = priced(ground.costs, placed, price_s, rows, models, 1)[3]
     bound_s = routing_bound_s(market, ground.queues, price_s, least)
-    share = answer(market, price_s, heats(market, HEATS[-1])).share
+    share = answer(market, price_s, heats(market, HEATS[-1], price_s)).share
     return finish(ground, market, share, price_s, bound_s)
 
 
 def _relist(
     ground: Ground, market: Market, lists: Lists, placed: Truths, price_s: Floats, rows: Ints, least: Floats32
 ) -> bool:
-    """New lists for ``rows``, in place, by costs with prices; returns whether any of them is cheaper for it."""
+    """Other places in the lists of ``rows``, in place: the first half, cheapest without prices, stays (prices may fall
+    again), the rest are the cheapest with prices. Returns whether any of it is cheaper for it."""
     width = len(market.place)
-    place, cost_s, work_s, found = priced(ground.costs, placed, price_s, rows, np.arange(placed.shape[1]), width)
-    market.place[:, rows], market.cost_s[:, rows], market.work_s[:, rows] = place, cost_s, work_s
+    found = priced(ground.costs, placed, price_s, rows, np.arange(placed.shape[1]), width)
+    half = width // 2
+    known = (found[0][:, None] == market.place[None, :half, rows]).any(axis=1)
+    usable = np.isfinite(found[1]) & ~known
+    paid = np.where(usable, found[1] + found[2] * price_s.astype(np.float32)[found[0]], np.float32(np.inf))
+    order = np.argsort(paid, axis=0, kind="stable")[: width - half]
+    keep = np.take_along_axis(usable, order, axis=0)
+    for mine, new, empty in zip((market.place, market.cost_s, market.work_s), found, (0, np.inf, 0.0), strict=False):
+        mine[half:, rows] = np.where(keep, np.take_along_axis(new, order, axis=0), empty)
     lists.tail_s.reshape(-1)[rows] = -np.inf
-    gain = np.maximum(least[rows] - found, 0.0).astype(np.float64) @ market.demand_per_s[rows]
+    gain = np.maximum(least[rows] - found[3], 0.0).astype(np.float64) @ market.demand_per_s[rows]
     return bool(gain > 1e-4 * float(least.astype(np.float64) @ market.demand_per_s))
 
 
@@ -107,14 +118,16 @@ def finish(ground: Ground, market: Market, share: Floats32, price_s: Floats, bou
     Args:
         share: float32[K, N], wished for; rows may sum to less than 1.
     """
-    kept = np.where(np.isfinite(market.cost_s) & (share >= SMALLEST_SHARE), share, np.float32(0.0))
-    total = kept.sum(axis=0)
+    wished = np.minimum(share.sum(axis=0), np.float32(1.0))
+    kept = np.where(np.isfinite(market.cost_s) & (share >= SMALLEST_SHARE * wished), share, np.float32(0.0))
     reduced = market.reduced_s(price_s)
-    empty = np.flatnonzero((total <= 0.0) & np.isfinite(market.cost_s[0]))
+    empty = np.flatnonzero((kept.sum(axis=0) <= 1e-6) & np.isfinite(market.cost_s[0]))
+    kept[:, empty] = 0.0
     kept[reduced[:, empty].argmin(axis=0), empty] = 1.0
     total = kept.sum(axis=0)
     kept /= np.where(total > 0.0, total, np.float32(1.0))
-    sent = _pour(market, kept, reduced, ground.queues.room)
+    some = np.where(market.demand_per_s > 0.0, wished, np.float32(1.0))
+    sent = _pour(market, kept * some, reduced, ground.queues.room)
     served = sent.sum(axis=0)
     none = served <= 1e-6
     share = np.where(none, kept, sent / np.where(none, np.float32(1.0), served))
@@ -127,9 +140,6 @@ def _pour(market: Market, share: Floats32, reduced: Floats32, room: Floats) -> F
     """float32[K, N]: shares cut to ``room``, what was cut poured on where there is room; a row may sum to less."""
     load = market.load(share)
     keep = np.where(load > room, room / np.maximum(load, 1e-30), 1.0).astype(np.float32)
-    over = keep < 1.0
-    if not over.any():
-        return share
     sent = share * keep[market.place]
     short = np.where(np.isfinite(market.cost_s[0]), np.float32(1.0) - sent.sum(axis=0), np.float32(0.0))
     rows = np.flatnonzero((short > 1e-6) & (market.demand_per_s > 0.0))
@@ -139,7 +149,7 @@ def _pour(market: Market, share: Floats32, reduced: Floats32, room: Floats) -> F
     added = np.zeros_like(part.cost_s)
     short = short[rows]
     load = market.load(sent)
-    heat_s = np.maximum(heats(part, HEATS[-1]), np.float32(1e-9))
+    heat_s = np.float32(HEATS[-1].of_cost) * np.minimum(reduced[:, rows].min(axis=0), part.unserved_s)
     for _ in range(_POURS):
         free = room - load
         open_to = np.isfinite(part.cost_s) & (free > 1e-9 * room)[part.place]

@@ -6,6 +6,9 @@ is ``rho ** sqrt(2 (c + 1)) / (2 (1 - rho))`` at utilisation ``rho``: Sakasegawa
 Institute of Statistical Mathematics 29, 1977), halved for service times that do not vary. It does not depend on the
 service times themselves, so models that share a place share one queue without another term.
 
+Beyond :data:`BEND` the curve goes on as a straight line: so near to full, a formula for the mean says little, and
+prices that grow without measure serve nobody. That no place is planned beyond :data:`CEILING` does not rest on the curve.
+
 A queue does not ask whose turn it is, so its waiting is weighted by the mean urgency of the fleet's demand.
 """
 
@@ -18,6 +21,8 @@ from nearcast.planning.fleet.problem import Floats, Problem
 
 CEILING: Final = 0.95
 """Utilisation that no place is planned beyond: the queue of a fuller one grows without measure at a surprise."""
+BEND: Final = 0.85
+"""Utilisation beyond which one more worker-second costs no more than there."""
 _HALVINGS: Final = 26
 
 
@@ -28,10 +33,12 @@ class Queues:
     Attributes:
         workers: float64[S]: worker-seconds per second.
         weight: of a second in a queue.
+        ceiling: utilisation that no place goes beyond.
     """
 
     workers: Floats
     weight: float
+    ceiling: float = CEILING
 
     @classmethod
     def of(cls, problem: Problem) -> "Queues":
@@ -44,32 +51,34 @@ class Queues:
     @property
     def room(self) -> Floats:
         """float64[S]: load in worker-seconds per second up to the ceiling."""
-        found: Floats = CEILING * self.workers
+        found: Floats = self.ceiling * self.workers
         return found
 
     def waiting_s(self, load: Floats) -> Floats:
         """float64[S]: weighted seconds of waiting per second at ``load``, which is at most :attr:`room`."""
         rho = self._utilization(load)
-        found: Floats = self.weight * rho ** self._exponent() / (2.0 * (1.0 - rho))
+        bent = np.minimum(rho, BEND)
+        curve = self.weight * bent ** self._exponent() / (2.0 * (1.0 - bent))
+        found: Floats = curve + self.price_s(BEND * self.workers) * self.workers * (rho - bent)
         return found
 
     def price_s(self, load: Floats) -> Floats:
         """float64[S]: what one more worker-second per second adds to :meth:`waiting_s`; its derivative."""
-        rho, exponent = self._utilization(load), self._exponent()
+        rho, exponent = np.minimum(self._utilization(load), BEND), self._exponent()
         lower = rho ** (exponent - 1.0)
         slope = (exponent * lower + lower * rho / (1.0 - rho)) / (2.0 * (1.0 - rho))
         found: Floats = self.weight * slope / self._safe_workers()
         return found
 
     def load_at(self, price_s: Floats) -> Floats:
-        """float64[S]: the load at which one more costs ``price_s``; :attr:`room` where that is dearer still."""
-        low, high = np.zeros_like(self.workers), self.room
+        """float64[S]: the least load at which one more costs ``price_s``; :attr:`room` where nothing costs so much."""
+        low, high = np.zeros_like(self.workers), BEND * self.workers
         for _ in range(_HALVINGS):
             middle = 0.5 * (low + high)
-            dear = self.price_s(middle) > price_s
+            dear = self.price_s(middle) >= price_s
             high = np.where(dear, middle, high)
             low = np.where(dear, low, middle)
-        return np.where(price_s >= self.price_s(self.room), self.room, 0.5 * (low + high))
+        return np.where(price_s > self.price_s(self.room), self.room, 0.5 * (low + high))
 
     def worth_s(self, price_s: Floats) -> Floats:
         """float64[S]: the conjugate: the most that ``price_s * load - waiting_s(load)`` can be, from above.
@@ -89,7 +98,7 @@ class Queues:
         return np.divide(waiting, requests_per_s, out=np.zeros_like(load), where=requests_per_s > 0.0)
 
     def _utilization(self, load: Floats) -> Floats:
-        return np.clip(load / self._safe_workers(), 0.0, CEILING)
+        return np.clip(load / self._safe_workers(), 0.0, self.ceiling)
 
     def _exponent(self) -> Floats:
         found: Floats = np.sqrt(2.0 * (self.workers + 1.0))

@@ -20,7 +20,7 @@ Floats32 = NDArray[np.float32]
 LATE: Final = 4.0
 FAR_S: Final = 1e5
 """A way that takes longer is as good as this: costs stay finite where a place is open."""
-UNSERVED_S: Final = 60.0
+UNSERVED_S: Final = 10.0
 """Price of a request that no place has room for, above the dearest place and the longest queue."""
 
 

@@ -10,19 +10,14 @@ from numpy.typing import NDArray
 from nearcast.planning.fleet.problem import Floats, Truths
 
 
-def fill(
-    gain: Floats, work: Floats, footprint: Floats, memory: Floats, room: Floats, must: Truths, able: Truths
-) -> Truths:
+def fill(gain: Floats, footprint: Floats, memory: Floats, must: Truths, able: Truths) -> Truths:
     """bool[B, M]: what each of ``B`` sites holds.
 
-    What must be held comes first, the smallest first, as far as memory goes: beyond it the rest is left out. A model
-    that would bring more work than the site has room for is worth only the part that fits.
+    What must be held comes first, the smallest first, as far as memory goes: beyond it the rest is left out.
 
     Args:
         gain: float64[B, M]: worth of each model there; at most 0 where it is not wanted.
-        work: float64[B, M]: load that it would bring.
         footprint: float64[M], memory: float64[B]: bytes.
-        room: float64[B]: load that the site takes.
         must, able: bool[B, M].
     """
     sites, models = gain.shape
@@ -31,16 +26,14 @@ def fill(
     smallest = np.argsort(size, kind="stable")
     order = smallest[np.argsort(-dense[:, smallest], axis=1, kind="stable")]
     held = np.zeros((sites, models), dtype=np.bool_)
-    left, free = memory.astype(np.float64).copy(), room.astype(np.float64).copy()
+    left = memory.astype(np.float64).copy()
     every = np.arange(sites)
     for rank in range(models):
         model = order[:, rank]
         wanted = must[every, model] | (gain[every, model] > 0.0)
-        wanted &= must[every, model] | (free > 0.02 * room) | (work[every, model] <= 0.0)
         takes = able[every, model] & wanted & (footprint[model] <= left)
         held[every, model] = takes
         left -= np.where(takes, footprint[model], 0.0)
-        free -= np.where(takes, np.minimum(work[every, model], np.maximum(free, 0.0)), 0.0)
     return _or_one(held, gain, footprint, memory, must, able)
 
 

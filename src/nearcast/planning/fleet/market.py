@@ -18,6 +18,17 @@ from nearcast.planning.fleet.problem import Floats, Indices
 Ints = NDArray[np.intp]
 
 
+@dataclass(frozen=True, slots=True)
+class Heat:
+    """How soft a minimum is: parts of a row's least cost, and of what it pays with the price of capacity.
+
+    Where prices are high a difference far below them is lost in the rounding of float32, and no climb gets anywhere.
+    """
+
+    of_cost: float
+    of_paid: float
+
+
 @dataclass(frozen=True, eq=False)
 class Market:
     """``N`` rows of ``K`` ranks.
@@ -122,8 +133,9 @@ def answer(market: Market, price_s: Floats, heat_s: Floats32) -> Answer:
     )
 
 
-def heats(market: Market, heat: float) -> Floats32:
-    """float32[N]: ``heat`` of each row's least cost."""
+def heats(market: Market, heat: Heat, price_s: Floats) -> Floats32:
+    """float32[N]: cost differences that count as small at ``price_s``."""
     least = np.minimum(market.cost_s[0], market.unserved_s)
-    found: Floats32 = np.float32(heat) * np.maximum(least, np.float32(1e-6))
-    return found
+    paid = np.minimum(market.reduced_s(price_s).min(axis=0), market.unserved_s)
+    found: Floats32 = np.float32(heat.of_cost) * least + np.float32(heat.of_paid) * paid
+    return np.maximum(found, np.float32(1e-9))

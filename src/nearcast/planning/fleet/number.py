@@ -65,6 +65,17 @@ def at_least(ground: Ground, placed: Truths, before: Truths) -> Truths:
     return found
 
 
+def at_most(ground: Ground, placed: Truths, gain: Floats) -> Truths:
+    """``placed`` without the least useful replicas of models that have too many; pinned ones stay longest."""
+    problem = ground.costs.problem
+    found = placed.copy()
+    for model in np.flatnonzero(found.sum(axis=0) > problem.most):
+        sites = np.flatnonzero(found[:, model])
+        order = sites[np.lexsort((sites, gain[sites, model], problem.pinned[sites, model]))]
+        found[order[: len(sites) - int(problem.most[model])], model] = False
+    return found
+
+
 def _make_room(ground: Ground, placed: Truths, site: int, size: float) -> Ints | None:
     """Models that can go from ``site`` so that ``size`` bytes fit, the largest first; None where it cannot be."""
     problem = ground.costs.problem

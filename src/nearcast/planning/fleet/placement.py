@@ -20,7 +20,7 @@ from nearcast.planning.fleet.assign import Ground
 from nearcast.planning.fleet.bound import least_s, routing_bound_s
 from nearcast.planning.fleet.candidates import cheapest
 from nearcast.planning.fleet.market import Market
-from nearcast.planning.fleet.number import at_least, limited, scarce
+from nearcast.planning.fleet.number import at_least, at_most, limited, scarce
 from nearcast.planning.fleet.prices import QUICK, settle
 from nearcast.planning.fleet.problem import FleetPlan, Floats, Truths
 from nearcast.planning.fleet.sweep import Sweep, Value
@@ -42,7 +42,7 @@ class Moves:
     """
 
     most: int | None = 2000
-    horizon_s: float = 600.0
+    horizon_s: float = 3600.0
     keep: float = 0.25
     worth_s: float = 1e-4
     sweeps: int = 3
@@ -68,16 +68,12 @@ def place(ground: Ground, previous: FleetPlan | None, moves: Moves) -> tuple[Tru
         problem.pinned & able,
         able,
     )
-    price_s = previous.price_s if previous else np.zeros(len(able))
-    placed = before | scarce(ground, before)
-    for turn in range(1 if previous else 2):
-        sweep = Sweep(costs, ground.near, market, placed, price_s)
-        if turn or previous:
-            sweep.look_far()
-        _rest(sweep, ground, value, moves.sweeps)
-        placed = at_least(ground, sweep.placed, before)
-        if not turn and previous is None:
-            price_s = quick_prices(ground, placed)
+    price_s = settle(market, ground.queues, previous.price_s if previous else None, QUICK)
+    sweep = Sweep(costs, ground.near, market, before | scarce(ground, before), price_s)
+    if previous:
+        sweep.look_far()
+    _rest(sweep, ground, value, moves.sweeps)
+    placed = at_least(ground, at_most(ground, sweep.placed, sweep.gains(ground.queues.room)), before)
     if previous and moves.most is not None:
         placed = limited(ground, placed, before, sweep.gains(ground.queues.room), moves.most)
         placed = at_least(ground, placed, before)
@@ -95,10 +91,3 @@ def _rest(sweep: Sweep, ground: Ground, value: Value, sweeps: int) -> None:
             break
         if turn + 1 < sweeps:
             sweep.look_far()
-
-
-def quick_prices(ground: Ground, placed: Truths) -> Floats:
-    """Prices over ``placed`` that are near the mark, in a fraction of the time of a routing."""
-    lists = cheapest(ground.costs, ground.near, placed, min(8, len(placed)))
-    market = Market.of(ground.costs, lists, np.arange(placed.shape[1]))
-    return settle(market, ground.queues, ladder=QUICK)

@@ -15,17 +15,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nearcast.planning.fleet.congestion import Queues
-from nearcast.planning.fleet.market import Answer, Market, answer, heats
+from nearcast.planning.fleet.market import Answer, Heat, Market, answer, heats
 from nearcast.planning.fleet.problem import Floats
 
-HEATS: Final = (0.1, 0.05, 0.02, 0.01, 0.01)
+HEATS: Final = (
+    Heat(0.1, 0.1),
+    Heat(0.05, 0.03),
+    Heat(0.02, 0.01),
+    Heat(0.01, 0.003),
+    Heat(0.01, 3e-4),
+    Heat(0.01, 3e-4),
+)
 """Softening as a part of a row's least cost: the last one is what shares are made with."""
-QUICK: Final = (0.1, 0.05)
+QUICK: Final = HEATS[:3]
 """Enough for prices that placement looks at."""
-NEWTON_STEPS: Final = 10
+NEWTON_STEPS: Final = 40
 HEAVY: Final = 0.9
 _GRADIENT_STEPS: Final = 25
-_SEARCHES: Final = 8
+_SEARCHES: Final = 10
+_ALONE: Final = 5
 _CLEAR: Final = 0.003
 """A price matters where it makes this part of the cost of the rows that may pay it."""
 _SETTLED: Final = 0.002
@@ -44,7 +52,7 @@ class _Field:
     step_s: float
 
 
-def settle(market: Market, queues: Queues, start_s: Floats | None = None, ladder: tuple[float, ...] = HEATS) -> Floats:
+def settle(market: Market, queues: Queues, start_s: Floats | None = None, ladder: tuple[Heat, ...] = HEATS) -> Floats:
     """float64[S] of prices for all rows of ``market``.
 
     Args:
@@ -55,18 +63,20 @@ def settle(market: Market, queues: Queues, start_s: Floats | None = None, ladder
         return np.zeros(market.sites)
     step_s = _typical_price(active)
     if start_s is None:
-        load = active.load(answer(active, np.zeros(market.sites), heats(active, ladder[0])).share)
-        price_s = queues.price_s(np.minimum(load, 0.9 * queues.room))
+        load = active.load(
+            answer(active, np.zeros(market.sites), heats(active, ladder[0], np.zeros(market.sites))).share
+        )
+        price_s = queues.price_s(np.minimum(load, 0.8 * queues.room))
     else:
         price_s = start_s.copy()
-    for heat in ladder if start_s is None else ladder[-1:] * 2:
-        load = active.load(answer(active, price_s, heats(active, heat)).share)
+    for heat in ladder if start_s is None else ladder[1:]:
+        load = active.load(answer(active, price_s, heats(active, heat, price_s)).share)
         price_s = _drift(queues, price_s, load, step_s)
         rows = _touched(active, queues, price_s, load, heat)
         if not len(rows):
             continue
         part = _heavy(active, rows, heat, price_s)
-        part_load = part.load(answer(part, price_s, heats(part, heat)).share)
+        part_load = part.load(answer(part, price_s, heats(part, heat, price_s)).share)
         field = _Field(part, queues, np.clip(load - part_load, 0.0, 0.9 * queues.room), step_s)
         price_s = _climb(field, price_s, heat)
     return price_s
@@ -87,24 +97,24 @@ def _drift(queues: Queues, price_s: Floats, load: Floats, step_s: float) -> Floa
     return np.where(cheap, 0.5 * (own_s + price_s), price_s)
 
 
-def _touched(market: Market, queues: Queues, price_s: Floats, load: Floats, heat: float) -> Ints:
+def _touched(market: Market, queues: Queues, price_s: Floats, load: Floats, heat: Heat) -> Ints:
     """Rows that might pay a price that matters at one of the places that they would use."""
     busy = (load > 0.6 * queues.room) | (price_s > 0.0)
     value = np.where(busy, np.maximum(price_s, queues.price_s(np.minimum(load, queues.room))), 0.0)
     value[load > 0.85 * queues.room] = np.inf
     reduced = market.reduced_s(price_s)
     low = reduced.min(axis=0)
-    usable = reduced <= (1.0 + 6.0 * heat) * low
+    usable = reduced <= (1.0 + 6.0 * heat.of_cost) * low
     usable[0] = True
     with np.errstate(invalid="ignore"):
         pays = value.astype(np.float32)[market.place] * market.work_s > np.float32(_CLEAR) * low
     return np.flatnonzero((usable & pays).any(axis=0))
 
 
-def _heavy(market: Market, rows: Ints, heat: float, price_s: Floats) -> Market:
+def _heavy(market: Market, rows: Ints, heat: Heat, price_s: Floats) -> Market:
     """Of ``rows`` those that bring most of the work, while the softening is coarse; and their likeliest places."""
     work = market.demand_per_s[rows] * market.work_s[0, rows]
-    if heat > HEATS[-1]:
+    if heat.of_cost > HEATS[-1].of_cost:
         order = np.argsort(-work, kind="stable")
         enough = int(
             np.searchsorted(np.cumsum(work[order], dtype=np.float64), HEAVY * float(work.sum(dtype=np.float64)))
@@ -113,28 +123,39 @@ def _heavy(market: Market, rows: Ints, heat: float, price_s: Floats) -> Market:
     return market.take(rows)
 
 
-def _climb(field: _Field, price_s: Floats, heat: float) -> Floats:
+def _climb(field: _Field, price_s: Floats, heat: Heat) -> Floats:
     market, queues = field.market, field.queues
-    heat_s = heats(market, heat)
+    heat_s = heats(market, heat, price_s)
     found, value = _look(field, price_s, heat_s)
+    slope = _slope(field, found, price_s)
+    reach = np.full(market.sites, np.inf)
+    enough = max(_SETTLED, 0.3 * heat.of_paid)
     for _ in range(NEWTON_STEPS):
-        slope = field.background + market.load(found.share) - queues.load_at(price_s)
-        if float(np.abs(slope).sum()) <= _SETTLED * float(field.background.sum() + queues.load_at(price_s).sum()):
+        if float(np.abs(slope).sum()) <= enough * float(queues.load_at(price_s).sum()):
             break
-        way = _newton(field, found, price_s, slope, heat_s)
-        length = 1.0
-        for _ in range(_SEARCHES):
-            ahead = np.maximum(price_s + length * way, 0.1 * price_s)
+        widest = 2.0 * price_s + 0.2 * field.step_s
+        way = _newton(field, found, price_s, slope, heat_s, np.minimum(reach, widest))
+        for attempt in range(_SEARCHES):
+            ahead = np.maximum(price_s + way, 0.1 * price_s)
             there, height = _look(field, ahead, heat_s)
+            beyond = _slope(field, there, ahead)
+            # Places are coupled to near ones only: who went too far is held back alone, not the whole fleet with it.
+            passed = (slope * beyond < 0.0) & (np.abs(beyond) > 0.3 * np.abs(slope))
             if height >= value + 1e-4 * float(slope @ (ahead - price_s)):
                 break
-            length *= 0.4
+            way = np.where(passed, 0.2 * way, way) if attempt < _ALONE and passed.any() else 0.4 * way
         else:
             break
-        rise, price_s, found, value = height - value, ahead, there, height
-        if rise <= 1e-6 * abs(value):
+        reach = np.where(passed, 0.3 * np.abs(way) + 1e-12, 4.0 * np.minimum(reach, widest))
+        rise, price_s, found, value, slope = height - value, ahead, there, height, beyond
+        if rise <= 1e-7 * abs(value):
             break
     return price_s
+
+
+def _slope(field: _Field, found: Answer, price_s: Floats) -> Floats:
+    """float64[S]: by how much the load at each place is above what its price stands for."""
+    return field.background + field.market.load(found.share) - field.queues.load_at(price_s)
 
 
 def _look(field: _Field, price_s: Floats, heat_s: NDArray[np.float32]) -> tuple[Answer, float]:
@@ -144,14 +165,16 @@ def _look(field: _Field, price_s: Floats, heat_s: NDArray[np.float32]) -> tuple[
     return found, found.soft_s + float(field.background @ price_s) - float(worth_s.sum())
 
 
-def _newton(field: _Field, found: Answer, price_s: Floats, slope: Floats, heat_s: NDArray[np.float32]) -> Floats:
-    """The step to where the local parabola is highest, held back where it would be longer than the price itself."""
+def _newton(
+    field: _Field, found: Answer, price_s: Floats, slope: Floats, heat_s: NDArray[np.float32], reach: Floats
+) -> Floats:
+    """The step to where the local parabola is highest, held back where it would be longer than ``reach``."""
     torn = np.flatnonzero(found.share.max(axis=0) < 1.0 - 1e-3)
     market = field.market.take(torn)
     weight = found.share[:, torn] * market.work_s
     stiff = market.demand_per_s / heat_s[torn]
     own = weight * (market.work_s - weight) * stiff
-    diagonal = _give(field.queues, price_s) + np.abs(slope) / (2.0 * price_s + 0.2 * field.step_s) + 1e-12
+    diagonal = _give(field.queues, price_s) + np.abs(slope) / reach + 1e-12
     guard = np.maximum(market.at_places(own), 0.0) + diagonal
 
     def times(way: Floats) -> Floats:
@@ -177,9 +200,8 @@ def _newton(field: _Field, found: Answer, price_s: Floats, slope: Floats, heat_s
 
 
 def _give(queues: Queues, price_s: Floats) -> Floats:
-    """float64[S]: by how much the planned load grows with the price; 0 at the ceiling."""
+    """float64[S]: by how much the planned load grows with the price; 0 beyond the bend."""
     load = queues.load_at(price_s)
     step = 1e-4 * queues.room
-    rise = queues.price_s(np.minimum(load + step, queues.room)) - queues.price_s(load)
-    inside = (load < (1.0 - 2e-4) * queues.room) & (rise > 0.0)
-    return np.divide(step, rise, out=np.zeros_like(step), where=inside)
+    rise = queues.price_s(load + step) - queues.price_s(load)
+    return np.divide(step, rise, out=np.zeros_like(step), where=rise > 1e-12 * price_s)

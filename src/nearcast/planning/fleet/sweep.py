@@ -61,15 +61,13 @@ class Sweep:
         changes = 0
         for colour, entries in enumerate(self._batches):
             sites = np.flatnonzero(self._colour == colour)
-            gain, work = self._gains(sites, entries)
+            gain = self._gains(sites, entries, room)
             held = self.placed[sites]
             problem = self.costs.problem
             wanted = fill(
                 value.net(sites, held, gain),
-                work,
                 problem.footprint_bytes,
                 problem.memory_bytes[sites],
-                room[sites],
                 value.must[sites],
                 self.costs.able[sites] & value.allowed[sites],
             )
@@ -86,12 +84,11 @@ class Sweep:
         found = np.zeros(self.placed.shape)
         for colour, entries in enumerate(self._batches):
             sites = np.flatnonzero(self._colour == colour)
-            gain, work = self._gains(sites, entries)
-            found[sites] = gain * np.minimum(1.0, room[sites][:, None] / np.maximum(work, 1e-30))
+            found[sites] = self._gains(sites, entries, room)
         return found
 
-    def _gains(self, sites: Ints, entries: Ints) -> tuple[Floats, Floats]:
-        """float64[B, M] twice: what each model saves at each of ``sites``, and the work that it would bring there."""
+    def _gains(self, sites: Ints, entries: Ints, room: Floats) -> Floats:
+        """float64[B, M]: what each model saves at each of ``sites``: the part that fits of what it might draw there."""
         rows, key = self._keys(sites, entries)
         where = self.market.place.reshape(-1)[entries]
         other = np.where(self._holder[rows] == where, self._second[rows], self._first[rows])
@@ -101,7 +98,10 @@ class Sweep:
         size = shape[0] * shape[1]
         gain = np.bincount(key, saved, size).astype(np.float64, copy=False)
         load = np.bincount(key, work, size).astype(np.float64, copy=False)
-        return gain.reshape(shape), load.reshape(shape)
+        found: Floats = gain.reshape(shape) * np.minimum(
+            1.0, room[sites][:, None] / np.maximum(load.reshape(shape), 1e-30)
+        )
+        return found
 
     def _keys(self, sites: Ints, entries: Ints) -> tuple[Ints, Ints]:
         local = np.zeros(self.market.sites, np.intp)

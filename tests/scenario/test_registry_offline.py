@@ -2,6 +2,7 @@
 
 import base64
 import json
+from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
@@ -51,6 +52,25 @@ def test_a_changed_copy_of_a_plan_is_noticed_offline_and_healed_online(settled: 
         world.node(fetch=NoNetwork()).verified_plan()
     assert node.poll_plan() is not None
     assert world.node(fetch=NoNetwork()).verified_plan() == world.plans.latest("fra")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [lambda plan: b"no JSON" + plan, lambda plan: plan.replace(b'"version":', b'"version":99', 1), lambda plan: b"{}"],
+    ids=["unreadable", "a higher version", "another document"],
+)
+def test_a_damaged_plan_keeps_no_good_one_out(settled: Settled, damage: Callable[[bytes], bytes]) -> None:
+    world, node, plan = settled
+    while node.poll_plan() is not None:  # up to date: nothing newer would heal it by itself
+        pass
+    file = world.folder / "trust" / "plan.json"
+    document = json.loads(file.read_bytes())
+    document["plan"] = base64.b64encode(damage(base64.b64decode(document["plan"]))).decode()
+    file.write_text(json.dumps(document))
+    healed = node.poll_plan()
+    assert healed is not None
+    assert healed == world.node(fetch=NoNetwork()).verified_plan() == world.plans.latest("fra")
+    assert healed.site == plan.site
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"\x00" * 4096])

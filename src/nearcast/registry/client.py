@@ -86,15 +86,16 @@ class TrustedRepository:
         with self._lock:
             mirror = self._plans
             held = mirror.sound()
+            before = self._held_plan(held)
             at = self._trusted_now()
-            if held is not None and mirror.unchanged(held, at):
+            if held is not None and before is not None and mirror.unchanged(held, at):
                 return None
             path = plan_target_path(self._site)
             fresh = mirror.refresh(held, at, path)
             if fresh.target is None:
                 details = f"signed, but it holds no {path}: it is another site's"
                 raise TrustRefused(Attack.WRONG_SITE, Targets.type, mirror.prefix, details)
-            plan = self._checked_plan(fresh.target, held)
+            plan = self._checked_plan(fresh.target, before)
             mirror.keep(msgspec.structs.replace(fresh.kept, plan=fresh.target))
             return None if held is not None and held.plan == fresh.target else plan
 
@@ -171,10 +172,22 @@ class TrustedRepository:
         kept = (mirror.sound() for mirror in (self._plans, self._releases))
         return max([self._now(), *(copy.verified_at for copy in kept if copy is not None)])
 
-    def _checked_plan(self, data: bytes, held: Kept | None) -> SitePlan:
+    def _held_plan(self, held: Kept | None) -> SitePlan | None:
+        """The plan of our copy, to compare a newer one with; None where its bytes were changed on our disk.
+
+        Then the versions of the metadata alone keep older plans out: a damaged copy must keep no good plan out.
+        """
+        if held is None or held.plan is None:
+            return None
+        try:
+            verify_target(self._plans.chain(held).targets, plan_target_path(self._site), held.plan, self._plans.prefix)
+            return decode_plan(held.plan)
+        except (IntegrityError, *UNREADABLE):
+            return None
+
+    def _checked_plan(self, data: bytes, before: SitePlan | None) -> SitePlan:
         try:
             plan = decode_plan(data)
-            before = None if held is None or held.plan is None else decode_plan(held.plan)
         except UNREADABLE as error:
             details = f"signed, but not a plan that we understand: {error}"
             raise TrustRefused(Attack.ARBITRARY, PLAN, self._plans.prefix, details) from error

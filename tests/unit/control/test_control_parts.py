@@ -83,7 +83,7 @@ def test_what_lasts_of_a_status() -> None:
         capacity=NodeCapacity(workers=1.0, memory_bytes=1),
     )
     kept = lasting(status)
-    assert (kept.demand, kept.profiles, kept.capacity) == ({}, (), None)
+    assert (kept.demand, kept.profiles, kept.capacity) == ({}, status.profiles, status.capacity)
     assert (kept.load, kept.models[0].done_bytes, kept.models[0].total_bytes) == (None, 0, 9)
     assert (kept.gateway, kept.routed_version) == (gateway, 1)
 

@@ -8,7 +8,9 @@ import yaml
 from nearcast.resources.kinds import KINDS
 
 EXAMPLES = Path(__file__).resolve().parents[3] / "examples"
-MANIFESTS = sorted(EXAMPLES.rglob("*.yaml"))
+MANIFESTS = sorted(
+    path for path in EXAMPLES.rglob("*.yaml") if path.parent.name != "twin"
+)  # scenarios, run by the twin
 
 
 @pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: str(path.relative_to(EXAMPLES)))

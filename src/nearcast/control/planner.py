@@ -3,7 +3,9 @@
 Decides when: a pass follows a pass after the plan interval, or after twice the time that it took, whichever is longer;
 sooner after a ring that changed the desired state. What a pass decides is `planning.fleet.decision`, and a decision is
 in force once it is written (`decisions`); site plans follow at the next publication. A replica that begins to lead
-continues from the last record. A pass that fails changes nothing.
+continues from the last record, which also holds what was measured between sites: a scout is measured for an hour, the
+map is learned every half hour, and the next record is at most ten minutes later, so none is lost with its leader. A
+pass that fails changes nothing.
 """
 
 import logging
@@ -11,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from time import perf_counter
 from typing import Final
 
@@ -21,7 +24,7 @@ from nearcast.control.decisions import Decisions
 from nearcast.control.plane import ControlPlane
 from nearcast.control.recorder import PLAN
 from nearcast.control.store import timestamp
-from nearcast.control.watch import Watched, snapshot_of, watched
+from nearcast.control.watch import Watched, recalled, snapshot_of, watched
 from nearcast.errors import InvalidInput, NotFound
 from nearcast.planning.fleet.decision import Decided, decide
 from nearcast.planning.fleet.problem import Floats
@@ -89,11 +92,11 @@ class Planner:
         plane = self._plane
         if not plane.leader.leads:
             with self._guard:
-                self._last = None  # whoever leads meanwhile decides; we continue from the record
+                self._last = self._learned = None  # whoever leads meanwhile decides; we continue from the record
             return False
         began_s = perf_counter()
         last = self._resumed()
-        state, snapshot = self._taken()
+        state, snapshot, memory = self._taken()
         if not snapshot.releases and plane.decisions.in_force.id == 0:
             return False  # nothing to place, and nothing was
         now_s = self._clock()
@@ -101,8 +104,8 @@ class Planner:
         pace = Pace(hold_s=plane.settings.placement_hold_s)
         elapsed_s = max(0.0, now_s - last.at_s) if last.plan is not None else 0.0
         unwanted = tuple(Unwanted(item.deployment, item.site, item.for_s + elapsed_s) for item in last.unwanted)
-        learned = self._learn(state, snapshot.ways, now_s)
-        snapshot = msgspec.structs.replace(snapshot, learned=learned.ways)
+        learned = self._learn(state, memory)
+        snapshot = _with_map(snapshot, learned.ways, max(0.0, now_s - learned.at_s))
         decided = decide(snapshot, last.plan, before, unwanted, pace, estimate_s=learned.estimate_s)
         changed = bool(decided.reason)
         recorded_s = last.recorded_s
@@ -118,30 +121,42 @@ class Planner:
         return changed
 
     def snapshot(self) -> Snapshot:
-        """The fleet now. The leader's memory of demand; of another replica, what nodes report."""
-        held, snapshot = self._learned, self._taken()[1]
-        return snapshot if held is None else msgspec.structs.replace(snapshot, learned=held.ways)
+        """The fleet now. The leader's memory of demand; of another replica, what nodes report, and the map of the
+        last record."""
+        held, (_, snapshot, _) = self._learned, self._taken()
+        if held is not None:
+            return _with_map(snapshot, held.ways, max(0.0, self._clock() - held.at_s))
+        try:
+            record = self._plane.decisions.record().snapshot
+        except (NotFound, InvalidInput):
+            return snapshot
+        return _with_map(snapshot, record.learned, record.learned_age_s + self._passed_s(record))
 
-    def _taken(self) -> tuple[DesiredState, Snapshot]:
+    def _taken(self) -> tuple[DesiredState, Snapshot, Watched]:
         plane = self._plane
         state, nodes, now_s = plane.store.snapshot().state, plane.nodes.views(), self._clock()
         with self._guard:
             memory = watched(self._watched or Watched(now_s), nodes, state, now_s, plane.settings.demand_fall_s)
             self._watched = memory
         at = timestamp(plane.clock())
-        return state, snapshot_of(plane.fleet, at, state, plane.index.entries(), nodes, memory)
+        return state, snapshot_of(plane.fleet, at, state, plane.index.entries(), nodes, memory), memory
 
-    def _learn(self, state: DesiredState, ways: tuple[SeenWay, ...], now_s: float) -> _Learned:
+    def _passed_s(self, snapshot: Snapshot) -> float:
+        """How long ago, by the wall clock, ``snapshot`` was taken."""
+        return max(0.0, (self._plane.clock() - datetime.fromisoformat(snapshot.at)).total_seconds())
+
+    def _learn(self, state: DesiredState, memory: Watched) -> _Learned:
         """The network map: learned anew when sites or many measurements came, or after a while; it takes seconds."""
         sites = tuple((site.name, site.spec.location) for site in state.sites)
         held = self._learned
         if (
             held is None
             or held.sites != sites
-            or now_s - held.at_s >= LEARN_EVERY_S
-            or len(ways) > LEARN_GROWTH * len(held.ways)
+            or memory.at_s - held.at_s >= LEARN_EVERY_S
+            or len(memory.round_trips) > LEARN_GROWTH * len(held.ways)
         ):
-            held = _Learned(sites, ways, estimated(state.sites, ways), now_s)
+            ways = memory.ways()
+            held = _Learned(sites, ways, estimated(state.sites, ways), memory.at_s)
             self._learned = held
         return held
 
@@ -184,6 +199,10 @@ class Planner:
                 log.warning("the last decision cannot be continued: %s", error.message)
             return _Last(at_s=now_s)
         with self._guard:
-            if self._watched is None:
-                self._watched = Watched.of(record.snapshot, now_s)
+            held = self._watched or Watched.of(record.snapshot, now_s)
+            self._watched = recalled(held, record.snapshot, self._passed_s(record.snapshot), now_s)
         return _Last(record.plan, record.unwanted, now_s, now_s)
+
+
+def _with_map(snapshot: Snapshot, learned: tuple[SeenWay, ...], age_s: float) -> Snapshot:
+    return msgspec.structs.replace(snapshot, learned=learned, learned_age_s=round(age_s, 1))

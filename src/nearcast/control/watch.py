@@ -1,14 +1,18 @@
-"""What nodes tell becomes a snapshot of the fleet: demand smoothed, failures remembered for a while. Pure.
+"""What nodes tell becomes a snapshot of the fleet: demand smoothed, failures and round trips remembered. Pure.
 
 Decides what of a status counts for planning and for how long. Demand rises as fast as nodes report it (they average it
-themselves) and falls slowly, so that a pause of a minute takes no capacity back. Names that no resource has are left
-out: a node cannot make the control plane remember what nobody asked for.
+themselves) and falls slowly, so that a pause of a minute takes no capacity back. Round trips are remembered for days
+(`planning.network.measurements` bounds them): who measured a site an hour ago measures another one now, and the network
+map needs both. Names that no resource has are left out: a node cannot make the control plane remember what nobody asked
+for.
 """
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
+
+import numpy as np
 
 from nearcast.control.nodes import NodeView
 from nearcast.planning.fleet.snapshot import (
@@ -20,15 +24,17 @@ from nearcast.planning.fleet.snapshot import (
     SeenWay,
     Snapshot,
 )
+from nearcast.planning.network.measurements import NOTHING, Measurements, RoundTrip, merged, moved
 from nearcast.registry.releases import ReleaseEntry
 from nearcast.resources.kinds import AnyResource, to_document
 from nearcast.resources.state import DesiredState
-from nearcast.resources.status import ModelDemand, NodeStatus
+from nearcast.resources.status import ModelDemand, NodeStatus, PeerObservation
 
 LEAST_RATE_PER_S: Final = 0.001
 """Less than a request in a quarter of an hour is no demand."""
 MAX_RATE_PER_S: Final = 1e7
 MAX_BYTES: Final = 1e12
+MAX_ROUND_TRIP_S: Final = 60.0
 FAILED_S: Final = 900.0
 """How long a site that could not load a version is not asked to again."""
 
@@ -44,19 +50,36 @@ class Watched:
         at_s: of the look, on a clock that never goes back.
         demand: smoothed.
         failures: until when each is remembered, on that clock.
+        sites: names, in the order of the indices of ``round_trips``.
+        round_trips: what was measured between sites, lately or not, on that clock.
     """
 
     at_s: float = 0.0
     demand: Mapping[DemandKey, SeenDemand] = field(default_factory=dict)
     failures: Mapping[SeenFailure, float] = field(default_factory=dict)
+    sites: tuple[str, ...] = ()
+    round_trips: Measurements = NOTHING
 
     @classmethod
     def of(cls, snapshot: Snapshot, now_s: float) -> "Watched":
-        """What the replica before us remembered, as its last record tells."""
+        """What the replica before us remembered of demand and failures, as its last record tells."""
         return cls(
             now_s,
             {(seen.site, seen.model): seen for seen in snapshot.demand},
             dict.fromkeys(snapshot.failures, now_s + FAILED_S),
+        )
+
+    def ways(self) -> tuple[SeenWay, ...]:
+        """The round trips that are remembered, with their ages, as a record holds them: figures rounded far within
+        what they are worth, so that they pack well."""
+        known = self.round_trips
+        ages_s = (self.at_s - known.measured_at_s).round()
+        rows = zip(
+            known.origin.tolist(), known.place.tolist(), known.round_trip_s.tolist(), ages_s.tolist(), strict=True
+        )
+        return tuple(
+            SeenWay(self.sites[origin], self.sites[place], float(f"{seconds:.4g}"), age_s)
+            for origin, place, seconds, age_s in rows
         )
 
 
@@ -77,7 +100,36 @@ def watched(before: Watched, nodes: Iterable[NodeView], state: DesiredState, now
             smooth = _smoothed(key, before.demand.get(key), rates.get(key, []), kept)
             if smooth.rate_per_s >= LEAST_RATE_PER_S:
                 demand[key] = smooth
-    return Watched(now_s, demand, _failures(before, statuses, now_s))
+    remembered = replace(before, at_s=now_s, demand=demand, failures=_failures(before, statuses, now_s))
+    told = (
+        RoundTrip(node.site, peer.site, peer.round_trip_s, now_s - max(0.0, peer.age_s))
+        for node, status in statuses
+        for peer in (status.peers if node.connected else ())
+        if _is_way(peer)
+    )
+    return _with(remembered, tuple(site.name for site in state.sites), told, now_s)
+
+
+def recalled(memory: Watched, snapshot: Snapshot, passed_s: float, now_s: float) -> Watched:
+    """``memory`` and the round trips that a record remembers whose ``snapshot`` was taken ``passed_s`` ago."""
+    since_s = now_s - max(0.0, passed_s) - snapshot.learned_age_s
+    named = {name for way in snapshot.learned for name in (way.origin, way.place)}
+    told = (RoundTrip(way.origin, way.place, way.round_trip_s, since_s - way.age_s) for way in snapshot.learned)
+    return _with(memory, tuple(sorted(named | set(memory.sites))), told, now_s)
+
+
+def _with(memory: Watched, sites: tuple[str, ...], told: Iterable[RoundTrip], now_s: float) -> Watched:
+    """``memory`` of ``sites`` only, with what was ``told`` taken in. Cost: O(N log N) of all that is remembered."""
+    index = {name: n for n, name in enumerate(sites)}
+    held = memory.round_trips
+    if memory.sites != sites:
+        held = moved(held, np.array([index.get(name, -1) for name in memory.sites], np.int64))
+    return replace(memory, sites=sites, round_trips=merged(held, index, tuple(told), now_s))
+
+
+def _is_way(peer: PeerObservation) -> bool:
+    """Whether it is another site, and its figure can be. Nodes of the own site are no way."""
+    return "/" not in peer.site and 0.0 <= peer.round_trip_s <= MAX_ROUND_TRIP_S
 
 
 def _is_sound(demand: ModelDemand) -> bool:
@@ -133,13 +185,10 @@ def snapshot_of(
             for view in views
             if view.connected and view.status is not None
             for peer in view.status.peers
-            if "/" not in peer.site and 0.0 <= peer.round_trip_s <= MAX_ROUND_TRIP_S
+            if _is_way(peer)
         ),
         failures=tuple(sorted(memory.failures, key=lambda item: (item.site, item.model, item.version))),
     )
-
-
-MAX_ROUND_TRIP_S: Final = 60.0
 
 
 def _node(view: NodeView) -> SeenNode:

@@ -7,6 +7,7 @@ import pytest
 
 from nearcast.errors import Unavailable
 from nearcast.planning.fleet.decision import differences, replayed
+from nearcast.planning.fleet.gather import gather
 from nearcast.planning.fleet.record import decode_record
 from nearcast.planning.fleet.snapshot import decode_snapshot
 
@@ -230,3 +231,45 @@ def test_a_model_that_failed_to_load_is_placed_elsewhere(fleet: Any, make: Any) 
     world.pass_on()
     assert "ashburn" in world.planned()
     assert "frankfurt" not in fleet.plane.decisions.in_force.guidance.placements["m"]
+
+
+def test_what_a_site_measured_an_hour_ago_still_counts_also_after_a_restart(fleet: Any, make: Any) -> None:
+    world = World(fleet, make, {"everywhere": True})
+    fleet.applied(*(make.site(name, country) for name, country in SITES.items()))  # nothing is emulated
+
+    def measured(seconds: float, **round_trips_s: float) -> None:
+        fleet.pass_time(seconds)
+        world.report("frankfurt", "ashburn", "singapore", frankfurt=5.0)
+        world.nodes["frankfurt"].report(
+            capacity={"workers": 1.0, "memory_bytes": 1 << 30},
+            peers=[
+                {"site": name, "reachable": True, "round_trip_s": seconds, "age_s": 1.0}
+                for name, seconds in round_trips_s.items()
+            ],
+        )
+        world.pass_on(0.0)
+
+    def known() -> dict[str, tuple[float, float]]:
+        return {way.place: (way.round_trip_s, way.age_s) for way in fleet.planner.snapshot().learned}
+
+    measured(5.0, singapore=0.2)
+    measured(3600.0, ashburn=0.09)
+    assert known() == {"singapore": (0.2, 3601.0), "ashburn": (0.09, 1.0)}
+    measured(700.0, ashburn=0.09)
+    record = fleet.plane.decisions.record()
+    assert record.snapshot.learned_age_s == 700.0
+    problem = gather(record.snapshot).problem
+    row = dict(zip(problem.sites, problem.round_trip_s[problem.sites.index("frankfurt")], strict=True))
+    assert row["singapore"] == pytest.approx(0.2, rel=0.1)
+    assert row["ashburn"] == 0.09, "what is measured now is taken as it is"
+    assert differences(record, replayed(record)) == ()
+
+    fleet.restart()
+    measured(100.0, ashburn=0.09)
+    assert known() == {"singapore": (0.2, 4401.0), "ashburn": (0.09, 1.0)}
+    fleet.plane.leader.resign()
+    assert not fleet.planner.step()
+    fleet.pass_time(10.0)
+    followed = fleet.planner.snapshot()
+    assert followed.learned == record.snapshot.learned, "who does not lead tells of the last record's map"
+    assert followed.learned_age_s == 810.0

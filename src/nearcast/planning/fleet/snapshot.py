@@ -87,7 +87,9 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
         resources: the desired state as manifests, without status, by kind and name.
         nodes: every node that is not revoked.
         ways: what agents measured between sites.
-        learned: the measurements that the network map was learned from; older, since learning takes its time.
+        learned: the measurements that the network map was learned from, those of scouts that moved on among them: of
+            each site the newest `network.measurements.MAX_PER_SITE`. Their ages are of the moment of learning.
+        learned_age_s: how long before ``at`` that was; learning takes its time.
         failures: what sites proved unable to do.
     """
 
@@ -99,6 +101,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     demand: tuple[SeenDemand, ...] = ()
     ways: tuple[SeenWay, ...] = ()
     learned: tuple[SeenWay, ...] = ()
+    learned_age_s: float = 0.0
     failures: tuple[SeenFailure, ...] = ()
     schema: str = msgspec.field(default_factory=lambda: SCHEMA)
 

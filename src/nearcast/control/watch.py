@@ -8,7 +8,7 @@ for.
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -101,13 +101,7 @@ def watched(before: Watched, nodes: Iterable[NodeView], state: DesiredState, now
             if smooth.rate_per_s >= LEAST_RATE_PER_S:
                 demand[key] = smooth
     remembered = replace(before, at_s=now_s, demand=demand, failures=_failures(before, statuses, now_s))
-    told = (
-        RoundTrip(node.site, peer.site, peer.round_trip_s, now_s - max(0.0, peer.age_s))
-        for node, status in statuses
-        for peer in (status.peers if node.connected else ())
-        if _is_way(peer)
-    )
-    return _with(remembered, tuple(site.name for site in state.sites), told, now_s)
+    return _with(remembered, tuple(site.name for site in state.sites), _measured(statuses, now_s), now_s)
 
 
 def recalled(memory: Watched, snapshot: Snapshot, passed_s: float, now_s: float) -> Watched:
@@ -125,6 +119,14 @@ def _with(memory: Watched, sites: tuple[str, ...], told: Iterable[RoundTrip], no
     if memory.sites != sites:
         held = moved(held, np.array([index.get(name, -1) for name in memory.sites], np.int64))
     return replace(memory, sites=sites, round_trips=merged(held, index, tuple(told), now_s))
+
+
+def _measured(statuses: list[tuple[NodeView, NodeStatus]], now_s: float) -> Iterator[RoundTrip]:
+    """What connected nodes report, as if they did now: a report is a minute old at most."""
+    for node, status in statuses:
+        for peer in status.peers if node.connected else ():
+            if _is_way(peer):
+                yield RoundTrip(node.site, peer.site, peer.round_trip_s, now_s - max(0.0, peer.age_s))
 
 
 def _is_way(peer: PeerObservation) -> bool:

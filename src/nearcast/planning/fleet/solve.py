@@ -12,11 +12,16 @@ import numpy as np
 from nearcast.planning.fleet.assign import Ground, Routing, route
 from nearcast.planning.fleet.congestion import Queues
 from nearcast.planning.fleet.cost import Costs
+from nearcast.planning.fleet.fill import SMALL, filled, used
 from nearcast.planning.fleet.placement import Moves, place
 from nearcast.planning.fleet.problem import FleetPlan, Floats, Problem, Truths
 from nearcast.planning.fleet.rescue import rescued
 
 LEAST_UNSERVED_PER_S: Final = 1e-3
+
+
+WORTH: Final = 0.01
+"""Part of the cost that a second opinion must save to be taken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +56,22 @@ def plan_fleet(problem: Problem, previous: FleetPlan | None = None, *, limits: L
         more = rescued(ground, placed, before, unserved, routing.load)
         if (more != placed).any():
             placed, routing = more, route(ground, more, routing.price_s)
+    if placed.size <= SMALL or unserved.sum() > LEAST_UNSERVED_PER_S:
+        placed, routing = _second_opinion(ground, placed, routing, limits.moves)
     return _plan(problem, placed, routing, previous, wide_s)
+
+
+def _second_opinion(ground: Ground, placed: Truths, routing: Routing, moves: Moves) -> tuple[Truths, Routing]:
+    """The placement filled up, and its routing, where that saves more than the moves cost."""
+    problem = ground.costs.problem
+    more = filled(ground, placed, _unserved(problem, routing))
+    if not (more & ~placed).any():
+        return placed, routing
+    better = route(ground, more, None)  # prices of a placement that lacks room lead astray
+    kept = used(ground, more, placed, better)
+    move_s = np.where(problem.warm, 0.0, problem.move_s)[kept & ~placed].sum() / moves.horizon_s
+    gain_s = (1.0 - WORTH) * routing.cost_s - better.cost_s - float(move_s)
+    return (kept, better) if gain_s > 0.0 else (placed, routing)
 
 
 def route_fleet(

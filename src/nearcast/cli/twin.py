@@ -17,6 +17,7 @@ from nearcast.cli.options import Format, Output, application, command
 from nearcast.cli.screen import Cell, milliseconds, note, show_document, show_lines, show_table, size
 from nearcast.cli.session import Session
 from nearcast.durable import write_whole
+from nearcast.errors import InvalidInput
 
 if TYPE_CHECKING:
     from nearcast.twin.compare import Comparison
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from nearcast.twin.files import Loaded
 
 COMMANDS: Final = {"twin": application(help="Ask the digital twin what would happen.", no_args_is_help=True)}
+SNAPSHOT_S: Final = 120.0
+"""How long a snapshot's fleet is simulated."""
 COLUMNS: Final = (
     *("policy", ">p50 ms", ">p95", ">p99", ">network", ">in target", ">refused", ">lost"),
     *(">WAN/request", ">use", ">cost/million", ">moved/s", ">undone/s"),
@@ -42,11 +45,14 @@ def _group() -> None:
         "twin run examples/twin/smart-cameras.yaml",
         "twin run voice.yaml --policy nearcast --policy central --load 0.9 --report voice.html",
         "twin run voice.yaml --seed 7 -o json",
+        "twin run --from fleet.json --change deployment.yaml",
     ),
 )
 def run(
     session: Session,
-    scenario: Annotated[Path, typer.Argument(metavar="SCENARIO", help="File of the scenario (YAML).")],
+    scenario: Annotated[
+        Path | None, typer.Argument(metavar="[SCENARIO]", help="File of the scenario (YAML).", show_default=False)
+    ] = None,
     policy: Annotated[
         list[str] | None,
         typer.Option(help="Policy to run; repeat for several. Default: all.", show_default=False),
@@ -69,6 +75,23 @@ def run(
     report: Annotated[
         Path | None, typer.Option(help="Write a page with plots to this file.", show_default=False, dir_okay=False)
     ] = None,
+    snapshot_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            help="Instead of a scenario: a snapshot of a running fleet (twin snapshot), under nearcast.",
+            show_default=False,
+            dir_okay=False,
+        ),
+    ] = None,
+    change: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="With --from: manifests whose application is run beside the fleet as it is.",
+            show_default=False,
+            dir_okay=False,
+        ),
+    ] = None,
     output: Output = Format.TABLE,
 ) -> None:
     """Run a scenario under several policies, over the same requests, on a virtual clock.
@@ -76,20 +99,10 @@ def run(
     The policy nearcast is the planning code of this very version. The bound is what no policy can beat. The same
     scenario and seed give the same figures.
     """
-    from nearcast.twin.compare import compare, set_up
-    from nearcast.twin.files import load as load_files
-    from nearcast.twin.policies import NAMES, check_names
-
-    names = check_names(policy or NAMES)
-    folder = data or (Path(named) if (named := os.environ.get("NEARCAST_TWIN_DATA")) else None)
-    loaded = load_files(scenario, folder)
-    if duration is not None:
-        loaded = _shortened(loaded, duration)
-    for text in loaded.notes:
-        note(text)
-    stage = set_up(loaded, seed=seed, load=load)
-    with _telling(names) as tell:
-        found = compare(stage, names, tell)
+    if snapshot_file is not None:
+        loaded, found = _of_snapshot(snapshot_file, scenario, policy, change, seed, load, duration)
+    else:
+        loaded, found = _of_scenario(scenario, policy, change, seed, load, duration, data)
     if report is not None:
         from nearcast.durable import write_whole
         from nearcast.twin.page import page
@@ -122,6 +135,75 @@ def snapshot(
         return
     write_whole(file, data)
     note(f"the fleet of this moment is in {file}: {size(len(data))}")
+
+
+def _of_scenario(
+    scenario: Path | None,
+    policy: list[str] | None,
+    change: list[Path] | None,
+    seed: int | None,
+    load: float | None,
+    duration: float | None,
+    data: Path | None,
+) -> tuple["Loaded", "Comparison"]:
+    """Read and run a scenario."""
+    from nearcast.twin.compare import compare, set_up
+    from nearcast.twin.files import load as load_files
+    from nearcast.twin.policies import NAMES, check_names
+
+    if scenario is None:
+        raise InvalidInput(
+            "expected a SCENARIO, or --from with a snapshot; got neither", hint="examples/twin/ has some"
+        )
+    if change:
+        raise InvalidInput("--change says what would be applied to a fleet: it goes with --from, not with a scenario")
+    names = check_names(policy or NAMES)
+    folder = data or (Path(named) if (named := os.environ.get("NEARCAST_TWIN_DATA")) else None)
+    loaded = load_files(scenario, folder)
+    if duration is not None:
+        loaded = _shortened(loaded, duration)
+    for text in loaded.notes:
+        note(text)
+    stage = set_up(loaded, seed=seed, load=load)
+    with _telling(names) as tell:
+        return loaded, compare(stage, names, tell)
+
+
+def _of_snapshot(
+    file: Path,
+    scenario: Path | None,
+    policy: list[str] | None,
+    change: list[Path] | None,
+    seed: int | None,
+    load: float | None,
+    duration: float | None,
+) -> tuple["Loaded", "Comparison"]:
+    """Run a fleet as its snapshot has it and, where there is a change, as it would be."""
+    from nearcast.planning.fleet.snapshot import decode_snapshot
+    from nearcast.resources.manifest import parse_manifests
+    from nearcast.twin.files import Loaded, read_file
+    from nearcast.twin.whatif import CHANGED, NOW, as_scenario, changed, live_stage, unreleased, what_if
+    from nearcast.twin.world import Data
+
+    if scenario is not None or policy:
+        raise InvalidInput("--from runs nearcast over the snapshot's fleet: leave SCENARIO and --policy out")
+    before = decode_snapshot(read_file(file))
+    dice, lasts_s = (1 if seed is None else seed), (duration or SNAPSHOT_S)
+    stage = live_stage(before, dice, lasts_s, load)
+    after = None
+    notes: tuple[str, ...] = ()
+    if change:
+        parsed = [
+            item for path in change for item in parse_manifests(read_file(path).decode(errors="replace"), str(path))
+        ]
+        wanted = changed(before, [item.resource for item in parsed])
+        notes = tuple(f"{name} is not released: it is left out" for name in unreleased(wanted))
+        after = live_stage(wanted, dice, lasts_s, load)
+    for text in notes:
+        note(text)
+    with _telling((NOW, CHANGED)) as tell:
+        found = what_if(stage, after, tell)
+    return Loaded(as_scenario(found.stage, before.fleet), Data(), notes), found
 
 
 def _shortened(loaded: "Loaded", duration_s: float) -> "Loaded":

@@ -120,9 +120,14 @@ def run_policy(stage: Stage, name: str, progress: Progress | None = None) -> tup
         policy = Nearcast(name, fleet_of(stage.spec, world), world, stage.spec.control)
     else:
         policy = POLICIES[name](name, Candidates.of(world, placed))
+    return run_with(stage, world, policy, name, progress), world
+
+
+def run_with(stage: Stage, world: World, policy: Policy, name: str, progress: Progress | None) -> Outcome:
+    """``policy`` over the requests of ``stage``, in ``world``."""
 
     def tell(part: float) -> None:
         if progress is not None:
             progress(name, part)
 
-    return Run(world, stage.workload, stage.outages, stage.spec, policy, tell).run(), world
+    return Run(world, stage.workload, stage.outages, stage.spec, policy, tell).run()

@@ -51,13 +51,7 @@ def load(path: Path, data_dir: Path | None = None) -> Loaded:
         NotFound: a file is absent, and the scenario names no fallback.
         InvalidInput: a file is not what it should be.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise NotFound(f"expected a scenario in {path}; there is no such file") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"expected a scenario in {path}; it cannot be read: {error}") from error
-    scenario = parse_scenario(text, str(path))
+    scenario = parse_scenario(_text(path), str(path))
     return load_data(scenario, (path.parent, *([data_dir] if data_dir else [])))
 
 
@@ -74,6 +68,28 @@ def load_data(scenario: Scenario, folders: tuple[Path, ...]) -> Loaded:
         tokens={model.name: found for model in spec.models if (found := _tokens(spec, model.name, search)) is not None},
     )
     return Loaded(scenario, data, tuple(dict.fromkeys(search.notes)))
+
+
+def read_file(path: Path) -> bytes:
+    """A file that a user named.
+
+    Raises:
+        NotFound: it is not there.
+        InvalidInput: it cannot be read, or is too large.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_FILE_BYTES + 1)
+        if path.suffix == ".gz":
+            with gzip.GzipFile(fileobj=io.BytesIO(data)) as unzipped:
+                data = unzipped.read(MAX_FILE_BYTES + 1)
+    except FileNotFoundError as error:
+        raise NotFound(f"expected a file {path}; there is none") from error
+    except (OSError, EOFError, zlib.error) as error:
+        raise InvalidInput(f"{path} cannot be read: {error}") from error
+    if len(data) > MAX_FILE_BYTES:
+        raise InvalidInput(f"expected at most {MAX_FILE_BYTES} bytes in {path}")
+    return data
 
 
 # --- cities ----------------------------------------------------------------------------------------------------------
@@ -121,15 +137,8 @@ def _find(name: str, search: _Search, fallback: str | None, fields: str) -> Path
 
 def _text(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            raw = file.read(MAX_FILE_BYTES + 1)
-            if path.suffix == ".gz":
-                with gzip.GzipFile(fileobj=io.BytesIO(raw)) as unzipped:
-                    raw = unzipped.read(MAX_FILE_BYTES + 1)
-        if len(raw) > MAX_FILE_BYTES:
-            raise InvalidInput(f"expected at most {MAX_FILE_BYTES} bytes in {path}")
-        return raw.decode("utf-8")
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        return read_file(path).decode("utf-8")
+    except UnicodeDecodeError as error:
         raise InvalidInput(f"expected text in {path}; it cannot be read: {error}") from error
 
 

@@ -79,7 +79,8 @@ def _facts(found: Comparison) -> str:
 
 def colour_of(policy: str) -> int:
     """The number of a policy's colour: the same on every page."""
-    return NAMES.index(policy)
+    known = policy.partition(",")[0]
+    return NAMES.index(known) + (1 if policy != known and policy.endswith("changed") else 0)
 
 
 def _table(found: Comparison) -> str:

@@ -18,8 +18,6 @@ from nearcast.planning.fleet.problem import FleetPlan, Floats, Problem, Truths
 from nearcast.planning.fleet.rescue import rescued
 
 LEAST_UNSERVED_PER_S: Final = 1e-3
-
-
 WORTH: Final = 0.01
 """Part of the cost that a second opinion must save to be taken."""
 

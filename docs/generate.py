@@ -1,7 +1,7 @@
 """Write the reference pages out of the code, so that they cannot differ from it.
 
-    python docs/generate.py             rewrite docs/reference/{cli,resources,errors,http-api}.md, and the table in
-                                        docs/explanation/failure-modes.md from docs/explanation/failures/*.yaml
+    python docs/generate.py             rewrite docs/reference/{cli,resources,errors,http-api,scenario}.md, and the
+                                        table in docs/explanation/failure-modes.md from docs/explanation/failures/*.yaml
     python docs/generate.py --check     change nothing; fail where a committed page differs, and check that
                                         docs/dependencies.md lists exactly the direct dependencies
     python docs/generate.py --sizes     measure the installed sizes in docs/dependencies.md anew
@@ -271,12 +271,32 @@ def metrics_page() -> str:
     return "\n".join(page)
 
 
+def scenario_page() -> str:
+    """Every field of a scenario of the digital twin, from the JSON Schema of its class."""
+    scenario = importlib.import_module("nearcast.twin.scenario")
+    header = ("Field", "Type", "Default", "Meaning")
+    return "\n".join(
+        [
+            f"# Scenarios of the digital twin\n\n{NOTE}A scenario is one YAML document with "
+            f"`apiVersion: {scenario.SCENARIO_VERSION}`, `kind: Scenario`, and `metadata`. Unknown fields are refused. "
+            "[Ask the twin](../how-to/ask-the-twin.md) shows how to begin.\n",
+            "## spec\n",
+            table(header, fields_of("spec", scenario.ScenarioSpec)),
+            "## A site by name\n",
+            table(header, fields_of("spec.sites[].named[]", scenario.NamedSite)),
+            "## A class of nodes\n",
+            table(header, fields_of("spec.nodes.NAME", scenario.NodeClass)),
+        ]
+    )
+
+
 PAGES: Final[dict[str, Callable[[], str]]] = {
     "cli.md": cli_page,
     "resources.md": resources_page,
     "errors.md": errors_page,
     "http-api.md": http_page,
     "metrics.md": metrics_page,
+    "scenario.md": scenario_page,
 }
 
 

@@ -21,7 +21,7 @@ import uvicorn
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from nearcast import __version__
 from nearcast.control.api import failures
@@ -107,7 +107,20 @@ class Protocol(HttpToolsProtocol):
     """Uvicorn's HTTP/1.1, with our own shape for what is none."""
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse bytes that cannot be parsed, and end the connection."""
+        """Refuse bytes that cannot be parsed, and end the connection.
+
+        Once: what comes behind them is no news, and a TLS transport that is closed twice takes no more writes. A
+        request that was before them is answered by the end of the connection; its own answer has nowhere to go.
+        """
+        if self.transport.is_closing():
+            return
+        cycle: RequestResponseCycle | None = self.cycle  # none before the first request
+        if cycle is not None and not cycle.response_complete:
+            cycle.disconnected = True
+            cycle.message_event.set()
+            if cycle.response_started:
+                self.transport.close()
+                return
         refusal = failures.answer("invalid_input", 400, f"expected HTTP/1.1, got something else: {msg}")
         lines = [b"%b: %b" % header for header in (*refusal.raw_headers, (b"connection", b"close"))]
         self.transport.write(b"\r\n".join([b"HTTP/1.1 400 Bad Request", *lines, b"", bytes(refusal.body)]))

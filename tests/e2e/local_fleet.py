@@ -102,7 +102,7 @@ def resource(kind: str, name: str, spec: dict[str, Any]) -> dict[str, Any]:
     return {"apiVersion": "nearcast.dev/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": spec}
 
 
-def eventually(question: Callable[[], bool], what: str, *, timeout_s: float = 40, pause_s: float = 0.2) -> None:
+def eventually(question: Callable[[], bool], what: str, *, timeout_s: float = 90, pause_s: float = 0.2) -> None:
     """Ask until the answer is yes, or fail and say what was waited for."""
     deadline = time.monotonic() + timeout_s
     while not question():

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, func, make_url, select, text
@@ -135,6 +136,11 @@ class Database:
         if self.is_shared:
             return float(session.scalar(text("SELECT extract(epoch FROM clock_timestamp())")) or 0.0)
         return time.time()
+
+    def now(self) -> datetime:
+        """The moment by that clock."""
+        with self.read() as session:
+            return datetime.fromtimestamp(self.now_s(session), UTC)
 
     def ping(self) -> None:
         """Raises :class:`Unavailable` where the database does not answer."""

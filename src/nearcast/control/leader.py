@@ -15,6 +15,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Collection
+from datetime import UTC, datetime
 from typing import Final
 
 from sqlalchemy import delete, select
@@ -39,12 +40,18 @@ class Leader:
         database: all replicas share it.
         lease_s: how long a term holds without being renewed.
         clock: seconds of this machine that only rise.
+        told: hears the time by the clock that all replicas share, each time that the lease is asked for.
     """
 
     def __init__(
-        self, database: Database, lease_s: float = LEASE_S, clock: Callable[[], float] = time.monotonic
+        self,
+        database: Database,
+        lease_s: float = LEASE_S,
+        clock: Callable[[], float] = time.monotonic,
+        told: Callable[[datetime], None] = lambda _: None,
     ) -> None:
         self._database = database
+        self._told = told
         self._lease_s = lease_s
         self._clock = clock
         self._guard = threading.Lock()
@@ -63,6 +70,7 @@ class Leader:
         asked_s = self._clock()  # before the database is asked: our deadline never lies behind that of the row
         with self._database.write() as session:
             now_s = self._database.now_s(session)
+            self._told(datetime.fromtimestamp(now_s, UTC))
             row = _row(session)
             ours = row.holder == self.holder
             if not ours and self._database.is_shared and row.expires_s > now_s:

@@ -258,12 +258,12 @@ class Members:
             rows = session.execute(query).all()
         return {(site, node): (status, at) for site, node, status, at in rows if status is not None and at is not None}
 
-    def write_status(self, site: str, node: str, document: str) -> None:
-        """Write down a node's status."""
+    def write_status(self, site: str, node: str, document: str, at: datetime | None = None) -> None:
+        """Write down a node's status, which came ``at`` a moment of the clock that replicas share, or now."""
         with self._database.write() as session:
             row = session.get(Node, (site, node))
             if row is not None:
-                row.status, row.status_at = document, timestamp(self._clock())
+                row.status, row.status_at = document, timestamp(at or self._clock())
 
     def _set_draining(self, member: Member, since: str | None) -> Member:
         site, node = member.site, member.node

@@ -41,7 +41,14 @@ class NodeView:
 
 
 class NodeBook:
-    """The last word of every node. Safe for several threads."""
+    """The last word of every node. Safe for several threads.
+
+    Args:
+        members: the nodes, and what they last reported.
+        reports: what is told to other replicas.
+        clock: of moments that are compared with those of other replicas, where there are any.
+        timeout_s: a node that was silent for longer counts as disconnected.
+    """
 
     def __init__(self, members: Members, reports: Reports, clock: Clock, timeout_s: float) -> None:
         self._members = members
@@ -82,7 +89,8 @@ class NodeBook:
                 self._untold[key] = status
         if before is not None and _news(before) == _news(status):
             return returned
-        self._members.write_status(status.site, status.node, canonical_json(lasting(status)).decode())
+        at = self._clock() if self._reports.is_shared else None
+        self._members.write_status(status.site, status.node, canonical_json(lasting(status)).decode(), at)
         self.flush()
         return True
 

@@ -11,7 +11,7 @@ import logging
 import os
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -135,6 +135,14 @@ def _opened(settings: Settings, now: Clock, lock: int) -> ControlPlane:
         raise
 
 
+def _steady(database: Database, now: Clock) -> tuple[Clock, Callable[[datetime], None]]:
+    """The clock by which silence is measured, and who has to hear what the clock shows that replicas share."""
+    if now is not _wall:
+        return now, lambda _: None
+    steady = SteadyClock(database.now if database.is_shared else now)
+    return steady, steady.follow if database.is_shared else lambda _: None
+
+
 def _wired(settings: Settings, database: Database, now: Clock, lock: int) -> ControlPlane:
     recorder = Recorder()
     recorder.watch_database(database.engine)
@@ -151,11 +159,10 @@ def _wired(settings: Settings, database: Database, now: Clock, lock: int) -> Con
     releases = ReleasesRepository(objects, blobs, online, now)
     plans = PlansRepository(objects, root, online, now)
     members = Members(database, now)
-    # Replicas compare moments with one another, so theirs are the wall clock's.
-    steady = SteadyClock(now) if now is _wall and not database.is_shared else now
+    steady, told = _steady(database, now)
     nodes = NodeBook(members, Reports(database), steady, settings.node_timeout_s)
     transitions = Transitions(database, now)
-    index, leader, bell = ReleaseIndex(releases), Leader(database), Bell()
+    index, leader, bell = ReleaseIndex(releases), Leader(database, told=told), Bell()
     publisher, decisions = Publisher(plans, leader), Decisions(database)
     leader.hold()
     return ControlPlane(

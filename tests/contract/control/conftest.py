@@ -28,7 +28,7 @@ from nearcast.control.api.services import Services
 from nearcast.control.app import create_app
 from nearcast.control.controllers import Controllers
 from nearcast.control.observer import Observer
-from nearcast.control.plane import open_control_plane
+from nearcast.control.plane import ControlPlane, open_control_plane
 from nearcast.control.planner import Planner
 from nearcast.control.settings import Settings
 from nearcast.registry.releases import new_releases_root, new_targets, online_key_of, propose
@@ -59,12 +59,15 @@ class Fleet:
         self.start()
 
     def start(self) -> None:
-        self.plane = open_control_plane(self.settings, lambda: self.now)
+        self.plane = self.open()
         self.observer = Observer(self.plane)
         self.planner = Planner(self.plane, self.seconds)
         self.controllers = Controllers(self.plane, self.observer, self.planner, lambda _now: None)
         self.app = create_app(Services(self.plane, self.observer, self.planner, "https://control.test"))
         self.admin = self.settings.admin_token_file.read_text().strip()
+
+    def open(self) -> ControlPlane:
+        return open_control_plane(self.settings, lambda: self.now)
 
     def seconds(self) -> float:
         """The clock that never goes back."""

@@ -3,18 +3,21 @@
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import update
 
+from nearcast.control.plane import open_control_plane
 from nearcast.control.tables import Leadership
 from nearcast.errors import Conflict, InvalidInput, Unavailable
 from nearcast.registry.objects import FolderObjects
 
 Fleet = Any
 Make = Any
+HOUR = timedelta(hours=1)
 
 
 @pytest.fixture
@@ -139,6 +142,48 @@ def test_a_node_that_only_polls_stays_connected_for_both(replicas: tuple[Fleet, 
     for fleet in (one, two):
         fleet.pass_time(50)
         assert [view.connected for view in fleet.plane.nodes.views()] == [True]
+
+
+@pytest.mark.parametrize("off", [timedelta(hours=-1), timedelta(hours=1)])
+def test_replicas_whose_clocks_disagree_agree_about_who_is_silent(
+    tmp_path: Path, postgresql: Any, fleet_type: Any, make: Make, monkeypatch: pytest.MonkeyPatch, off: timedelta
+) -> None:
+    """Each hears a node of its own; both see both, and so does a third that starts later."""
+    url, shared = postgresql.database(), tmp_path / "shared"
+
+    class OnItsOwnClock(fleet_type):  # type: ignore[misc]
+        def open(self) -> Any:
+            return open_control_plane(self.settings)
+
+    def opened(name: str, ahead: timedelta) -> Any:
+        monkeypatch.setattr("nearcast.control.plane._wall", lambda: datetime.now(UTC) + ahead)
+        return OnItsOwnClock(tmp_path / name, url, secrets=shared / "secrets", repository=str(shared / "repository"))
+
+    def connected(fleet: Any) -> dict[str, bool]:
+        fleet.plane.follower.follow()
+        return {view.site: view.connected for view in fleet.plane.nodes.views()}
+
+    planes = [opened("one", timedelta()), opened("two", off)]
+    try:
+        one, two = planes
+        one.now = datetime.now(UTC)
+        one.start_releases()
+        one.applied(make.site("fra"), make.site("iad", "US"))
+        for fleet, site in ((one, "fra"), (two, "iad")):
+            assert fleet.join(site).report().status_code == 200
+            fleet.plane.follower.follow()
+        planes.append(opened("three", -off))
+        for fleet in planes:
+            assert connected(fleet) == {"fra": True, "iad": True}
+            assert all(abs(view.seen_at - datetime.now(UTC)) < HOUR / 2 for view in fleet.plane.nodes.views())
+        monkeypatch.setattr(
+            "nearcast.control.database.Database.now_s", lambda *_: (datetime.now(UTC) + HOUR).timestamp()
+        )
+        one.plane.leader.hold()
+        assert connected(one) == {"fra": False, "iad": False}, "an hour has passed, by the clock that they share"
+    finally:
+        for fleet in planes:
+            fleet.plane.close()
 
 
 def test_one_publishes_and_the_next_one_goes_on(replicas: tuple[Fleet, Fleet], make: Make) -> None:

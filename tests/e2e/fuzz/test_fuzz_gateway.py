@@ -9,12 +9,12 @@ import pytest
 
 from e2e.local_fleet import LocalFleet
 from e2e.tiny_models import adder, embedder
-from fuzz.amount import amount, seeded
+from fuzz.amount import amount, limit_s, seeded
 from fuzz.malformed import binary_inference, broken, embeddings, inference
 from fuzz.raw import Closed, Connection, Reply, post, tcp
 from fuzz.vitals import Bounds, Watch, traces
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(limit_s(600))]
 
 VALID = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 4], "data": [1.0, 2.0, 3.0, 4.0]}]}
 BOUNDS = Bounds(memory_bytes=48 << 20, descriptors=64, threads=12)

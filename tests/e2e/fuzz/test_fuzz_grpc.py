@@ -11,11 +11,11 @@ from tritonclient.grpc import service_pb2
 
 from e2e.local_fleet import LocalFleet
 from e2e.tiny_models import adder
-from fuzz.amount import amount, seeded
+from fuzz.amount import amount, limit_s, seeded
 from fuzz.malformed import ODD_TEXTS, broken
 from fuzz.vitals import Bounds, Watch, traces
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(limit_s(600))]
 
 METHOD = "/inference.GRPCInferenceService/ModelInfer"
 CALLERS_FAULT = {

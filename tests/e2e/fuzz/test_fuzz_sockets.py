@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from e2e.agent_node import AgentNode, Depot, agent_node
-from fuzz.amount import amount, seeded
+from fuzz.amount import amount, limit_s, seeded
 from fuzz.malformed import broken
 from fuzz.raw import TIMEOUT_S, Closed, Connection, post, tcp, unix
 from fuzz.vitals import Bounds, Watch, traces
 from nearcast.resources import wire
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(limit_s(240))]
 
 SHORT = 60
 BOUNDS = Bounds(memory_bytes=48 << 20, descriptors=64, threads=12)

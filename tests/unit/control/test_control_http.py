@@ -73,7 +73,7 @@ def test_garbage_behind_a_request_ends_the_connection_once_and_quietly(begun: bo
 
 def test_garbage_alone_is_told_that_it_is_none() -> None:
     async def story() -> None:
-        async def app(*_: Any) -> None:
+        async def app(_scope: Any, _receive: Any, _send: Any) -> None:
             raise AssertionError("nothing was asked")
 
         config = uvicorn.Config(app, http=Protocol, log_config=None)

@@ -18,4 +18,4 @@ def seeded(name: str) -> Random:
 
 def limit_s(short_s: int) -> int:
     """How long one suite may take: ``short_s`` in the short form, and room for each request of a full one."""
-    return short_s + int(os.environ.get("NEARCAST_FUZZ", 0)) // 3
+    return short_s + int(os.environ.get("NEARCAST_FUZZ", "0")) // 3

@@ -7,7 +7,7 @@ Institute of Statistical Mathematics 29, 1977), halved for service times that do
 service times themselves, so models that share a place share one queue without another term.
 
 Beyond :data:`BEND` the curve goes on as a straight line: so near to full, a formula for the mean says little, and
-prices that grow without measure serve nobody. That no place is planned beyond :data:`CEILING` does not rest on the curve.
+prices that grow without measure serve nobody. That no place is planned beyond :data:`CEILING` does not rest on it.
 
 A queue does not ask whose turn it is, so its waiting is weighted by the mean urgency of the fleet's demand.
 """

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from nearcast.planning.fleet.order import failover
 from nearcast.planning.fleet.problem import FleetPlan, Problem
+from nearcast.planning.fleet.replan import replan_fleet
 from nearcast.planning.fleet.solve import plan_fleet, route_fleet
 
 
@@ -119,3 +120,24 @@ def test_facts_act_at_once_whatever_the_plan_before(problem: Problem, seed: int)
     changed = dataclasses.replace(changed, pinned=changed.pinned & changed.eligible)
     check(changed, plan_fleet(changed, before))
     check(changed, route_fleet(changed, before.placed, before))
+
+
+@settings(max_examples=40, deadline=None)
+@given(problem=problems(), seed=st.integers(0, 2**32 - 1))
+def test_a_plan_after_a_change_of_a_few_sites_is_a_plan_like_any(problem: Problem, seed: int) -> None:
+    """Demand, health and eligibility of some sites change, and only these are named."""
+    before = plan_fleet(problem)
+    dice = np.random.default_rng(seed)
+    changed = dice.random(len(problem.sites)) < 0.3
+    there = changed[:, None]
+    after = dataclasses.replace(
+        problem,
+        demand_per_s=np.where(there, problem.demand_per_s * dice.uniform(0.0, 4.0), problem.demand_per_s),
+        workers=np.where(changed & (dice.random(len(changed)) < 0.3), 0.0, problem.workers),
+        eligible=problem.eligible & ~(there & (dice.random(problem.eligible.shape) < 0.3)),
+    )
+    after = dataclasses.replace(after, pinned=after.pinned & after.eligible)
+    plan = replan_fleet(after, before, changed)
+    check(after, plan)
+    untouched = ~np.isin(plan.origin, np.flatnonzero(changed))
+    assert (plan.share[untouched] > 0.0).all()

@@ -33,52 +33,52 @@ class Queues:
     Attributes:
         workers: float64[S]: worker-seconds per second.
         weight: of a second in a queue.
+        fixed: float64[S]: load that is there in any case; every other load here is on top of it.
         ceiling: utilisation that no place goes beyond.
     """
 
     workers: Floats
     weight: float
+    fixed: Floats
     ceiling: float = CEILING
 
     @classmethod
-    def of(cls, problem: Problem) -> "Queues":
+    def of(cls, problem: Problem, fixed: Floats | None = None) -> "Queues":
         """The queues of a problem's places."""
         demand = problem.demand_per_s.sum(axis=0)
-        total = float(demand.sum())
-        weight = float(demand @ problem.urgency) / total if total > 0.0 else 1.0
-        return cls(problem.workers, weight)
+        total, weighted = float(demand.sum()), float(demand @ problem.urgency)
+        weight = weighted / total if weighted > 0.0 else 1.0
+        return cls(problem.workers, weight, np.zeros_like(problem.workers) if fixed is None else fixed)
 
     @property
     def room(self) -> Floats:
         """float64[S]: load in worker-seconds per second up to the ceiling."""
-        found: Floats = self.ceiling * self.workers
-        return found
+        return np.maximum(self.ceiling * self.workers - self.fixed, 0.0)
+
+    @property
+    def top_price_s(self) -> Floats:
+        """float64[S]: the price of capacity from the bend on."""
+        return self._slope(np.full_like(self.workers, BEND))
 
     def waiting_s(self, load: Floats) -> Floats:
-        """float64[S]: weighted seconds of waiting per second at ``load``, which is at most :attr:`room`."""
-        rho = self._utilization(load)
-        bent = np.minimum(rho, BEND)
-        curve = self.weight * bent ** self._exponent() / (2.0 * (1.0 - bent))
-        found: Floats = curve + self.price_s(BEND * self.workers) * self.workers * (rho - bent)
+        """float64[S]: weighted seconds of waiting per second that ``load`` adds; it is at most :attr:`room`."""
+        found: Floats = self._curve(self._utilization(load)) - self._curve(self._utilization(np.zeros_like(load)))
         return found
 
     def price_s(self, load: Floats) -> Floats:
         """float64[S]: what one more worker-second per second adds to :meth:`waiting_s`; its derivative."""
-        rho, exponent = np.minimum(self._utilization(load), BEND), self._exponent()
-        lower = rho ** (exponent - 1.0)
-        slope = (exponent * lower + lower * rho / (1.0 - rho)) / (2.0 * (1.0 - rho))
-        found: Floats = self.weight * slope / self._safe_workers()
-        return found
+        return self._slope(self._utilization(load))
 
     def load_at(self, price_s: Floats) -> Floats:
         """float64[S]: the least load at which one more costs ``price_s``; :attr:`room` where nothing costs so much."""
-        low, high = np.zeros_like(self.workers), BEND * self.workers
+        low, high = np.zeros_like(self.workers), np.full_like(self.workers, BEND)
         for _ in range(_HALVINGS):
             middle = 0.5 * (low + high)
-            dear = self.price_s(middle) >= price_s
+            dear = self._slope(middle) >= price_s
             high = np.where(dear, middle, high)
             low = np.where(dear, low, middle)
-        return np.where(price_s > self.price_s(self.room), self.room, 0.5 * (low + high))
+        within = np.clip(0.5 * (low + high) * self.workers - self.fixed, 0.0, self.room)
+        return np.where(price_s > self.top_price_s, self.room, within)
 
     def worth_s(self, price_s: Floats) -> Floats:
         """float64[S]: the conjugate: the most that ``price_s * load - waiting_s(load)`` can be, from above.
@@ -93,12 +93,25 @@ class Queues:
         return found
 
     def wait_s(self, load: Floats, requests_per_s: Floats) -> Floats:
-        """float64[S]: expected seconds that one request waits; what a first request would wait where there is none."""
-        waiting = self.waiting_s(load) / self.weight if self.weight > 0.0 else np.zeros_like(load)
+        """float64[S]: expected seconds that each of ``requests_per_s`` waits; 0 where there are none."""
+        waiting = self._curve(self._utilization(load)) / self.weight
         return np.divide(waiting, requests_per_s, out=np.zeros_like(load), where=requests_per_s > 0.0)
 
+    def _curve(self, rho: Floats) -> Floats:
+        bent = np.minimum(rho, BEND)
+        curve = self.weight * bent ** self._exponent() / (2.0 * (1.0 - bent))
+        found: Floats = curve + self.top_price_s * self.workers * (rho - bent)
+        return found
+
+    def _slope(self, rho: Floats) -> Floats:
+        bent, exponent = np.minimum(rho, BEND), self._exponent()
+        lower = bent ** (exponent - 1.0)
+        slope = (exponent * lower + lower * bent / (1.0 - bent)) / (2.0 * (1.0 - bent))
+        found: Floats = self.weight * slope / self._safe_workers()
+        return found
+
     def _utilization(self, load: Floats) -> Floats:
-        return np.clip(load / self._safe_workers(), 0.0, self.ceiling)
+        return np.clip((load + self.fixed) / self._safe_workers(), 0.0, max(self.ceiling, CEILING))
 
     def _exponent(self) -> Floats:
         found: Floats = np.sqrt(2.0 * (self.workers + 1.0))

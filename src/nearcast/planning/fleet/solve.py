@@ -16,6 +16,7 @@ from nearcast.planning.fleet.fill import SMALL, filled, used
 from nearcast.planning.fleet.placement import Moves, place
 from nearcast.planning.fleet.problem import FleetPlan, Floats, Problem, Truths
 from nearcast.planning.fleet.rescue import rescued
+from nearcast.planning.fleet.steady import steadied
 
 LEAST_UNSERVED_PER_S: Final = 1e-3
 WORTH: Final = 0.01
@@ -32,20 +33,31 @@ class Limits:
         moves: what placement may change.
     """
 
-    share_step: float = 0.2
+    share_step: float = 0.5
     moves: Moves = field(default_factory=Moves)
 
 
 DEFAULT: Final = Limits()
 
 
-def plan_fleet(problem: Problem, previous: FleetPlan | None = None, *, limits: Limits = DEFAULT) -> FleetPlan:
+def plan_fleet(
+    problem: Problem,
+    previous: FleetPlan | None = None,
+    *,
+    limits: Limits = DEFAULT,
+    fixed_load: Floats | None = None,
+) -> FleetPlan:
     """Placement and shares.
 
     Args:
+        problem: what the plan rests on.
         previous: the plan in force, from which shares and replicas move by limited steps; None at start.
+        limits: of these steps.
+        fixed_load: float64[S] in worker-seconds per second that places carry in any case; none by default.
     """
-    ground = _ground(problem)
+    if not (problem.sites and problem.models):
+        return _nothing(problem)
+    ground = _ground(problem, fixed_load)
     placed, wide_s, start_s = place(ground, previous, limits.moves)
     routing = route(ground, placed, start_s)
     unserved = _unserved(problem, routing)
@@ -56,7 +68,9 @@ def plan_fleet(problem: Problem, previous: FleetPlan | None = None, *, limits: L
             placed, routing = more, route(ground, more, routing.price_s)
     if placed.size <= SMALL or unserved.sum() > LEAST_UNSERVED_PER_S:
         placed, routing = _second_opinion(ground, placed, routing, limits.moves)
-    return _plan(problem, placed, routing, previous, wide_s)
+    if previous is not None:
+        routing = steadied(ground, routing, placed, previous, limits.share_step)
+    return _plan(ground, placed, routing, min(wide_s, routing.bound_s))
 
 
 def _second_opinion(ground: Ground, placed: Truths, routing: Routing, moves: Moves) -> tuple[Truths, Routing]:
@@ -76,20 +90,32 @@ def route_fleet(
     problem: Problem, placed: Truths, previous: FleetPlan | None = None, *, limits: Limits = DEFAULT
 ) -> FleetPlan:
     """Shares over ``placed`` (bool[S, M]) as far as it is eligible and alive; both bounds are of this placement."""
-    ground = _ground(problem)
+    if not (problem.sites and problem.models):
+        return _nothing(problem)
+    ground = _ground(problem, None)
     placed = placed & ground.costs.able
     routing = route(ground, placed, previous.price_s if previous else None)
-    return _plan(problem, placed, routing, previous, routing.bound_s)
+    if previous is not None:
+        routing = steadied(ground, routing, placed, previous, limits.share_step)
+    return _plan(ground, placed, routing, routing.bound_s)
 
 
-def _ground(problem: Problem) -> Ground:
-    queues = Queues.of(problem)
-    return Ground.of(Costs.of(problem, queues.price_s(queues.room)), queues)
+def _ground(problem: Problem, fixed_load: Floats | None) -> Ground:
+    queues = Queues.of(problem, fixed_load)
+    return Ground.of(Costs.of(problem, queues.top_price_s), queues)
 
 
-def _plan(
-    problem: Problem, placed: Truths, routing: Routing, previous: FleetPlan | None, placement_bound_s: float
-) -> FleetPlan:
+def _nothing(problem: Problem) -> FleetPlan:
+    """The plan of a fleet without sites, or without models."""
+    shape = (len(problem.sites), len(problem.models))
+    none, idle = np.zeros(0, np.int32), np.zeros(shape[0])
+    return FleetPlan(
+        np.zeros(shape, dtype=np.bool_), none, none, none, np.zeros(0), idle, idle, idle, np.zeros(shape), 0.0, 0.0, 0.0
+    )
+
+
+def _plan(ground: Ground, placed: Truths, routing: Routing, placement_bound_s: float) -> FleetPlan:
+    problem, queues = ground.costs.problem, ground.queues
     market, sites = routing.market, len(problem.sites)
     rank, row = np.nonzero(routing.share > 0.0)
     share = routing.share[rank, row].astype(np.float64)
@@ -104,8 +130,8 @@ def _plan(
         model=model[order].astype(np.int32),
         place=where[order].astype(np.int32),
         share=share[order],
-        utilization=routing.load / workers,
-        wait_s=Queues.of(problem).wait_s(routing.load, requests),
+        utilization=(routing.load + queues.fixed) / workers,
+        wait_s=queues.wait_s(routing.load, requests),
         price_s=routing.price_s,
         unserved_per_s=_unserved(problem, routing),
         cost_s=routing.cost_s,

@@ -1,0 +1,89 @@
+"""Shares that move by limited steps from those before, so that no crowd runs where a plan has just found room.
+
+Decides: of each origin's requests for a model at most `solve.Limits.share_step` go
+elsewhere than before. Facts act at once: the share of a place that is no longer open or no longer holds the model, and
+whatever a place has no room for. A difference below :data:`QUIET` is not worth a change.
+"""
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nearcast.planning.fleet.assign import Ground, Routing, finish
+from nearcast.planning.fleet.cost import Floats32
+from nearcast.planning.fleet.market import Market
+from nearcast.planning.fleet.problem import FleetPlan, Truths
+
+QUIET: Final = 0.01
+
+Ints = NDArray[np.intp]
+
+
+def steadied(ground: Ground, routing: Routing, placed: Truths, previous: FleetPlan, step: float) -> Routing:
+    """``routing`` as far as ``step`` allows, from the shares of ``previous``."""
+    row, place, share, cost_s = _still_open(ground, placed, previous)
+    market, new = _widened(ground, routing, row, place, cost_s)
+    old = np.zeros_like(new)
+    rank = (market.place[:, row] == place) & np.isfinite(market.cost_s[:, row])
+    found = rank.any(axis=0)
+    old[rank.argmax(axis=0)[found], row[found]] = share[found]
+    old += (np.float32(1.0) - old.sum(axis=0)) * new
+    moved = np.float32(0.5) * np.abs(new - old).sum(axis=0)
+    part = np.minimum(np.float32(1.0), np.float32(step) / np.maximum(moved, np.float32(1e-9)))
+    part = np.where(moved < QUIET, np.float32(0.0), part)
+    mixed = np.maximum(old + part * (new - old), np.float32(0.0))
+    return finish(ground, market, mixed, routing.price_s, routing.bound_s)
+
+
+def _still_open(ground: Ground, placed: Truths, previous: FleetPlan) -> tuple[Ints, Ints, Floats32, Floats32]:
+    """Of the routes before those that are open still: row, place, share, and cost now."""
+    sites = len(placed)
+    cost_s = np.full(len(previous.share), np.inf, np.float32)
+    for model in range(placed.shape[1]):
+        mine = np.flatnonzero(previous.model == model)
+        origin, place = previous.origin[mine].astype(np.intp), previous.place[mine].astype(np.intp)
+        cost_s[mine] = np.where(placed[place, model], ground.costs.between(model, origin, place), np.float32(np.inf))
+    kept = np.flatnonzero(np.isfinite(cost_s))
+    row = previous.model[kept].astype(np.intp) * sites + previous.origin[kept]
+    return row, previous.place[kept].astype(np.intp), previous.share[kept].astype(np.float32), cost_s[kept]
+
+
+def _widened(ground: Ground, routing: Routing, row: Ints, place: Ints, cost_s: Floats32) -> tuple[Market, Floats32]:
+    """The market with places of the routes before in its lists, instead of the dearest that have no share; and shares.
+
+    A place that finds no rank free loses its share at once.
+    """
+    market = routing.market
+    ranks = len(market.place)
+    hits = (market.place[:, row] == place) & np.isfinite(market.cost_s[:, row])
+    missing = np.flatnonzero(~hits.any(axis=0))
+    if not len(missing):
+        return market, routing.share
+    known = np.zeros(market.place.shape, dtype=np.bool_)
+    rank, at = np.nonzero(hits)
+    known[rank, row[at]] = True
+    busy = known | (routing.share > 0.0)
+    new = Market(
+        market.place.copy(),
+        market.cost_s.copy(),
+        market.work_s.copy(),
+        market.demand_per_s,
+        market.unserved_s,
+        market.sites,
+    )
+    for _ in range(ranks):
+        first = missing[np.unique(row[missing], return_index=True)[1]]
+        free = ~busy[:, row[first]]
+        spot = ranks - 1 - free[::-1].argmax(axis=0)
+        fits = free.any(axis=0)
+        entry, rank = first[fits], spot[fits]
+        model = row[entry] // market.sites
+        new.place[rank, row[entry]] = place[entry]
+        new.cost_s[rank, row[entry]] = cost_s[entry]
+        new.work_s[rank, row[entry]] = ground.costs.problem.work_s[place[entry], model]
+        busy[rank, row[entry]] = True
+        missing = np.setdiff1d(missing, first)
+        if not len(missing):
+            break
+    return new, routing.share

@@ -6,7 +6,7 @@ is ``rho ** sqrt(2 (c + 1)) / (2 (1 - rho))`` at utilisation ``rho``: Sakasegawa
 Institute of Statistical Mathematics 29, 1977), halved for service times that do not vary. It does not depend on the
 service times themselves, so models that share a place share one queue without another term.
 
-Beyond :data:`BEND` the curve goes on as a straight line: so near to full, a formula for the mean says little, and
+Beyond :data:`BEND` the price only doubles up to the ceiling: so near to full, a formula for the mean says little, and
 prices that grow without measure serve nobody. That no place is planned beyond :data:`CEILING` does not rest on it.
 
 A queue does not ask whose turn it is, so its waiting is weighted by the mean urgency of the fleet's demand.
@@ -22,7 +22,7 @@ from nearcast.planning.fleet.problem import Floats, Problem
 CEILING: Final = 0.95
 """Utilisation that no place is planned beyond: the queue of a fuller one grows without measure at a surprise."""
 BEND: Final = 0.85
-"""Utilisation beyond which one more worker-second costs no more than there."""
+"""Utilisation from which the price of one more worker-second grows in a straight line."""
 _HALVINGS: Final = 26
 
 
@@ -57,8 +57,8 @@ class Queues:
 
     @property
     def top_price_s(self) -> Floats:
-        """float64[S]: the price of capacity from the bend on."""
-        return self._slope(np.full_like(self.workers, BEND))
+        """float64[S]: the price of capacity at the ceiling."""
+        return self._slope(np.full_like(self.workers, CEILING))
 
     def waiting_s(self, load: Floats) -> Floats:
         """float64[S]: weighted seconds of waiting per second that ``load`` adds; it is at most :attr:`room`."""
@@ -70,15 +70,14 @@ class Queues:
         return self._slope(self._utilization(load))
 
     def load_at(self, price_s: Floats) -> Floats:
-        """float64[S]: the least load at which one more costs ``price_s``; :attr:`room` where nothing costs so much."""
-        low, high = np.zeros_like(self.workers), np.full_like(self.workers, BEND)
+        """float64[S]: the load at which one more costs ``price_s``; :attr:`room` where nothing costs so much."""
+        low, high = np.zeros_like(self.workers), np.full_like(self.workers, CEILING)
         for _ in range(_HALVINGS):
             middle = 0.5 * (low + high)
             dear = self._slope(middle) >= price_s
             high = np.where(dear, middle, high)
             low = np.where(dear, low, middle)
-        within = np.clip(0.5 * (low + high) * self.workers - self.fixed, 0.0, self.room)
-        return np.where(price_s > self.top_price_s, self.room, within)
+        return np.clip(0.5 * (low + high) * self.workers - self.fixed, 0.0, self.room)
 
     def worth_s(self, price_s: Floats) -> Floats:
         """float64[S]: the conjugate: the most that ``price_s * load - waiting_s(load)`` can be, from above.
@@ -100,14 +99,15 @@ class Queues:
     def _curve(self, rho: Floats) -> Floats:
         bent = np.minimum(rho, BEND)
         curve = self.weight * bent ** self._exponent() / (2.0 * (1.0 - bent))
-        found: Floats = curve + self.top_price_s * self.workers * (rho - bent)
+        over = rho - bent
+        found: Floats = curve + self._slope(bent) * self.workers * over * (1.0 + 0.5 * over / (CEILING - BEND))
         return found
 
     def _slope(self, rho: Floats) -> Floats:
         bent, exponent = np.minimum(rho, BEND), self._exponent()
         lower = bent ** (exponent - 1.0)
         slope = (exponent * lower + lower * bent / (1.0 - bent)) / (2.0 * (1.0 - bent))
-        found: Floats = self.weight * slope / self._safe_workers()
+        found: Floats = self.weight * slope / self._safe_workers() * (1.0 + (rho - bent) / (CEILING - BEND))
         return found
 
     def _utilization(self, load: Floats) -> Floats:

@@ -32,8 +32,8 @@ QUICK: Final = HEATS[:3]
 NEWTON_STEPS: Final = 40
 HEAVY: Final = 0.9
 _GRADIENT_STEPS: Final = 25
-_SEARCHES: Final = 10
-_ALONE: Final = 5
+_SEARCHES: Final = 6
+_ALONE: Final = 4
 _CLEAR: Final = 0.003
 """A price matters where it makes this part of the cost of the rows that may pay it."""
 _SETTLED: Final = 0.002
@@ -141,14 +141,17 @@ def _climb(field: _Field, price_s: Floats, heat: Heat) -> Floats:
             beyond = _slope(field, there, ahead)
             # Places are coupled to near ones only: who went too far is held back alone, not the whole fleet with it.
             passed = (slope * beyond < 0.0) & (np.abs(beyond) > 0.3 * np.abs(slope))
-            if height >= value + 1e-4 * float(slope @ (ahead - price_s)):
+            if height >= value + 1e-4 * max(0.0, float(slope @ (ahead - price_s))):
+                break
+            if height >= value - 1e-5 * abs(value) and np.abs(beyond).sum() < 0.9 * np.abs(slope).sum():
                 break
             way = np.where(passed, 0.2 * way, way) if attempt < _ALONE and passed.any() else 0.4 * way
         else:
-            break
+            reach = 0.02 * np.minimum(reach, widest)  # the parabola says nothing at this distance
+            continue
         reach = np.where(passed, 0.3 * np.abs(way) + 1e-12, 4.0 * np.minimum(reach, widest))
         rise, price_s, found, value, slope = height - value, ahead, there, height, beyond
-        if rise <= 1e-7 * abs(value):
+        if abs(rise) <= 1e-8 * abs(value):
             break
     return price_s
 

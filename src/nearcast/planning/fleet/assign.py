@@ -105,8 +105,9 @@ def _relist(
     paid = np.where(usable, found[1] + found[2] * price_s.astype(np.float32)[found[0]], np.float32(np.inf))
     order = np.argsort(paid, axis=0, kind="stable")[: width - half]
     keep = np.take_along_axis(usable, order, axis=0)
-    for mine, new, empty in zip((market.place, market.cost_s, market.work_s), found, (0, np.inf, 0.0), strict=False):
-        mine[half:, rows] = np.where(keep, np.take_along_axis(new, order, axis=0), empty)
+    market.place[half:, rows] = np.where(keep, np.take_along_axis(found[0], order, axis=0), 0)
+    market.cost_s[half:, rows] = np.where(keep, np.take_along_axis(found[1], order, axis=0), np.float32(np.inf))
+    market.work_s[half:, rows] = np.where(keep, np.take_along_axis(found[2], order, axis=0), np.float32(0.0))
     lists.tail_s.reshape(-1)[rows] = -np.inf
     gain = np.maximum(least[rows] - found[3], 0.0).astype(np.float64) @ market.demand_per_s[rows]
     return bool(gain > 1e-4 * float(least.astype(np.float64) @ market.demand_per_s))

@@ -23,7 +23,7 @@ CEILING: Final = 0.95
 """Utilisation that no place is planned beyond: the queue of a fuller one grows without measure at a surprise."""
 BEND: Final = 0.85
 """Utilisation from which the price of one more worker-second grows in a straight line."""
-_HALVINGS: Final = 26
+_STEPS: Final = 7
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,13 +71,28 @@ class Queues:
 
     def load_at(self, price_s: Floats) -> Floats:
         """float64[S]: the load at which one more costs ``price_s``; :attr:`room` where nothing costs so much."""
-        low, high = np.zeros_like(self.workers), np.full_like(self.workers, CEILING)
-        for _ in range(_HALVINGS):
-            middle = 0.5 * (low + high)
-            dear = self._slope(middle) >= price_s
-            high = np.where(dear, middle, high)
-            low = np.where(dear, low, middle)
-        return np.clip(0.5 * (low + high) * self.workers - self.fixed, 0.0, self.room)
+        at_bend = self._slope(np.full_like(self.workers, BEND))
+        beyond = BEND + (CEILING - BEND) * (price_s / np.maximum(at_bend, 1e-300) - 1.0)
+        rho = np.where(price_s < at_bend, self._below_bend(price_s), np.minimum(beyond, CEILING))
+        return np.clip(rho * self.workers - self.fixed, 0.0, self.room)
+
+    def _below_bend(self, price_s: Floats) -> Floats:
+        """float64[S]: the utilisation at which one more costs ``price_s``, where that is below the bend.
+
+        Newton's method on logarithms, from the right: their curve is convex, so each step stays right of the root.
+        """
+        exponent = self._exponent()
+        wanted = np.log(np.maximum(price_s * self._safe_workers() / self.weight, 1e-300))
+        log_rho = np.minimum((wanted - np.log(0.5 * exponent)) / (exponent - 1.0), np.log(BEND))
+        for _ in range(_STEPS):
+            rho = np.exp(log_rho)
+            free = 1.0 - rho
+            inner = exponent + rho / free
+            value = (exponent - 1.0) * log_rho + np.log(0.5 * inner / free)
+            slope = exponent - 1.0 + rho / free + rho / (free * free * inner)
+            log_rho = np.minimum(log_rho - (value - wanted) / slope, np.log(BEND))
+        found: Floats = np.exp(log_rho)
+        return found
 
     def worth_s(self, price_s: Floats) -> Floats:
         """float64[S]: the conjugate: the most that ``price_s * load - waiting_s(load)`` can be, from above.

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from nearcast.planning.fleet.candidates import Lists
 from nearcast.planning.fleet.cost import Costs, Floats32
-from nearcast.planning.fleet.problem import Floats, Indices
+from nearcast.planning.fleet.problem import Floats
 
 Ints = NDArray[np.intp]
 
@@ -34,7 +34,7 @@ class Market:
     """``N`` rows of ``K`` ranks.
 
     Attributes:
-        place: int32[K, N].
+        place: intp[K, N].
         cost_s: float32[K, N]; inf where a row has fewer places.
         work_s: float32[K, N]; 0 where a row has fewer places.
         demand_per_s: float32[N].
@@ -42,7 +42,7 @@ class Market:
         sites: number of places.
     """
 
-    place: Indices
+    place: Ints
     cost_s: Floats32
     work_s: Floats32
     demand_per_s: Floats32
@@ -59,7 +59,7 @@ class Market:
             column = np.where(costs.able[:, model], problem.work_s[:, model], 0.0).astype(np.float32)
             work_s[:, at] = np.where(np.isfinite(lists.cost_s[:, at]), column[lists.place[:, at]], np.float32(0.0))
         return cls(
-            lists.place.reshape(ranks, -1),
+            lists.place.reshape(ranks, -1).astype(np.intp),
             lists.cost_s.reshape(ranks, -1),
             work_s.reshape(ranks, -1),
             problem.demand_per_s[:, models].T.reshape(-1).astype(np.float32),
@@ -135,7 +135,7 @@ def answer(market: Market, price_s: Floats, heat_s: Floats32) -> Answer:
 
 def heats(market: Market, heat: Heat, price_s: Floats) -> Floats32:
     """float32[N]: cost differences that count as small at ``price_s``."""
-    least = np.minimum(market.cost_s[0], market.unserved_s)
+    least = np.minimum(market.cost_s.min(axis=0), market.unserved_s)
     paid = np.minimum(market.reduced_s(price_s).min(axis=0), market.unserved_s)
     found: Floats32 = np.float32(heat.of_cost) * least + np.float32(heat.of_paid) * paid
     return np.maximum(found, np.float32(1e-9))

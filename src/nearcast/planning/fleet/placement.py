@@ -80,7 +80,7 @@ def place(ground: Ground, previous: FleetPlan | None, moves: Moves) -> tuple[Tru
     bound_s = routing_bound_s(
         market, ground.queues, price_s, np.minimum(least_s(market, price_s), wide.tail_s.reshape(-1))
     )
-    return placed, bound_s, price_s
+    return placed, bound_s, previous.price_s if previous else price_s
 
 
 def _rest(sweep: Sweep, ground: Ground, value: Value, sweeps: int) -> None:

@@ -58,7 +58,8 @@ def check_fits(manifest: ReleaseManifest, available: int) -> None:
 
 
 def give_back() -> None:
-    """Return to the system what the allocator keeps for later: loading needs much for a moment (a tenth is typical)."""
+    """Return to the system what the allocator keeps for later: loading needs much for a moment (a tenth is typical),
+    and so do long requests that several threads read at once. Some milliseconds."""
     with contextlib.suppress(OSError, AttributeError):  # only glibc has it
         ctypes.CDLL(None).malloc_trim(0)
 

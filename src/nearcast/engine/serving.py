@@ -47,6 +47,8 @@ SOCKET_MODE: Final = 0o660
 STRAGGLERS_S: Final = 0.1
 """How long a draining model stays for requests that were on their way when its socket went."""
 POLL_S: Final = 0.02
+REST_EVERY: Final = 10
+"""Sweeps between two looks whether the engine rests, and may return what its allocator keeps for the next crowd."""
 
 State = Literal["loading", "ready", "draining"]
 Key = tuple[str, str]
@@ -125,6 +127,7 @@ class Serving:
         self._shared = SharedTime(perf_counter)
         self._loop_time = LoopTime()
         self._totals = (0.0, 0)
+        self._sweeps = 0
         self._loading = ThreadPoolExecutor(1, thread_name_prefix="load")
         self._readers = Readers()
 
@@ -361,6 +364,14 @@ class Serving:
             self._loop_time.sample(now_s, math.inf, 0)
         else:
             self._loop_time.sample(now_s, max(0.0, inline_s - inline_before_s), answered - answered_before)
+        self._sweeps += 1
+        if self._sweeps % REST_EVERY == 0 and self._rests():
+            give_back()
+
+    def _rests(self) -> bool:
+        """Whether no model has work, and no connection a request."""
+        ends = [served.endpoint for served in self._served.values() if served.endpoint is not None]
+        return all(end.lane.is_idle and all(each.is_idle for each in end.connections) for end in ends)
 
 
 def sweep(connections: set[Link]) -> None:

@@ -9,10 +9,13 @@ from typing import Final
 
 import numpy as np
 
+from nearcast.planning.fleet import exchange
 from nearcast.planning.fleet.assign import Ground, Routing, route
 from nearcast.planning.fleet.congestion import Queues
 from nearcast.planning.fleet.cost import Costs
+from nearcast.planning.fleet.exchange import losses
 from nearcast.planning.fleet.fill import SMALL, filled, used
+from nearcast.planning.fleet.number import limited
 from nearcast.planning.fleet.placement import Moves, place
 from nearcast.planning.fleet.problem import FleetPlan, Floats, Problem, Truths
 from nearcast.planning.fleet.rescue import rescued
@@ -58,19 +61,36 @@ def plan_fleet(
     if not (problem.sites and problem.models):
         return _nothing(problem)
     ground = _ground(problem, fixed_load)
+    before = previous.placed & ground.costs.able if previous else np.zeros_like(ground.costs.able)
     placed, wide_s, start_s = place(ground, previous, limits.moves)
     routing = route(ground, placed, start_s)
     unserved = _unserved(problem, routing)
     if unserved.sum() > LEAST_UNSERVED_PER_S:
-        before = previous.placed & ground.costs.able if previous else np.zeros_like(placed)
         more = rescued(ground, placed, before, unserved, routing.load)
         if (more != placed).any():
             placed, routing = more, route(ground, more, routing.price_s)
     if placed.size <= SMALL or unserved.sum() > LEAST_UNSERVED_PER_S:
         placed, routing = _second_opinion(ground, placed, routing, limits.moves)
+    if placed.size <= exchange.SMALL and routing.cost_s > (1.0 + WORTH) * wide_s:
+        placed, routing = _exchanged(ground, placed, routing, previous, limits.moves)
+    if previous is not None and limits.moves.most is not None:
+        fewer = limited(ground, placed, before, losses(routing, placed.shape)[0], limits.moves.most)
+        if (fewer != placed).any():
+            placed, routing = fewer, route(ground, fewer, routing.price_s)
     if previous is not None:
         routing = steadied(ground, routing, placed, previous, limits.share_step)
     return _plan(ground, placed, routing, min(wide_s, routing.bound_s))
+
+
+def _exchanged(
+    ground: Ground, placed: Truths, routing: Routing, previous: FleetPlan | None, moves: Moves
+) -> tuple[Truths, Routing]:
+    problem = ground.costs.problem
+    move_s = np.where(problem.warm | (previous.placed if previous else False), 0.0, problem.move_s) / moves.horizon_s
+    must = problem.pinned & ground.costs.able
+    if previous is None:
+        return exchange.exchanged(ground, placed, routing, must, move_s, 0.1 * WORTH)
+    return exchange.exchanged(ground, placed, routing, must, move_s, WORTH, exchange.TRIALS // 6)
 
 
 def _second_opinion(ground: Ground, placed: Truths, routing: Routing, moves: Moves) -> tuple[Truths, Routing]:

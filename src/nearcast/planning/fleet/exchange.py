@@ -124,13 +124,13 @@ def _wishes(ground: Ground, routing: Routing) -> tuple[Floats, Floats]:
     would draw. Dense: for small fleets."""
     costs, market = ground.costs, routing.market
     problem, sites = costs.problem, market.sites
-    paid = np.minimum(market.reduced_s(routing.price_s).min(axis=0), market.unserved_s).reshape(-1, sites)
+    paid = np.minimum(market.reduced_s(routing.price_s).min(axis=0), market.unserved_s)
     every = np.arange(sites)
     wish, work = np.zeros(problem.demand_per_s.shape), np.zeros(problem.demand_per_s.shape)
-    for model in range(wish.shape[1]):
+    for model in range(len(problem.models)):
         work_s = np.where(costs.able[:, model], problem.work_s[:, model], 0.0)
         cost = costs.between(model, every[:, None], columns(every)) + (work_s * routing.price_s).astype(np.float32)
-        saved = np.maximum(paid[model][:, None] - cost, 0.0)
+        saved = np.maximum(paid[model * sites : (model + 1) * sites, None] - cost, 0.0)
         demand = problem.demand_per_s[:, model]
         wish[:, model] = demand @ saved
         work[:, model] = (demand @ (saved > 0.0)) * work_s

@@ -17,7 +17,7 @@ from nearcast.planning.fleet.candidates import Lists, Near, cheapest
 from nearcast.planning.fleet.congestion import CEILING, Queues
 from nearcast.planning.fleet.cost import Costs, Floats32
 from nearcast.planning.fleet.market import Market, answer, heats
-from nearcast.planning.fleet.prices import HEATS, settle
+from nearcast.planning.fleet.prices import AGAIN, HEATS, settle
 from nearcast.planning.fleet.problem import MAX_CANDIDATES, Floats, Truths
 
 SMALLEST_SHARE: Final = 0.005
@@ -82,7 +82,7 @@ def route(ground: Ground, placed: Truths, start_s: Floats | None = None) -> Rout
         cheaper = _relist(ground, market, lists, placed, price_s, rows, least)
         if not cheaper:
             break
-        price_s = settle(market, queues, price_s)
+        price_s = settle(market, queues, price_s, AGAIN)
         least = least_s(market, price_s)
     rows = unsure(market, lists, least)
     if len(rows):

@@ -31,11 +31,13 @@ class Near:
     """The nearest places of each site by round trip, itself first.
 
     Attributes:
-        place: int32[S, W].
+        place: intp[S, W].
+        round_trip_s: float32[S, W].
         beyond_s: float32[S]: no other place is nearer than this; inf where there is none.
     """
 
-    place: Indices
+    place: Ints
+    round_trip_s: Floats32
     beyond_s: Floats32
 
     @classmethod
@@ -43,22 +45,23 @@ class Near:
         """The ``width`` nearest places of each site, in no particular order. O(S^2)."""
         sites = len(costs.round_trip_s)
         if sites <= width:
-            place = np.broadcast_to(np.arange(sites, dtype=np.int32), (sites, sites))
-            return cls(place, np.full(sites, np.inf, np.float32))
-        place = np.empty((sites, width), np.int32)
+            place = np.broadcast_to(np.arange(sites), (sites, sites))
+            return cls(place, costs.round_trip_s, np.full(sites, np.inf, np.float32))
+        place = np.empty((sites, width), np.intp)
+        round_trip_s = np.empty((sites, width), np.float32)
         beyond_s = np.empty(sites, np.float32)
         for start in range(0, sites, _ROWS):
             rows = costs.round_trip_s[start : start + _ROWS]
             chosen = np.argpartition(rows, width, axis=1)[:, : width + 1]
             place[start : start + _ROWS] = chosen[:, :width]
+            round_trip_s[start : start + _ROWS] = np.take_along_axis(rows, chosen[:, :width], axis=1)
             beyond_s[start : start + _ROWS] = np.take_along_axis(rows, chosen[:, width:], axis=1)[:, 0]
-        return cls(place, beyond_s)
+        return cls(place, round_trip_s, beyond_s)
 
-    def nearest(self, costs: Costs, count: int) -> Indices:
-        """int32[S, count]: the nearest of them, ties by index."""
-        rows = np.arange(len(self.place))[:, None]
-        order = np.lexsort((self.place, costs.round_trip_s[rows, self.place]), axis=1)[:, :count]
-        found: Indices = np.take_along_axis(self.place, order, axis=1)
+    def nearest(self, count: int) -> Ints:
+        """intp[S, count]: the nearest of them, ties by index."""
+        order = np.lexsort((self.place, self.round_trip_s), axis=1)[:, :count]
+        found: Ints = np.take_along_axis(self.place, order, axis=1)
         return found
 
 
@@ -100,16 +103,18 @@ def _of_model(costs: Costs, near: Near, model: int, holders: Ints, width: int) -
     sites = len(costs.round_trip_s)
     rows = np.arange(sites)[:, None]
     if len(holders) <= max(DENSE, width):
-        return _pick(costs.between(model, rows, columns(holders)), columns(holders), width)
+        return _pick(_from_all(costs, model, holders), columns(holders), width)
     speed_s = _least_cost(costs, model, holders)
     order = np.argsort(speed_s, kind="stable")
     fast, slow = holders[order[:FAST]], speed_s[order[FAST]]
-    close = near.place.astype(np.intp)
+    close = near.place
     usable = np.zeros(sites, dtype=np.bool_)
     usable[holders] = True
     usable[fast] = False
-    near_cost = np.where(usable[close], costs.between(model, rows, close), np.float32(np.inf))
-    cost = np.concatenate([near_cost, costs.between(model, rows, columns(fast))], axis=1)
+    near_cost = np.where(
+        np.take(usable, close), costs.between(model, rows, close, near.round_trip_s), np.float32(np.inf)
+    )
+    cost = np.concatenate([near_cost, _from_all(costs, model, fast)], axis=1)
     all_places = np.concatenate([close, np.broadcast_to(fast, (sites, FAST))], axis=1)
     place, price, rest = _pick(cost, all_places, width)
     unseen_s = _unseen(costs, model, near.beyond_s, slow)
@@ -121,6 +126,12 @@ def _of_model(costs: Costs, near: Near, model: int, holders: Ints, width: int) -
         )
     unseen_s[thin] = np.inf
     return place, price, np.minimum(rest, unseen_s)
+
+
+def _from_all(costs: Costs, model: int, places: Ints) -> Floats32:
+    """float32[S, len(places)]: cost from every origin."""
+    origins = np.arange(len(costs.round_trip_s))[:, None]
+    return costs.between(model, origins, columns(places), np.take(costs.round_trip_s, places, axis=1))
 
 
 def _pick(cost: Floats32, places: Ints, width: int) -> tuple[Indices, Floats32, Floats32]:

@@ -53,22 +53,34 @@ class Costs:
         unserved_s = problem.urgency * (UNSERVED_S + (1.0 + LATE) * idle_s) + queue_s.max(axis=0, initial=0.0) + extra_s
         return cls(problem, problem.round_trip_s.astype(np.float32), able, unserved_s)
 
-    def between(self, model: int, origins: NDArray[np.intp], places: NDArray[np.intp]) -> Floats32:
-        """float32 cost of each pair of ``origins`` and ``places`` (shapes that broadcast); inf where it is not open."""
+    def between(
+        self,
+        model: int,
+        origins: NDArray[np.intp],
+        places: NDArray[np.intp],
+        round_trip_s: Floats32 | None = None,
+    ) -> Floats32:
+        """float32 cost of each pair of ``origins`` and ``places`` (shapes that broadcast); inf where it is not open.
+
+        Args:
+            round_trip_s: of these pairs, where the caller has looked them up already.
+        """
         problem = self.problem
         slowness = problem.payload_bytes[model] / np.maximum(problem.bytes_per_s, 1e-6)
         slowness = np.minimum(slowness, FAR_S).astype(np.float32)
         service_s = np.where(self.able[:, model], problem.service_s[:, model], np.inf).astype(np.float32)
-        round_trip_s = self.round_trip_s[origins, places]
-        idle_s = np.maximum(slowness[origins], slowness[places])
+        if round_trip_s is None:
+            round_trip_s = self.round_trip_s[origins, places]
+        idle_s = np.maximum(slowness[origins], np.take(slowness, places))
         idle_s[np.broadcast_to(origins == places, idle_s.shape)] = 0.0
         idle_s += round_trip_s
-        idle_s += service_s[places]
+        idle_s += np.take(service_s, places)
         closed = np.isinf(idle_s)
         np.minimum(idle_s, np.float32(FAR_S), out=idle_s)
         late_s = np.maximum(idle_s - np.float32(problem.target_s[model]), np.float32(0.0))
         cost: Floats32 = np.float32(problem.urgency[model]) * (idle_s + np.float32(LATE) * late_s)
-        cost += problem.extra_s[:, model].astype(np.float32)[places]
+        if problem.extra_s[:, model].any():
+            cost += np.take(problem.extra_s[:, model].astype(np.float32), places)
         rule = problem.may[problem.rule_set[model]]
         if not rule.all():
             closed |= ~rule[problem.site_class[origins], problem.site_class[places]]

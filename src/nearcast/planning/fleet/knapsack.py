@@ -21,7 +21,7 @@ def fill(gain: Floats, footprint: Floats, memory: Floats, must: Truths, able: Tr
         must, able: bool[B, M].
     """
     sites, models = gain.shape
-    size = np.maximum(footprint, 1.0)
+    size = np.maximum(footprint, 1e-9)
     dense = np.where(must, np.inf, np.where(gain > 0.0, gain / size, -np.inf))
     smallest = np.argsort(size, kind="stable")
     order = smallest[np.argsort(-dense[:, smallest], axis=1, kind="stable")]

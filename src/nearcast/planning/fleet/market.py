@@ -70,17 +70,28 @@ class Market:
     def take(self, rows: Ints) -> "Market":
         """Only these rows."""
         return Market(
-            self.place[:, rows],
-            self.cost_s[:, rows],
-            self.work_s[:, rows],
+            np.take(self.place, rows, axis=1),  # unlike [:, rows] this keeps ranks first in memory, too
+            np.take(self.cost_s, rows, axis=1),
+            np.take(self.work_s, rows, axis=1),
             self.demand_per_s[rows],
             self.unserved_s[rows],
             self.sites,
         )
 
+    def top(self, ranks: int) -> "Market":
+        """Only the first ``ranks`` places of each row; views."""
+        return Market(
+            self.place[:ranks],
+            self.cost_s[:ranks],
+            self.work_s[:ranks],
+            self.demand_per_s,
+            self.unserved_s,
+            self.sites,
+        )
+
     def reduced_s(self, price_s: Floats) -> Floats32:
         """float32[K, N]: cost with the price of the capacity that is taken."""
-        found: Floats32 = price_s.astype(np.float32)[self.place]
+        found: Floats32 = np.take(price_s.astype(np.float32), self.place)
         found *= self.work_s
         found += self.cost_s
         return found

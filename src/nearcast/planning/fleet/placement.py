@@ -19,14 +19,17 @@ import numpy as np
 from nearcast.planning.fleet.assign import Ground
 from nearcast.planning.fleet.bound import least_s, routing_bound_s
 from nearcast.planning.fleet.candidates import cheapest
+from nearcast.planning.fleet.knapsack import fill
 from nearcast.planning.fleet.market import Market
-from nearcast.planning.fleet.number import at_least, at_most, limited, scarce
+from nearcast.planning.fleet.number import at_least, at_most, scarce
 from nearcast.planning.fleet.prices import QUICK, settle
-from nearcast.planning.fleet.problem import FleetPlan, Floats, Truths
+from nearcast.planning.fleet.problem import Floats, Truths
 from nearcast.planning.fleet.sweep import Sweep, Value
 
 WIDTH: Final = 24
 """Possible places of a replica that are looked at for each origin and model."""
+PRICED: Final = 12
+"""Of these, the ones that prices are found with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,39 +51,52 @@ class Moves:
     sweeps: int = 3
 
 
-def place(ground: Ground, previous: FleetPlan | None, moves: Moves) -> tuple[Truths, float, Floats | None]:
+def place(
+    ground: Ground, standing: Truths | None, price_s: Floats | None, moves: Moves
+) -> tuple[Truths, float, Floats]:
     """The placement.
+
+    Args:
+        standing: bool[S, M]: what is placed now, within all rules; None at start.
+        price_s: float64[S] of capacity over ``standing``.
 
     Returns:
         bool[S, M]; a bound below the cost of every placement; prices of capacity to start routing from.
     """
     costs = ground.costs
     problem, able = costs.problem, costs.able
-    models = np.arange(len(problem.models))
-    before = previous.placed & able if previous else np.zeros_like(able)
+    before = np.zeros_like(able) if standing is None else standing
     wide = cheapest(costs, ground.near, able, min(WIDTH, len(able)))
-    market = Market.of(costs, wide, models)
+    market = Market.of(costs, wide, np.arange(len(problem.models)))
     value = Value(
         np.where(problem.warm, 0.0, problem.move_s) / moves.horizon_s,
         moves.worth_s,
         moves.keep,
-        before | problem.warm if previous is None else before,
+        problem.warm & able if standing is None else before,
         problem.pinned & able,
         able,
     )
-    price_s = settle(market, ground.queues, previous.price_s if previous else None, QUICK)
+    wide_s = settle(market.top(PRICED), ground.queues, price_s, QUICK)
+    bound_s = routing_bound_s(
+        market, ground.queues, wide_s, np.minimum(least_s(market, wide_s), wide.tail_s.reshape(-1))
+    )
+    if price_s is None:
+        price_s = wide_s
     sweep = Sweep(costs, ground.near, market, before | scarce(ground, before), price_s)
-    if previous:
+    if standing is not None:
         sweep.look_far()
     _rest(sweep, ground, value, moves.sweeps)
     placed = at_least(ground, at_most(ground, sweep.placed, sweep.gains(ground.queues.room)), before)
-    if previous and moves.most is not None:
-        placed = limited(ground, placed, before, sweep.gains(ground.queues.room), moves.most)
-        placed = at_least(ground, placed, before)
-    bound_s = routing_bound_s(
-        market, ground.queues, price_s, np.minimum(least_s(market, price_s), wide.tail_s.reshape(-1))
-    )
-    return placed, bound_s, previous.price_s if previous else price_s
+    return placed, bound_s, price_s
+
+
+def standing(ground: Ground, previous: Truths) -> Truths:
+    """bool[S, M]: of the placement before what rules, health and memory allow still, with what they ask for besides."""
+    problem = ground.costs.problem
+    before, must = previous & ground.costs.able, problem.pinned & ground.costs.able
+    flat = np.where(before, problem.footprint_bytes, 0.0)  # alike per byte: as much as fits
+    held = fill(flat, problem.footprint_bytes, problem.memory_bytes, must, ground.costs.able)
+    return at_least(ground, at_most(ground, held, flat), before)
 
 
 def _rest(sweep: Sweep, ground: Ground, value: Value, sweeps: int) -> None:

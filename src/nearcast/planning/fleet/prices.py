@@ -27,10 +27,12 @@ HEATS: Final = (
 )
 """Softening as a part of a row's least cost: the last one is what shares are made with."""
 QUICK: Final = HEATS[:3]
+AGAIN: Final = HEATS[-4:-1]
+"""From prices of almost the same rows: the first one is left out."""
 """Enough for prices that placement looks at."""
 HEAVY: Final = 0.9
 """Part of the work whose rows take part while the softening is coarse."""
-_CLEAR: Final = 0.003
+_CLEAR: Final = 0.01
 """A price matters where it makes this part of the cost of the rows that may pay it."""
 Ints = NDArray[np.intp]
 

@@ -1,8 +1,8 @@
 """A plan after a change of a few sites, in a fraction of the time: only what the change touches is decided anew.
 
-Decides: which origins are touched (the changed sites, those near them, and all that send requests to a changed place),
-and which places these may use. That part is planned as a problem of its own, by `solve.plan_fleet`, with the load of
-everybody else as fixed load; the rest of the plan before stays bit by bit.
+Decides: which origins are touched (the changed sites, those near them, and all that send requests to a changed place
+which is closed to them now, or full), and which places these may use. That part is planned as a problem of its own, by
+`solve.plan_fleet`, with the load of everybody else as fixed load; the rest of the plan before stays bit by bit.
 
 The caller says what changed. Figures of other sites that changed as well are not looked at, but for costs and loads,
 which are told as they are. Where most of the fleet is touched, all of it is planned.
@@ -54,11 +54,19 @@ def replan_fleet(problem: Problem, previous: FleetPlan, changed: Truths, *, limi
 
 
 def _touched(problem: Problem, previous: FleetPlan, changed: Truths) -> Truths:
+    """bool[S]: the changed sites, those around them, and whoever uses one of them that is closed to it now or full."""
     found = changed.copy()
     around = min(AROUND, len(changed) - 1)
     if around > 0 and changed.any():
         found[np.argpartition(problem.round_trip_s[changed], around, axis=1)[:, : around + 1]] = True
-    found[previous.origin[changed[previous.place]]] = True
+    full = _load(problem, previous, np.ones(len(previous.share), dtype=np.bool_)) > CEILING * problem.workers
+    uses = np.flatnonzero(changed[previous.place])
+    origin, model, place = previous.origin[uses], previous.model[uses], previous.place[uses]
+    able = problem.eligible & np.isfinite(problem.service_s)
+    open_to = problem.may[problem.rule_set[model], problem.site_class[origin], problem.site_class[place]]
+    open_to = open_to & able[place, model] & np.isfinite(problem.round_trip_s[origin, place]) & ~full[place]
+    open_to &= problem.workers[place] > 0.0
+    found[origin[~open_to]] = True
     return found
 
 

@@ -9,16 +9,24 @@ from typing import Final
 
 import numpy as np
 
+from nearcast.planning.fleet import exchange
 from nearcast.planning.fleet.assign import Ground, Routing, route
 from nearcast.planning.fleet.congestion import Queues
 from nearcast.planning.fleet.cost import Costs
+from nearcast.planning.fleet.exchange import losses
 from nearcast.planning.fleet.fill import SMALL, filled, used
-from nearcast.planning.fleet.placement import Moves, place
+from nearcast.planning.fleet.number import at_least, limited
+from nearcast.planning.fleet.placement import Moves, place, standing
 from nearcast.planning.fleet.problem import FleetPlan, Floats, Problem, Truths
 from nearcast.planning.fleet.rescue import rescued
 from nearcast.planning.fleet.steady import steadied
 
 LEAST_UNSERVED_PER_S: Final = 1e-3
+CLEAR: Final = 0.002
+"""Part of the cost that another placement than the one before must save."""
+LEAST_UNSERVED: Final = 1e-4
+"""Part of all demand: what lacks room below this is left to the next plan."""
+MUCH_UNSERVED: Final = 0.01
 WORTH: Final = 0.01
 """Part of the cost that a second opinion must save to be taken."""
 
@@ -58,19 +66,59 @@ def plan_fleet(
     if not (problem.sites and problem.models):
         return _nothing(problem)
     ground = _ground(problem, fixed_load)
-    placed, wide_s, start_s = place(ground, previous, limits.moves)
-    routing = route(ground, placed, start_s)
+    if previous is None:
+        before = np.zeros_like(ground.costs.able)
+        placed, wide_s, start_s = place(ground, None, None, limits.moves)
+        routing = route(ground, placed, start_s)
+    else:
+        before = standing(ground, previous.placed)
+        placed, routing, wide_s = _moved(ground, before, previous, limits.moves)
     unserved = _unserved(problem, routing)
-    if unserved.sum() > LEAST_UNSERVED_PER_S:
-        before = previous.placed & ground.costs.able if previous else np.zeros_like(placed)
+    lacking = unserved.sum() > max(LEAST_UNSERVED_PER_S, LEAST_UNSERVED * float(problem.demand_per_s.sum()))
+    if lacking:
         more = rescued(ground, placed, before, unserved, routing.load)
         if (more != placed).any():
             placed, routing = more, route(ground, more, routing.price_s)
-    if placed.size <= SMALL or unserved.sum() > LEAST_UNSERVED_PER_S:
+    if placed.size <= SMALL or unserved.sum() > MUCH_UNSERVED * problem.demand_per_s.sum():
         placed, routing = _second_opinion(ground, placed, routing, limits.moves)
+    if placed.size <= exchange.SMALL and routing.cost_s > (1.0 + WORTH) * wide_s:
+        placed, routing = _exchanged(ground, placed, routing, previous, limits.moves)
+    if previous is not None and limits.moves.most is not None:
+        fewer = limited(ground, placed, before, losses(routing, placed.shape)[0], limits.moves.most)
+        if (fewer != placed).any():
+            placed, routing = fewer, route(ground, fewer, routing.price_s)
     if previous is not None:
         routing = steadied(ground, routing, placed, previous, limits.share_step)
     return _plan(ground, placed, routing, min(wide_s, routing.bound_s))
+
+
+def _moved(ground: Ground, before: Truths, previous: FleetPlan, moves: Moves) -> tuple[Truths, Routing, float]:
+    """Another placement than ``before`` where that saves clearly more than its moves cost; else what of it works."""
+    problem = ground.costs.problem
+    stays = route(ground, before, previous.price_s)
+    other, wide_s, _ = place(ground, before, stays.price_s, moves)
+    idle = before & ~other & (losses(stays, before.shape)[1] <= 0.0)
+    if moves.most is not None:
+        other = limited(ground, other, before, losses(stays, before.shape)[0], moves.most)
+    if (other == before).all():
+        return before, stays, wide_s
+    goes = route(ground, other, stays.price_s)
+    move_s = float(np.where(problem.warm, 0.0, problem.move_s)[other & ~before].sum()) / moves.horizon_s
+    if goes.cost_s + move_s < (1.0 - CLEAR) * stays.cost_s or not (other & ~before).any():
+        return other, goes, wide_s
+    fewer = at_least(ground, before & ~idle, before)
+    return (fewer, route(ground, fewer, stays.price_s), wide_s) if idle.any() else (before, stays, wide_s)
+
+
+def _exchanged(
+    ground: Ground, placed: Truths, routing: Routing, previous: FleetPlan | None, moves: Moves
+) -> tuple[Truths, Routing]:
+    problem = ground.costs.problem
+    move_s = np.where(problem.warm | (previous.placed if previous else False), 0.0, problem.move_s) / moves.horizon_s
+    must = problem.pinned & ground.costs.able
+    if previous is None:
+        return exchange.exchanged(ground, placed, routing, must, move_s, 0.1 * WORTH)
+    return exchange.exchanged(ground, placed, routing, must, move_s, WORTH, exchange.TRIALS // 6)
 
 
 def _second_opinion(ground: Ground, placed: Truths, routing: Routing, moves: Moves) -> tuple[Truths, Routing]:
@@ -81,6 +129,8 @@ def _second_opinion(ground: Ground, placed: Truths, routing: Routing, moves: Mov
         return placed, routing
     better = route(ground, more, None)  # prices of a placement that lacks room lead astray
     kept = used(ground, more, placed, better)
+    if (kept != more).any():
+        better = route(ground, kept, better.price_s)
     move_s = np.where(problem.warm, 0.0, problem.move_s)[kept & ~placed].sum() / moves.horizon_s
     gain_s = (1.0 - WORTH) * routing.cost_s - better.cost_s - float(move_s)
     return (kept, better) if gain_s > 0.0 else (placed, routing)

@@ -2,7 +2,7 @@
 
 Decides: of each origin's requests for a model at most `solve.Limits.share_step` go
 elsewhere than before. Facts act at once: the share of a place that is no longer open or no longer holds the model, and
-whatever a place has no room for. A difference below :data:`QUIET` is not worth a change.
+requests that would share a place with more than it has room for. Differences below :data:`QUIET` change nothing.
 """
 
 from typing import Final
@@ -16,23 +16,39 @@ from nearcast.planning.fleet.market import Market
 from nearcast.planning.fleet.problem import FleetPlan, Truths
 
 QUIET: Final = 0.01
+_ROUNDS: Final = 8
 
 Ints = NDArray[np.intp]
 
 
 def steadied(ground: Ground, routing: Routing, placed: Truths, previous: FleetPlan, step: float) -> Routing:
-    """``routing`` as far as ``step`` allows, from the shares of ``previous``."""
+    """``routing`` as far as ``step`` allows, from the shares of ``previous``.
+
+    What was and is unserved counts as sent nowhere: it moves freely to wherever there is room.
+    """
     row, place, share, cost_s = _still_open(ground, placed, previous)
     market, new = _widened(ground, routing, row, place, cost_s)
     old = np.zeros_like(new)
     rank = (market.place[:, row] == place) & np.isfinite(market.cost_s[:, row])
     found = rank.any(axis=0)
     old[rank.argmax(axis=0)[found], row[found]] = share[found]
-    old += (np.float32(1.0) - old.sum(axis=0)) * new
+    gone = np.float32(1.0) - old.sum(axis=0)
+    demand = market.demand_per_s
+    lost = np.minimum(previous.unserved_per_s.T.reshape(-1).astype(np.float32), demand)
+    old *= np.float32(1.0) - np.divide(lost, demand, out=np.zeros_like(demand), where=demand > 0.0)
+    new = new * routing.served
+    old += gone * new
     moved = np.float32(0.5) * np.abs(new - old).sum(axis=0)
     part = np.minimum(np.float32(1.0), np.float32(step) / np.maximum(moved, np.float32(1e-9)))
     part = np.where(moved < QUIET, np.float32(0.0), part)
     mixed = np.maximum(old + part * (new - old), np.float32(0.0))
+    for _ in range(_ROUNDS):
+        full = market.load(mixed) > (1.0 + 1e-6) * ground.queues.room
+        rows = np.flatnonzero(((mixed > 0.0) & full[market.place] & (part < 1.0)).any(axis=0) & (demand > 0.0))
+        if not len(rows):
+            break
+        part[rows] = 1.0
+        mixed[:, rows] = new[:, rows]
     return finish(ground, market, mixed, routing.price_s, routing.bound_s)
 
 

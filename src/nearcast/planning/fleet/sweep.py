@@ -35,7 +35,7 @@ class Sweep:
 
     def __init__(self, costs: Costs, near: Near, market: Market, placed: Truths, price_s: Floats) -> None:
         self.costs, self.market, self.placed = costs, market, placed.copy()
-        self._colour = _colours(costs, near)
+        self._colour = _colours(near)
         self._batches = _batches(market, self._colour)
         self._price_s = price_s
         self._reduced = market.reduced_s(price_s)
@@ -127,11 +127,14 @@ class Sweep:
         return wanted
 
     def _held(self, rows: Ints) -> Truths:
-        found: Truths = self.placed[self.market.place[:, rows], (rows // self.market.sites)[None, :]]
-        return found & np.isfinite(self.market.cost_s[:, rows])
+        models = self.placed.shape[1]
+        found: Truths = np.take(
+            self.placed.reshape(-1), np.take(self.market.place, rows, axis=1) * models + rows // self.market.sites
+        )
+        return found & np.isfinite(np.take(self.market.cost_s, rows, axis=1))
 
     def _refresh(self, rows: Ints) -> None:
-        paid: Floats32 = np.where(self._held(rows), self._reduced[:, rows], np.float32(np.inf))
+        paid: Floats32 = np.where(self._held(rows), np.take(self._reduced, rows, axis=1), np.float32(np.inf))
         best = paid.argmin(axis=0)
         every = np.arange(len(rows))
         first = paid[best, every]
@@ -166,11 +169,11 @@ class Value:
         return found
 
 
-def _colours(costs: Costs, near: Near) -> NDArray[np.int32]:
+def _colours(near: Near) -> NDArray[np.int32]:
     """int32[S]: sites of one colour are not near one another."""
     sites, width = near.place.shape
     count = min(APART, width)
-    close = near.nearest(costs, count)
+    close = near.nearest(count)
     colour = np.full(sites, -1, np.int32)
     for site in range(sites):
         taken = {int(c) for c in colour[close[site]]}

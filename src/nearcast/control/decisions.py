@@ -4,6 +4,7 @@ The leader writes, every replica reads. A decision is in force once it is writte
 after ``kill -9``, publishes by it. The newest decision is never dropped, however large.
 """
 
+import logging
 import threading
 from dataclasses import dataclass, replace
 from typing import Final
@@ -15,12 +16,16 @@ from sqlalchemy.orm import Session
 from nearcast.control.database import Database, bump
 from nearcast.control.leader import Leader
 from nearcast.control.tables import Decision
-from nearcast.errors import NotFound
+from nearcast.errors import IntegrityError, NotFound
 from nearcast.planning.fleet.guidance import UNGUIDED, Guidance
 from nearcast.planning.fleet.record import Record, compress, decompress
 
+log = logging.getLogger(__name__)
+
 DECISIONS: Final = "decisions"
 KEPT: Final = 500
+TRIED: Final = 20
+"""Decisions that are tried for one that can be read."""
 KEPT_BYTES: Final = 64 * 1024 * 1024
 _guidance: Final = msgspec.json.Decoder(Guidance)
 _reasons: Final = msgspec.json.Decoder(tuple[str, ...])
@@ -68,12 +73,25 @@ class Decisions:
             return self._in_force
 
     def reload(self) -> bool:
-        """Read what is in force. Returns: whether it is other guidance than before."""
-        query = select(Decision.id, Decision.guidance).order_by(Decision.id.desc()).limit(1)
+        """Read what is in force. Returns: whether it is other guidance than before.
+
+        Raises:
+            IntegrityError: there are decisions, and none of the newest can be read.
+        """
+        query = select(Decision.id, Decision.guidance).order_by(Decision.id.desc()).limit(TRIED)
         with self._database.read() as session:
-            row = session.execute(query).first()
-        found = InForce() if row is None else InForce(row.id, _guidance.decode(row.guidance))
-        return self._follow(found)
+            rows = session.execute(query).all()
+        for row in rows:
+            try:
+                return self._follow(InForce(row.id, _guidance.decode(row.guidance)))
+            except msgspec.DecodeError as error:
+                log.warning("decision %d is damaged, the one before it is in force: %s", row.id, error)
+        if rows:
+            raise IntegrityError(
+                f"expected guidance in decision {rows[0].id} or one of the {len(rows) - 1} before it; all are damaged",
+                hint="Restore a backup. Sites go on by the plans that they have.",
+            )
+        return self._follow(InForce())
 
     def _follow(self, found: InForce) -> bool:
         with self._guard:
@@ -122,7 +140,7 @@ class Decisions:
         query = select(Decision.id, Decision.at, Decision.reason, Decision.size_bytes)
         with self._database.read() as session:
             rows = session.execute(query.order_by(Decision.id.desc()).limit(limit)).all()
-        return [Heading(row.id, row.at, _reasons.decode(row.reason), row.size_bytes) for row in rows]
+        return [Heading(row.id, row.at, _spoken(row.reason), row.size_bytes) for row in rows]
 
     def record(self, number: int | None = None) -> Record:
         """The record of a decision, or of the newest.
@@ -140,3 +158,10 @@ class Decisions:
         if data is None:
             raise NotFound(f"there is no decision {number}, or it is no longer kept", hint="nearcast plan list")
         return decompress(data)
+
+
+def _spoken(reason: str) -> tuple[str, ...]:
+    try:
+        return _reasons.decode(reason)
+    except msgspec.DecodeError:
+        return ("its reason is damaged in the database",)

@@ -4,8 +4,10 @@ from typing import Any
 
 import msgspec
 import pytest
+from sqlalchemy import update
 
-from nearcast.errors import Unavailable
+from nearcast.control.tables import Decision
+from nearcast.errors import IntegrityError, Unavailable
 from nearcast.planning.fleet.decision import differences, replayed
 from nearcast.planning.fleet.gather import gather
 from nearcast.planning.fleet.record import decode_record
@@ -177,6 +179,63 @@ def test_a_restarted_control_plane_continues_where_it_was(fleet: Any, make: Any)
     assert heading.id >= before.id
     record = fleet.plane.decisions.record()
     assert record.before is None or record.before.models == ("m",)
+
+
+def test_killed_between_decision_and_publication_the_decision_is_published_next(fleet: Any, make: Any) -> None:
+    world = World(fleet, make, {"auto": {}})
+    world.report(frankfurt=5.0)
+    fleet.pass_time(5.0)
+    assert fleet.planner.step()
+    assert world.planned() == set()
+    decided = fleet.plane.decisions.in_force
+    fleet.restart()
+    assert (fleet.plane.decisions.in_force.id, fleet.plane.decisions.in_force.guidance) == (
+        decided.id,
+        decided.guidance,
+    )
+    fleet.controllers.step()
+    assert world.planned() == {"frankfurt"}
+
+
+def _damage(fleet: Any, number: int, **columns: str) -> None:
+    with fleet.plane.database.write() as session:
+        session.execute(update(Decision).where(Decision.id == number).values(**columns))
+
+
+def test_damaged_guidance_gives_way_to_the_decision_before(fleet: Any, make: Any) -> None:
+    world = World(fleet, make, {"auto": {}})
+    world.report(frankfurt=5.0)
+    assert world.pass_on()
+    first = fleet.plane.decisions.in_force
+    world.report("frankfurt", frankfurt=70.0)
+    assert world.pass_on()
+    assert fleet.plane.decisions.in_force.id == first.id + 1
+    _damage(fleet, first.id + 1, guidance="{", reason="{")
+    fleet.restart()
+    assert fleet.plane.decisions.in_force.id == first.id
+    assert fleet.plane.decisions.in_force.guidance == first.guidance
+    (heading, *_) = fleet.call("GET", "/v1/decisions").json()["items"]
+    assert heading["reason"] == ["its reason is damaged in the database"]
+    _damage(fleet, first.id, guidance="{")
+    with pytest.raises(IntegrityError, match="all are damaged"):
+        fleet.plane.decisions.reload()
+    assert fleet.plane.decisions.in_force.guidance == first.guidance
+
+
+def test_a_damaged_record_is_told_and_planning_goes_on(fleet: Any, make: Any) -> None:
+    world = World(fleet, make, {"auto": {}})
+    world.report("frankfurt", frankfurt=5.0)
+    assert world.pass_on()
+    number = fleet.plane.decisions.in_force.id
+    with fleet.plane.database.write() as session:
+        session.execute(update(Decision).values(record=b"no zlib"))
+    answer = fleet.call("GET", f"/v1/decisions/{number}")
+    assert answer.status_code < 600
+    assert "damaged" in answer.text
+    fleet.restart()
+    world.report("frankfurt", frankfurt=70.0)
+    assert world.pass_on()
+    assert world.planned() == {"frankfurt", "ashburn"}
 
 
 def test_the_history_is_bounded(fleet: Any, make: Any) -> None:

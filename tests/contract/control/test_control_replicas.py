@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import update
 
+from contract.control.test_control_planner import World
 from nearcast.control.plane import open_control_plane
 from nearcast.control.tables import Leadership
 from nearcast.errors import Conflict, InvalidInput, Unavailable
@@ -203,6 +204,33 @@ def test_one_publishes_and_the_next_one_goes_on(replicas: tuple[Fleet, Fleet], m
     assert not one.plane.leader.hold()
     assert one.controllers.step() == ()
     assert one.call("GET", "/v1/resources/sites/fra").json()["status"]["details"]["planVersion"] == 2
+
+
+def test_both_replicas_show_the_same_decisions_and_the_next_leader_goes_on_from_the_record(
+    replicas: tuple[Fleet, Fleet], make: Make
+) -> None:
+    one, two = replicas
+    world = World(one, make, {"auto": {}})
+    for each in replicas:
+        each.pass_time(1.0)  # of two reports of one moment the other replica would keep the first
+    world.report("frankfurt", frankfurt=70.0)
+    assert world.pass_on()
+    decided = one.plane.decisions.in_force
+    assert not two.planner.step(), "who does not lead decides nothing"
+    for each in replicas:
+        each.plane.follower.follow()
+    shown = [each.call("GET", "/v1/decisions").json() for each in replicas]
+    assert shown[0] == shown[1]
+    assert [item["id"] for item in shown[0]["items"]] == [decided.id]
+    assert two.plane.decisions.in_force == decided
+    assert len({each.call("GET", f"/v1/decisions/{decided.id}").text for each in replicas}) == 1
+    expire(one)
+    assert two.plane.leader.hold()
+    two.pass_time(5.0)
+    assert not two.planner.step(), "the same fleet, and the plan of the record: nothing changes"
+    assert two.plane.decisions.in_force.guidance == decided.guidance
+    with pytest.raises(Unavailable, match="another replica"):
+        one.plane.decisions.add(one.plane.decisions.record(), one.plane.leader)
 
 
 def test_a_leader_that_slept_in_the_middle_changes_nothing(

@@ -83,6 +83,17 @@ def test_a_control_plane_a_releaser_and_a_site_by_hand(tmp_path: Path) -> None:
         answer = httpx.post(f"http://{public}/v2/models/adder/infer", json=body, trust_env=False)
         assert answer.json()["outputs"][0]["data"] == [2, 3, 4, 5]
         assert answer.headers["x-nearcast-site"] == "lisbon"
+        nearcast("releaser", "rotate", "--root", "--keys", str(releaser), *here)
+        two = ("model", "push", "adder", "--version", "2", str(adder(tmp_path / "model2", 2.0)), *here)
+        assert "none of the releasers" in nearcast(
+            *two, "--key", str(releaser / "retired" / "1.releaser.pem"), ok=False
+        )
+        nearcast(*two, *key)
+        manifest.write_text(DEPLOYMENT.replace('"1"', '"2"'))
+        nearcast("apply", "-f", str(manifest), *here)
+        nearcast("wait", "deployment/adder", "--for", "ready", *here)
+        answer = httpx.post(f"http://{public}/v2/models/adder/infer", json=body, trust_env=False)
+        assert answer.headers["x-nearcast-model"] == "adder@2", "the site has followed to the new keys"
         joined = json.loads(nearcast("status", "-o", "json", *here))["sites"][0]["nodes"][0]["name"]
         nearcast("revoke", f"lisbon/{joined}", *here)
         assert json.loads(nearcast("status", "-o", "json", *here))["sites"][0]["nodes"] == []

@@ -6,7 +6,6 @@ the registry decides. The signing key never leaves this machine.
 Invariant: the list is published only after every blob is there, so that no site hears of bytes that it cannot fetch.
 """
 
-import base64
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -23,6 +22,7 @@ from nearcast.errors import Conflict, InvalidInput, NotFound
 from nearcast.registry.keys import load_signer
 from nearcast.registry.release import Described, describe, same_content
 from nearcast.registry.releases import propose
+from nearcast.registry.rotation import newest_root
 from nearcast.resources.release import ReleaseManifest, encode_release
 
 ATTEMPTS: Final = 5
@@ -137,12 +137,13 @@ def _upload(client: ControlClient, described: Described) -> None:
 
 
 def _root(client: ControlClient, paths: LocalPaths, *, own: bool) -> bytes:
-    """The releases root: our own copy where this machine made it for this fleet, else the control plane's."""
-    if own and (held := read_if_exists(paths.releaser / "releases.root.json")):
-        return held
-    root = client.trust().releases_root
-    if root is None:
+    """The newest releases root, as it follows from our own copy where this machine made it for this fleet, else from
+    the control plane's first one."""
+    published = client.releases_roots()
+    held = read_if_exists(paths.releaser / "releases.root.json") if own else None
+    known = held or next(iter(published), None)
+    if known is None:
         raise InvalidInput(
             "this fleet has no releases repository yet", hint="nearcast releaser init makes its first root"
         )
-    return base64.b64decode(root)
+    return newest_root(known, published)

@@ -1,9 +1,12 @@
-"""``releaser init``: the keys that sign releases, and the root of trust that names them.
+"""``releaser init`` and ``rotate``: the keys that sign releases, and the root of trust that names them.
 
-The keys are made where this command runs and stay there; the control plane gets the root and never a key.
+The keys are made where these commands run and stay there; the control plane gets the root and never a key. What a
+change of keys consists of is decided in :mod:`nearcast.registry.rotation`. Here: where keys lie, and that a rotation
+that was cut short at any moment is finished by the next one, with the same new keys.
 """
 
 import base64
+import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Final
@@ -17,11 +20,26 @@ from nearcast.cli.screen import note
 from nearcast.cli.session import Session
 from nearcast.client import ControlClient
 from nearcast.durable import read_if_exists, write_whole
-from nearcast.errors import Unavailable
-from nearcast.registry.keys import load_or_create_signer
+from nearcast.errors import Conflict, InvalidInput, NotFound, Unavailable
+from nearcast.registry.keys import load_or_create_signer, load_signer
 from nearcast.registry.releases import new_releases_root, new_targets, online_key_of
+from nearcast.registry.rotation import Keys, newest_root, resigned_list, rotated_root
+from nearcast.registry.trust import version_of
 
-COMMANDS: Final = {"releaser": application(help="Begin the releases of a fleet.", no_args_is_help=True)}
+COMMANDS: Final = {"releaser": application(help="Keys of those who release models.", no_args_is_help=True)}
+
+
+ROOT_KEY: Final = "root.pem"
+RELEASER_KEY: Final = "releaser.pem"
+ROOT_FILE: Final = "releases.root.json"
+NEXT: Final = "next"
+RETIRED: Final = "retired"
+ATTEMPTS: Final = 5
+
+Folder = Annotated[
+    Path | None,
+    typer.Option("--keys", help="Where the keys lie, mode 0600; by default releaser/ of the data directory."),
+]
 
 
 @COMMANDS["releaser"].callback()
@@ -32,10 +50,7 @@ def _group() -> None:
 @command(COMMANDS["releaser"], "init", examples=("releaser init", "releaser init --keys /media/vault/nearcast"))
 def init(
     session: Session,
-    keys: Annotated[
-        Path | None,
-        typer.Option(help="Where the keys shall lie, mode 0600; by default releaser/ of the data directory."),
-    ] = None,
+    keys: Folder = None,
 ) -> None:
     """Make the keys that sign releases, and give the control plane the root that names them. Once per fleet.
 
@@ -63,10 +78,10 @@ def begin_releases(client: ControlClient, folder: Path) -> bool:
         return False
     if trust.plans_root is None:
         raise Unavailable("the control plane has no root for plans yet", hint="try again in a moment")
-    root_signer = load_or_create_signer(folder / "root.pem")
-    releaser = load_or_create_signer(folder / "releaser.pem")
+    root_signer = load_or_create_signer(folder / ROOT_KEY)
+    releaser = load_or_create_signer(folder / RELEASER_KEY)
     now = datetime.now(UTC)
-    root_file = folder / "releases.root.json"
+    root_file = folder / ROOT_FILE
     root = read_if_exists(root_file)
     if root is None:
         root = new_releases_root(
@@ -78,3 +93,104 @@ def begin_releases(client: ControlClient, folder: Path) -> bool:
         write_whole(root_file, root)
     client.start_releases(root, new_targets(releaser, now=now))
     return True
+
+
+@command(
+    COMMANDS["releaser"],
+    "rotate",
+    examples=("releaser rotate", "releaser rotate --root --keys /media/vault/nearcast", "releaser rotate --lost ID"),
+)
+def rotate(
+    session: Session,
+    keys: Folder = None,
+    root: Annotated[bool, typer.Option("--root", help="Replace the root's key, too.")] = False,
+    lost: Annotated[
+        str | None,
+        typer.Option(metavar="ID", help="The releaser's key is gone: its id in the root (releases.root.json)."),
+    ] = None,
+) -> None:
+    """Replace the key that signs releases; what the old one signs from then on is refused. Needs the root's key.
+
+    Sites follow by themselves and go on serving. Old keys are kept in retired/ of the folder: destroy them once nothing
+    needs them. A rotation that was cut short is finished by saying it again.
+    """
+    folder = keys if keys is not None else LocalPaths(session.data_dir).releaser
+    with connected(session) as client:
+        version = rotate_keys(client, folder, with_root=root, lost=lost)
+    note(f"version {version} of the root is in force; its releaser's key is {folder / RELEASER_KEY}")
+    note(f"other releasers need nothing new; the old keys are in {folder / RETIRED}")
+
+
+def rotate_keys(client: ControlClient, folder: Path, *, with_root: bool, lost: str | None) -> int:
+    """Replace the releaser's key in ``folder``, and the root's where ``with_root``; the new root's version.
+
+    Args:
+        client: of the control plane.
+        folder: with the keys.
+        with_root: whether the root's key is replaced, too.
+        lost: id of the releaser's key where it is gone, else None.
+
+    Raises:
+        Conflict: others published all the time.
+        InvalidInput: the folder holds no root of this fleet, or its keys are not those of the root.
+        NotFound: a key is not there.
+    """
+    root_file, prepared = folder / ROOT_FILE, folder / NEXT
+    known = read_if_exists(root_file)
+    if known is None:
+        raise InvalidInput(f"there is no {root_file}", hint="rotate where `nearcast releaser init` (or `up`) ran")
+    published = client.releases_roots()
+    root = newest_root(known, published)
+    made = read_if_exists(prepared / ROOT_FILE)
+    in_force = made is not None and made == root
+    if in_force and not (prepared / RELEASER_KEY).exists():  # cut short at the very end
+        _take_over(folder, prepared, root)
+        return version_of(root)
+    before = published[version_of(root) - 2] if in_force else root
+    keys = _keys(folder, prepared, with_root=with_root and made is None, lost=lost)
+    if made is None or version_of(made) <= version_of(before):  # none, or somebody else changed keys meanwhile
+        made = rotated_root(before, keys, now=datetime.now(UTC))
+        write_whole(prepared / ROOT_FILE, made)
+    for _ in range(ATTEMPTS):
+        targets = client.releases_targets()
+        try:
+            client.change_release_keys(made, resigned_list(targets.data, (before, made), keys, now=datetime.now(UTC)))
+        except Conflict:
+            continue
+        _take_over(folder, prepared, made)
+        return version_of(made)
+    raise Conflict(
+        f"the keys were not changed: others published {ATTEMPTS} times meanwhile", hint="say it again; nothing is lost"
+    )
+
+
+def _keys(folder: Path, prepared: Path, *, with_root: bool, lost: str | None) -> Keys:
+    """The keys in force, and the new ones: those of a rotation that was cut short, or made now."""
+    root = load_signer(folder / ROOT_KEY)
+    try:
+        releaser = load_signer(folder / RELEASER_KEY) if lost is None else None
+    except NotFound as error:
+        raise NotFound(error.message, hint="where it is lost: --lost ID, with the id that the root has") from error
+    next_root_key = prepared / ROOT_KEY
+    return Keys(
+        root=root,
+        next_root=load_or_create_signer(next_root_key) if with_root or next_root_key.exists() else root,
+        releaser=releaser,
+        releaser_id=lost or (releaser.public_key.keyid if releaser else ""),
+        next_releaser=load_or_create_signer(prepared / RELEASER_KEY),
+    )
+
+
+def _take_over(folder: Path, prepared: Path, root: bytes) -> None:
+    """Put the new keys in the place of the old ones, which are kept. The releaser's comes last: it says that all is
+    done."""
+    write_whole(folder / ROOT_FILE, root)
+    for name in (ROOT_KEY, RELEASER_KEY):
+        if not (prepared / name).exists():
+            continue
+        old = read_if_exists(folder / name)
+        if old is not None:
+            (folder / RETIRED).mkdir(mode=0o700, exist_ok=True)
+            write_whole(folder / RETIRED / f"{version_of(root) - 1}.{name}", old, mode=0o600)
+        (prepared / name).replace(folder / name)
+    shutil.rmtree(prepared)  # the root, and what a kill while keys were written may have left

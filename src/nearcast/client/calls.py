@@ -310,6 +310,19 @@ class ControlClient:
         """
         self._call("POST", "/v1/releases/root", json={"root": _base64(root), "targets": _base64(targets)})
 
+    def releases_roots(self) -> list[bytes]:
+        """Every version of the root of trust of releases, from the first."""
+        return [base64.b64decode(item) for item in self._call("GET", "/v1/releases/roots").json()["items"]]
+
+    def change_release_keys(self, root: bytes, targets: bytes) -> None:
+        """Put another root of releases in force, and the list signed under it.
+
+        Raises:
+            Conflict: keys or list were changed meanwhile.
+        """
+        body = {"root": _base64(root), "targets": _base64(targets)}
+        self._call("POST", "/v1/releases/keys", json=body, repeatable=True)
+
     # --- how a call is made
 
     def _call(

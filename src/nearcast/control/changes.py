@@ -66,6 +66,14 @@ def accept_release(plane: ControlPlane, targets: bytes, manifest: bytes, expecte
     return version
 
 
+def change_release_keys(plane: ControlPlane, root: bytes, targets: bytes) -> int:
+    """Believe in other keys of releases; the list's new version. Raises as the repository's ``change_keys``."""
+    version = plane.releases.change_keys(root, targets)
+    note_releases(plane)
+    plane.bell.ring()
+    return version
+
+
 def note_releases(plane: ControlPlane) -> None:
     """Read the releases again, here and at the other replicas."""
     plane.index.refresh()

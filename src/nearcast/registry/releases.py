@@ -257,6 +257,46 @@ class ReleasesRepository:
             self._folder.add_roots([*roots, root])
             self._folder.sign_timestamp(published)
 
+    def change_keys(self, root: bytes, targets: bytes) -> int:
+        """Believe in other keys: the next root, and the same list of releases signed under it; the list's new version.
+
+        Made by :mod:`rotation`. The same bytes again finish what was cut short. A list that the root in force believes
+        in as well is published first, so that every site can believe in what it sees at any moment; else the root is,
+        and sites that look in between keep what they run.
+
+        Raises:
+            Conflict: somebody else changed keys, or the list, meanwhile.
+            IntegrityError: not signed as it must be.
+            InvalidInput: the list is another one.
+        """
+        with self._lock:
+            published = self._require()
+            roots = self._folder.roots()
+            chain = roots if root == roots[-1] else [*roots, root]
+            if version_of(root) != len(chain):
+                raise Conflict(f"expected version {len(chain)} of the root, got {version_of(root)}")
+            judge = latest_root(chain, PREFIX)
+            self._check_root(judge)
+            if targets != published.targets_bytes:
+                if version_of(targets) != published.targets.version + 1:
+                    raise Conflict(f"the list of releases is in version {published.targets.version}: sign that one")
+                signed = self._check_proposal(targets, published.targets, judge)
+                if signed.targets != published.targets.targets:
+                    raise InvalidInput("expected the list of releases as it is: a change of keys releases nothing")
+            version = verified(Targets, targets, judge, PREFIX).version
+            root_first = not _is_signed(targets, latest_root(roots, PREFIX))
+            if root_first:
+                self._folder.add_roots(chain)
+            if targets != published.targets_bytes:
+                self._folder.publish(targets, version, published)
+            self._folder.add_roots(chain)
+            self._folder.sign_timestamp(self._require())
+            return version
+
+    def roots(self) -> tuple[bytes, ...]:
+        """All versions of the root, from the first; none before :meth:`initialise`."""
+        return tuple(self._folder.roots())
+
     def root(self) -> bytes | None:
         """Version 1 of the root, or None before :meth:`initialise`. Its sha256 goes into join tokens."""
         roots = self._folder.roots()
@@ -442,3 +482,12 @@ class ReleasesRepository:
         for file in manifest.files:
             self._blobs.require(file.digest, file.size_bytes)
         return manifest.target_path
+
+
+def _is_signed(targets: bytes, root: Root) -> bool:
+    """Whether ``root`` believes in the list ``targets``."""
+    try:
+        verified(Targets, targets, root, PREFIX)
+    except IntegrityError:
+        return False
+    return True

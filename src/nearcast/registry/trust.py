@@ -252,15 +252,16 @@ def next_root(
     lifetime: timedelta,
     targets_keys: Sequence[Key] | None = None,
     online_key: Key | None = None,
+    root_keys: Sequence[Key] | None = None,
 ) -> bytes:
-    """The successor of a root: another expiry and, where given, other keys for targets or for the online roles.
+    """The successor of a root: another expiry and, where given, other keys for targets, the online roles, or the root.
 
-    ``signers`` hold the root keys of ``previous``, which stay.
+    ``signers`` hold the root keys of ``previous``, and those of the successor.
     """
     root = first_root(previous, "root")
     root.version += 1
     root.expires = now + lifetime
-    changes = {Targets.type: targets_keys} if targets_keys else {}
+    changes = {role: keys for role, keys in ((Targets.type, targets_keys), (Root.type, root_keys)) if keys}
     if online_key is not None:
         changes |= {Snapshot.type: [online_key], Timestamp.type: [online_key]}
     for role, keys in changes.items():

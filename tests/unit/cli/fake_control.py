@@ -25,6 +25,7 @@ class FakeControl:
     blobs: dict[str, bytes] = field(default_factory=dict)
     calls: list[str] = field(default_factory=list)
     root: bytes = b""
+    roots: list[bytes] = field(default_factory=list)
     targets: bytes = b""
     releases: list[dict[str, Any]] = field(default_factory=list)
     history: dict[tuple[str, str], list[dict[str, Any]]] = field(default_factory=dict)
@@ -98,6 +99,9 @@ class FakeControl:
             case ["v1", "trust"]:
                 root = base64.b64encode(self.root).decode() if self.root else None
                 return httpx.Response(200, json={"fleet": "f.test", "ca_pem": "", "releases_root": root})
+            case ["v1", "releases", "roots"]:
+                roots = self.roots or ([self.root] if self.root else [])
+                return httpx.Response(200, json={"items": [base64.b64encode(root).decode() for root in roots]})
             case ["v1", "releases", *rest]:
                 return self._releases(request.method, rest, body)
             case _:

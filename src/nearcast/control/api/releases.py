@@ -28,6 +28,19 @@ class RootRequest(Body):
     targets: str = Field(description="version 1 of the list of releases, empty, signed by a releaser")
 
 
+class KeysRequest(Body):
+    """Other keys of releases: both are base64 of exact bytes."""
+
+    root: str = Field(description="the next version of the root, signed by the root keys before and after it")
+    targets: str = Field(description="the list of releases as it is, in its next version, signed under that root")
+
+
+class Roots(BaseModel):
+    """Every version of the root of trust of releases, from the first: base64 of exact bytes."""
+
+    items: list[str]
+
+
 class ReleaseRequest(Body):
     """One release more: both are base64 of exact bytes."""
 
@@ -143,6 +156,32 @@ def start_releases(
     services.plane.releases.initialise(_bytes("root", request.root), _bytes("targets", request.targets))
     changes.note_releases(services.plane)
     return TargetsVersion(version=services.plane.releases.targets()[1])
+
+
+@router.get(
+    "/v1/releases/roots",
+    summary="Every version of the root of trust of releases",
+    response_model=Roots,
+    responses=failures(401, 403, 503),
+)
+def read_roots(services: ServicesOf, _admin: AdminOf) -> Roots:
+    """Each is signed by its predecessor; whoever trusts one of them can trust those after it."""
+    return Roots(items=[base64.b64encode(root).decode() for root in services.plane.releases.roots()])
+
+
+@router.post(
+    "/v1/releases/keys",
+    summary="Change the keys of releases",
+    response_model=TargetsVersion,
+    responses=failures(400, 401, 403, 404, 409, 413, 422, 503),
+    openapi_extra=described(KeysRequest),
+)
+def change_keys(
+    services: ServicesOf, _admin: AdminOf, request: Annotated[KeysRequest, Depends(body(KeysRequest))]
+) -> TargetsVersion:
+    """What the old keys sign from now on is refused. The same bytes again are a no-op."""
+    root, targets = _bytes("root", request.root), _bytes("targets", request.targets)
+    return TargetsVersion(version=changes.change_release_keys(services.plane, root, targets))
 
 
 @router.head(

@@ -52,7 +52,7 @@ class Leader:
     ) -> None:
         self._database = database
         self._told = told
-        self._lease_s = lease_s
+        self.lease_s = lease_s
         self._clock = clock
         self._guard = threading.Lock()
         self._until_s = 0.0
@@ -78,11 +78,11 @@ class Leader:
             else:
                 if not ours:
                     row.term, row.holder = row.term + 1, self.holder
-                row.expires_s = now_s + self._lease_s
+                row.expires_s = now_s + self.lease_s
                 term = row.term
         with self._guard:
             gained, lost = term and not self.term, self.term and not term
-            self.term, self._until_s = term, asked_s + self._lease_s if term else 0.0
+            self.term, self._until_s = term, asked_s + self.lease_s if term else 0.0
         if self._database.is_shared and (gained or lost):
             log.info("%s", f"leads now, in term {term}" if gained else "another replica leads now")
         return term > 0

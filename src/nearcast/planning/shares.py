@@ -24,11 +24,14 @@ from nearcast.planning.cost import Terms
 from nearcast.resources.plan import PlannedShare
 
 MAX_SHIFT_PER_S: Final = 0.2
+LEAVE_PER_S: Final = 0.05
+"""From a place that the plan named: less than without a plan, since all sites see the same queue, and leave together."""
 RETURN_PER_S: Final = 0.1
 """Slower than leaving, so that a place that is full at times is not hit in waves."""
 GAP_S: Final = 0.002
 GAP_RATIO: Final = 1.1
-STRAIN_RATIO: Final = 2.0
+STRAIN_RATIO: Final = 4.0
+"""A queue of a few requests comes and goes by chance; what is left to it costs less than what leaving in vain does."""
 STRAIN_S: Final = 0.01
 _LEAST: Final = 1e-9
 
@@ -79,8 +82,9 @@ def step(
         return _begin(base, standing, cost) or {best: 1.0}
     weights[best] = weights.get(best, 0.0) + max(0.0, 1.0 - total)
     mover = _Mover(terms, cost, weights, base)
-    left = mover.leave(best, MAX_SHIFT_PER_S * elapsed_s)
+    left = mover.leave(best, (LEAVE_PER_S if base.share else MAX_SHIFT_PER_S) * elapsed_s)
     if base.share:
+        left += (MAX_SHIFT_PER_S - LEAVE_PER_S) * elapsed_s
         mover.come_home(standing, min(left, RETURN_PER_S * elapsed_s))
     return {name: weight for name, weight in weights.items() if weight > _LEAST}
 

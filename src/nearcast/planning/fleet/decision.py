@@ -11,6 +11,7 @@ every node of the site understands them; everything else is routed by cost alone
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
+from zlib import crc32
 
 import numpy as np
 
@@ -150,7 +151,7 @@ def _routes(
         if moved < pace.least_change and was.keys() <= pair.open_to:
             shares = old or ()
         else:
-            shares = stepped(pair.exact, pace.step, pair.expected_s)
+            shares = stepped(pair.exact, pace.step, pair.expected_s, pair.site)
             if len(shares) == 1 and shares[0].site == pair.soonest:
                 shares = ()
         if shares:
@@ -224,14 +225,19 @@ def _soonest(problem: Problem, plan: FleetPlan, model: int, origins: Indices) ->
     return found
 
 
-def stepped(shares: Mapping[str, float], step: float, expected_s: Mapping[str, float]) -> Shares:
-    """``shares`` as multiples of ``step`` that add up to 1 (largest remainder), the greatest first, none of them 0."""
+def stepped(shares: Mapping[str, float], step: float, expected_s: Mapping[str, float], origin: str = "") -> Shares:
+    """``shares`` as multiples of ``step`` that add up to 1 (largest remainder), the greatest first, none of them 0.
+
+    Equal remainders go to other places at each ``origin``: places that come first by name would be overrun by all.
+    """
     parts = round(1.0 / step)
     total = sum(shares.values())
     exact = {name: parts * share / total for name, share in shares.items()}
     whole = {name: int(value + 1e-9) for name, value in exact.items()}
     rest = parts - sum(whole.values())
-    for name in sorted(exact, key=lambda name: (whole[name] - exact[name], name))[:rest]:
+    for name in sorted(
+        exact, key=lambda name: (round(whole[name] - exact[name], 6), crc32(f"{origin}/{name}".encode()), name)
+    )[:rest]:
         whole[name] += 1
     ordered = sorted((name for name in whole if whole[name]), key=lambda name: (-whole[name], name))
     return tuple(

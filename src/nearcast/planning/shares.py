@@ -25,7 +25,7 @@ from nearcast.resources.plan import PlannedShare
 
 MAX_SHIFT_PER_S: Final = 0.2
 LEAVE_PER_S: Final = 0.05
-"""From a place that the plan named: less than without a plan, since all sites see the same queue, and leave together."""
+"""From a place that the plan named: less than without a plan, since all sites see the same queue and leave at once."""
 RETURN_PER_S: Final = 0.1
 """Slower than leaving, so that a place that is full at times is not hit in waves."""
 GAP_S: Final = 0.002

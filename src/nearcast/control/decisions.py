@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from nearcast.control.database import Database, bump
 from nearcast.control.leader import Leader
 from nearcast.control.tables import Decision
-from nearcast.errors import IntegrityError, NotFound
+from nearcast.errors import IntegrityError, InvalidInput, NotFound
 from nearcast.planning.fleet.guidance import UNGUIDED, Guidance
 from nearcast.planning.fleet.record import Record, compress, decompress
 
@@ -147,6 +147,7 @@ class Decisions:
 
         Raises:
             NotFound: there is none, or it is no longer kept.
+            IntegrityError: it is damaged, or of another release.
         """
         query = select(Decision.record).order_by(Decision.id.desc()).limit(1)
         if number is not None:
@@ -157,7 +158,13 @@ class Decisions:
             raise NotFound("the planner has not decided anything yet", hint="It does once a deployment has a release.")
         if data is None:
             raise NotFound(f"there is no decision {number}, or it is no longer kept", hint="nearcast plan list")
-        return decompress(data)
+        try:
+            return decompress(data)
+        except InvalidInput as error:
+            raise IntegrityError(
+                f"decision {number or '(the newest)'} is damaged in the database: {error.message}",
+                hint="The fleet goes on by what is in force; the next decision is recorded anew.",
+            ) from error
 
 
 def _spoken(reason: str) -> tuple[str, ...]:

@@ -25,7 +25,7 @@ from nearcast.control.plane import ControlPlane
 from nearcast.control.recorder import PLAN
 from nearcast.control.store import timestamp
 from nearcast.control.watch import Watched, recalled, snapshot_of, watched
-from nearcast.errors import InvalidInput, NotFound
+from nearcast.errors import IntegrityError, NotFound
 from nearcast.planning.fleet.decision import Decided, decide
 from nearcast.planning.fleet.problem import Floats
 from nearcast.planning.fleet.record import Pace, PlanRecord, Record, Unwanted
@@ -128,7 +128,7 @@ class Planner:
             return _with_map(snapshot, held.ways, max(0.0, self._clock() - held.at_s))
         try:
             record = self._plane.decisions.record().snapshot
-        except (NotFound, InvalidInput):
+        except (NotFound, IntegrityError):
             return snapshot
         return _with_map(snapshot, record.learned, record.learned_age_s + self._passed_s(record))
 
@@ -194,8 +194,8 @@ class Planner:
         now_s = self._clock()
         try:
             record = self._plane.decisions.record()
-        except (NotFound, InvalidInput) as error:
-            if isinstance(error, InvalidInput):  # of another release, or damaged: planned anew, from what is in force
+        except (NotFound, IntegrityError) as error:
+            if isinstance(error, IntegrityError):  # of another release, or damaged: planned anew, from what is in force
                 log.warning("the last decision cannot be continued: %s", error.message)
             return _Last(at_s=now_s)
         with self._guard:

@@ -125,6 +125,11 @@ class NodeBook:
         return any(news)
 
     def _absorbed(self, key: NodeKey, at: str, document: str | None) -> bool:
+        """Take a word of another replica; whether it is news.
+
+        A status of the very moment of ours is taken, too, unless ours is yet to be told: what was written down last
+        counts everywhere (`reports`), or replicas would differ until the node reports again.
+        """
         moment = datetime.fromisoformat(at).astimezone(UTC)
         status = None
         if document is not None:
@@ -132,7 +137,9 @@ class NodeBook:
                 status = _decoder.decode(document)
         with self._guard:
             seen, held = self._seen.get(key), self._statuses.get(key)
-            if seen is not None and seen >= moment:
+            if seen is not None and (
+                seen > moment or (seen == moment and (status is None or self._untold.get(key) is not None))
+            ):
                 return False
             self._seen[key] = self._told[key] = moment
             if status is not None:

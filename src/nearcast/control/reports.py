@@ -1,6 +1,7 @@
 """What nodes told one replica, written down for the others: in batches, a row per node that has news.
 
-Rows carry a beat that rises with every batch, so that each replica reads only what it has not read.
+Rows carry a beat that rises with every batch, so that each replica reads only what it has not read. Of two words of one
+moment, told to two replicas, the one that is written later counts: the database puts them in one order for everybody.
 """
 
 from collections.abc import Mapping
@@ -31,7 +32,7 @@ class Reports:
                 row = session.get(Report, (site, node))
                 if row is None:
                     session.add(Report(site=site, node=node, beat=beat, seen_at=seen_at, document=document))
-                elif row.seen_at < seen_at:
+                elif row.seen_at <= seen_at:
                     row.beat, row.seen_at = beat, seen_at
                     row.document = row.document if document is None else document
 

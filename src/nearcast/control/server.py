@@ -21,6 +21,7 @@ import uvicorn
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from nearcast import __version__
@@ -104,7 +105,32 @@ class Certificate:
 
 
 class Protocol(HttpToolsProtocol):
-    """Uvicorn's HTTP/1.1, with our own shape for what is none."""
+    """Uvicorn's HTTP/1.1, with our own shape for what is none, and without answers into a connection that has ended.
+
+    Of requests that a client sent together, the first is answered while the others wait; uvicorn tells only the last of
+    them that the connection is gone, and the first one's answer failed over a TLS transport that had been let go.
+    """
+
+    _answered: RequestResponseCycle | None = None
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._answered = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Nobody is there any more."""
+        self._let_go()
+        super().connection_lost(exc)
+
+    def _let_go(self) -> bool:
+        """Nobody waits for an answer any more. Whether one had begun."""
+        self.pipeline.clear()
+        cycle = self._answered
+        if cycle is None or cycle.response_complete:
+            return False
+        cycle.disconnected = True
+        cycle.message_event.set()
+        return bool(cycle.response_started)
 
     def send_400_response(self, msg: str) -> None:
         """Refuse bytes that cannot be parsed, and end the connection.
@@ -114,13 +140,9 @@ class Protocol(HttpToolsProtocol):
         """
         if self.transport.is_closing():
             return
-        cycle: RequestResponseCycle | None = self.cycle  # none before the first request
-        if cycle is not None and not cycle.response_complete:
-            cycle.disconnected = True
-            cycle.message_event.set()
-            if cycle.response_started:
-                self.transport.close()
-                return
+        if self._let_go():
+            self.transport.close()
+            return
         refusal = failures.answer("invalid_input", 400, f"expected HTTP/1.1, got something else: {msg}")
         lines = [b"%b: %b" % header for header in (*refusal.raw_headers, (b"connection", b"close"))]
         self.transport.write(b"\r\n".join([b"HTTP/1.1 400 Bad Request", *lines, b"", bytes(refusal.body)]))

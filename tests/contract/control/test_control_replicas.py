@@ -129,6 +129,39 @@ def test_a_node_may_talk_to_any_replica(replicas: tuple[Fleet, Fleet], make: Mak
     assert two.call("GET", "/v1/nodes").json()["items"] == []
 
 
+@pytest.mark.parametrize("first", [0, 1])
+def test_of_two_reports_of_one_moment_both_keep_the_one_that_was_written_last(
+    replicas: tuple[Fleet, Fleet], make: Make, first: int
+) -> None:
+    """The clock stands: whoever hears the node, at whichever replica, all show the same status."""
+    one, _ = replicas
+    one.applied(make.site("fra"))
+    one.start_releases()
+    node = one.join("fra")
+    for number, fleet in enumerate((replicas[first], replicas[1 - first], replicas[first])):
+        node.fleet = fleet
+        assert node.report(plan_version=number).status_code == 200
+    for _ in range(2):
+        for fleet in replicas:
+            fleet.plane.follower.follow()
+        versions = {view.status.plan_version for fleet in replicas for view in fleet.plane.nodes.views()}
+        assert versions == {2}
+
+
+def test_a_report_that_is_not_told_yet_stands_against_one_of_its_moment(
+    replicas: tuple[Fleet, Fleet], make: Make
+) -> None:
+    one, _ = replicas
+    one.applied(make.site("fra"))
+    one.start_releases()
+    node = one.join("fra")
+    for load in (0.1, 0.2):  # the second one says nothing new besides the load, so it is told later
+        assert node.report(load={"application_utilization": load}).status_code == 200
+    one.plane.nodes.absorb()
+    (view,) = one.plane.nodes.views()
+    assert view.status.load.application_utilization == 0.2
+
+
 def test_a_node_that_only_polls_stays_connected_for_both(replicas: tuple[Fleet, Fleet], make: Make) -> None:
     one, two = replicas
     one.applied(make.site("fra"))
@@ -211,8 +244,6 @@ def test_both_replicas_show_the_same_decisions_and_the_next_leader_goes_on_from_
 ) -> None:
     one, two = replicas
     world = World(one, make, {"auto": {}})
-    for each in replicas:
-        each.pass_time(1.0)  # of two reports of one moment the other replica would keep the first
     world.report("frankfurt", frankfurt=70.0)
     assert world.pass_on()
     decided = one.plane.decisions.in_force

@@ -21,6 +21,12 @@ class Line(asyncio.Transport):
         self.written = b""
         self.closed = 0
 
+    def pause_reading(self) -> None:
+        """There is no more to read."""
+
+    def resume_reading(self) -> None:
+        """As above."""
+
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         del name
         return default
@@ -67,6 +73,41 @@ def test_garbage_behind_a_request_ends_the_connection_once_and_quietly(begun: bo
         assert b"ok" not in line.written
         assert line.closed == 1
         protocol.connection_lost(None)
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("ending", ["the client leaves", "garbage"])
+def test_of_requests_sent_together_none_is_answered_after_the_end_of_their_connection(ending: str) -> None:
+    """The first is being answered, the second waits behind it."""
+
+    async def story() -> None:
+        go_on, ended = asyncio.Event(), asyncio.Event()
+        begun: list[str] = []
+
+        async def app(_scope: Any, _receive: Any, send: Any) -> None:
+            begun.append("request")
+            await go_on.wait()
+            await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+            await send({"type": "http.response.body", "body": b"ok"})
+            ended.set()
+
+        config = uvicorn.Config(app, http=Protocol, log_config=None)
+        config.load()
+        line, protocol = Line(), Protocol(config, ServerState(), {}, asyncio.get_running_loop())
+        protocol.connection_made(line)
+        protocol.data_received(REQUEST + REQUEST)
+        await asyncio.sleep(0)
+        if ending == "garbage":
+            protocol.data_received(GARBAGE)
+        line.closed = 1  # as asyncio notes before it tells
+        protocol.connection_lost(None)
+        go_on.set()
+        async with asyncio.timeout(20):
+            await ended.wait()
+        assert begun == ["request"]
+        assert line.written.count(b"HTTP/1.1 ") == (1 if ending == "garbage" else 0)
+        assert b"200" not in line.written
 
     asyncio.run(story())
 

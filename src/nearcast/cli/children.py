@@ -3,6 +3,7 @@
 Decides command lines and moments. Starting, signalling and writing down are the supervisor's.
 """
 
+import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,11 +24,15 @@ STEADY_S: Final = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Child:
-    """One process to run: its name in ``processes.json``, its command line, and where its output goes."""
+    """One process to run: its name in ``processes.json``, its command line, and where its output goes.
+
+    ``settings`` is that part of the command line which may change while it runs: with another one it starts again.
+    """
 
     name: str
     command: tuple[str, ...]
     log: Path
+    settings: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +98,7 @@ def agent_child(paths: LocalPaths, fleet: FleetFile, site: str) -> Child:
     layout = layout_of(paths.site(site))
     join = () if has_joined(paths, site) else ("--join-file", str(paths.join_token(site)))
     own = fleet.sites[site]
+    serving = _serving(fleet, site)
     return Child(
         agent_name(site),
         (
@@ -104,6 +110,17 @@ def agent_child(paths: LocalPaths, fleet: FleetFile, site: str) -> Child:
             *("--public", f"{fleet.host}:{own.public_port}"),
             *("--peer", f"{fleet.host}:{own.peer_port}"),
             *("--poll-s", str(fleet.poll_s)),
+            *serving,
         ),
         layout.agent_log,
+        shlex.join(serving),
     )
+
+
+def _serving(fleet: FleetFile, site: str) -> tuple[str, ...]:
+    """What the agent of ``site`` is told of TLS and metrics."""
+    words: tuple[str, ...] = ()
+    if fleet.public_tls_cert and fleet.public_tls_key:
+        words += ("--public-tls-cert", fleet.public_tls_cert, "--public-tls-key", fleet.public_tls_key)
+    metrics = fleet.metrics_address(site)
+    return words if metrics is None else (*words, "--metrics", metrics)

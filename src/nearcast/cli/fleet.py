@@ -24,6 +24,7 @@ class LocalSite(msgspec.Struct, frozen=True, kw_only=True):
     """One site of the fleet: where its node listens, and the facts that are shown while nobody can be asked.
 
     ``node`` counts the machines that this site has had here: a node whose key is lost never comes back by its name.
+    ``metrics_port`` is 0 where no metrics are served.
     """
 
     public_port: int
@@ -31,13 +32,16 @@ class LocalSite(msgspec.Struct, frozen=True, kw_only=True):
     country: str
     tier: str = "edge"
     node: int = 1
+    metrics_port: int = 0
 
 
 class FleetFile(msgspec.Struct, frozen=True, kw_only=True):
     """What the fleet shall be: one control plane, one node per site, on ports that were free when it was made.
 
     ``pending`` holds manifests of sites that the control plane has not taken yet: an ``up`` that was cut short is
-    finished by the next one, which may be told nothing of them.
+    finished by the next one, which may be told nothing of them. ``public_tls_cert``, ``public_tls_key``: PEM files
+    for clients of every gateway; None: plain HTTP. ``metrics`` is the address from which metrics are served; None:
+    nowhere (:mod:`~nearcast.cli.listen`).
     """
 
     control_port: int
@@ -49,6 +53,9 @@ class FleetFile(msgspec.Struct, frozen=True, kw_only=True):
     placement_hold_s: float = 30.0
     demand_fall_s: float = 10.0
     poll_s: float = 1.0
+    public_tls_cert: str | None = None
+    public_tls_key: str | None = None
+    metrics: str | None = None
 
     @property
     def control_url(self) -> str:
@@ -57,7 +64,13 @@ class FleetFile(msgspec.Struct, frozen=True, kw_only=True):
 
     def gateway_url(self, site: str) -> str:
         """Where the gateway of ``site`` listens for clients."""
-        return f"http://{self.host}:{self.sites[site].public_port}"
+        scheme = "http" if self.public_tls_cert is None else "https"
+        return f"{scheme}://{self.host}:{self.sites[site].public_port}"
+
+    def metrics_address(self, site: str) -> str | None:
+        """Where the node of ``site`` shall serve its metrics, as ``IP:PORT``; None for nowhere."""
+        port = self.sites[site].metrics_port
+        return f"{self.metrics.rpartition(':')[0]}:{port}" if self.metrics and port else None
 
 
 def node_name(fleet: FleetFile, site: str) -> str:
@@ -73,10 +86,14 @@ class ProcessRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Processes(msgspec.Struct, frozen=True, kw_only=True):
-    """The processes that the supervisor looks after, and the supervisor itself."""
+    """The processes that the supervisor looks after, and the supervisor itself.
+
+    ``settings`` says what those were started with that can be changed while they run (`children.Child`).
+    """
 
     supervisor: ProcessRecord
     children: dict[str, ProcessRecord] = {}
+    settings: dict[str, str] = {}
 
 
 class LocalPaths:
@@ -149,7 +166,7 @@ class LocalPaths:
 
 def free_ports(count: int, host: str = HOST) -> list[int]:
     """``count`` different TCP ports on which nobody listens now."""
-    sockets = [socket.socket(socket.AF_INET, socket.SOCK_STREAM) for _ in range(count)]
+    sockets = [socket.socket(_family(host), socket.SOCK_STREAM) for _ in range(count)]
     try:
         for each in sockets:
             each.bind((host, 0))
@@ -161,13 +178,17 @@ def free_ports(count: int, host: str = HOST) -> list[int]:
 
 def is_free(port: int, host: str = HOST) -> bool:
     """Whether nobody listens on that TCP port now."""
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+    with socket.socket(_family(host), socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
         except OSError:
             return False
         return True
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
 
 
 _Kind = TypeVar("_Kind")

@@ -4,6 +4,7 @@ Knows no control plane. Failures come back in the error tree, by the code that t
 """
 
 import json
+import ssl
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -40,11 +41,21 @@ class Gateway:
     Args:
         url: its base URL.
         transport: what carries the requests; by default the network.
+        trust: whom to believe that it is the gateway; by default the authorities of this machine, or those that
+            ``SSL_CERT_FILE`` names.
     """
 
-    def __init__(self, url: str, *, transport: httpx.BaseTransport | None = None) -> None:
+    def __init__(
+        self, url: str, *, transport: httpx.BaseTransport | None = None, trust: ssl.SSLContext | None = None
+    ) -> None:
         self.url = url.rstrip("/")
-        self._http = httpx.Client(base_url=self.url, timeout=TIMEOUT_S, trust_env=False, transport=transport)
+        self._http = httpx.Client(
+            base_url=self.url,
+            timeout=TIMEOUT_S,
+            trust_env=False,
+            transport=transport,
+            verify=trust or httpx.create_ssl_context(),
+        )
 
     def close(self) -> None:
         """Give back the connections."""
@@ -86,9 +97,13 @@ class Gateway:
         try:
             answer = self._http.request(method, path, **content)
         except httpx.TransportError as error:
+            said = str(error) or type(error).__name__
+            is_unknown = "CERTIFICATE_VERIFY_FAILED" in said
             raise Unavailable(
-                f"the gateway at {self.url} does not answer: {str(error) or type(error).__name__}",
-                hint="nearcast status shows the gateways and whether they are ready",
+                f"the gateway at {self.url} {'is not known' if is_unknown else 'does not answer'}: {said}",
+                hint="SSL_CERT_FILE=FILE names an authority of your own (PEM)"
+                if is_unknown
+                else "nearcast status shows the gateways and whether they are ready",
             ) from error
         if not answer.is_success:
             raise failure_in(answer)
@@ -100,11 +115,11 @@ class _Metadata(msgspec.Struct, frozen=True):
     outputs: tuple[Tensor, ...]
 
 
-def gateway_answers(url: str) -> bool:
-    """Whether a gateway says that it is ready."""
+def answers(url: str, trust: ssl.SSLContext | None = None) -> bool:
+    """Whether a GET of ``url`` succeeds; ``trust`` as for a :class:`Gateway`."""
     try:
-        with httpx.Client(timeout=PROBE_TIMEOUT_S, trust_env=False) as client:
-            return client.get(f"{url}/readyz").is_success
+        with httpx.Client(timeout=PROBE_TIMEOUT_S, trust_env=False, verify=trust or True) as client:
+            return client.get(url).is_success
     except httpx.TransportError:
         return False
 

@@ -1,6 +1,7 @@
 """``infer``: ask a model through a gateway, and see who answered, why there, and where the time went."""
 
 import json
+import ssl
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -12,6 +13,7 @@ from rich.text import Text
 from nearcast.cli.connect import connected
 from nearcast.cli.fleet import LocalPaths
 from nearcast.cli.gateway import Answer, Gateway
+from nearcast.cli.listen import trust_in
 from nearcast.cli.naming import unknown_among
 from nearcast.cli.options import Format, Output, application, command
 from nearcast.cli.screen import Cell, milliseconds, show_document, show_lines, show_pairs
@@ -70,7 +72,7 @@ def infer(
             "expected exactly one of --input, --text and --json", hint="nearcast model inspect MODEL shows the inputs"
         )
     url = gateway or gateway_of(session, site)
-    asked = Gateway(url, transport=transport_to(url))
+    asked = Gateway(url, transport=transport_to(url), trust=trust_to(session, url))
     try:
         answer = _ask(asked, model, input_ or [], text or [], json_)
     finally:
@@ -104,6 +106,13 @@ def gateway_of(session: Session, site: str | None) -> str:
             f"the gateway of {site} has not reported yet" if site else "no gateway is ready", hint="nearcast status"
         )
     return found.gateway_url
+
+
+def trust_to(session: Session, url: str) -> ssl.SSLContext | None:
+    """How a gateway of the session's local fleet is known; None for any other."""
+    fleet = LocalPaths(session.data_dir).read_fleet() if session.control is None else None
+    is_own = fleet is not None and any(fleet.gateway_url(site) == url.rstrip("/") for site in fleet.sites)
+    return trust_in(fleet) if fleet is not None and is_own else None
 
 
 def document_of(answer: Answer, url: str) -> dict[str, Any]:

@@ -7,14 +7,15 @@ import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import msgspec
 
 from nearcast.agent.layout import forget_identity, layout_of
-from nearcast.cli.children import agent_name, has_joined
+from nearcast.cli.children import agent_child, agent_name, has_joined
 from nearcast.cli.connect import local_target, transport_of
-from nearcast.cli.fleet import FleetFile, LocalPaths, node_name
-from nearcast.cli.gateway import gateway_answers
+from nearcast.cli.fleet import FleetFile, LocalPaths, Processes, node_name
+from nearcast.cli.listen import gateway_answers, metrics_answer
 from nearcast.cli.pids import end
 from nearcast.cli.progress import Ticker
 from nearcast.cli.releaser import begin_releases
@@ -164,7 +165,8 @@ class Starter:
             seen = {site.name: site for site in client.status().sites}
         except Unavailable as error:
             return {"control": error.message}
-        lacking = {}
+        lacking: dict[str, str] = {}
+        processes = self.paths.read_processes()
         for name in self.fleet.sites:
             site = seen.get(name)
             if site is None:
@@ -172,9 +174,20 @@ class Starter:
             elif not site.ready:
                 open_ones = [item for item in site.conditions if item.status != "True"]
                 lacking[name] = open_ones[0].message or open_ones[0].reason if open_ones else "not ready yet"
-            elif not gateway_answers(self.fleet.gateway_url(name)):  # a report may be older than the gateway's end
+            elif processes and self._has_other_settings(processes, name):
+                lacking[name] = "its agent starts again, with other settings"
+            elif not gateway_answers(self.fleet, name):  # a report may be older than the gateway's end
                 lacking[name] = "its gateway does not answer yet"
+            elif not (site.gateway_url or "").startswith(f"{urlsplit(self.fleet.gateway_url(name)).scheme}:"):
+                lacking[name] = "it has not reported its new address yet"
+            elif not metrics_answer(self.fleet, name):
+                lacking[name] = "its metrics are not served yet"
         return lacking
+
+    def _has_other_settings(self, processes: Processes, site: str) -> bool:
+        """Whether the agent of ``site`` runs with other settings than the fleet has now."""
+        told = processes.settings.get(agent_name(site))
+        return told is not None and told != agent_child(self.paths, self.fleet, site).settings
 
     def _pause(self, complaint: str, log: Path) -> None:
         """Wait a moment.

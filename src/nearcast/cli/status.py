@@ -10,7 +10,7 @@ from nearcast.agent.layout import layout_of
 from nearcast.cli.conditions import trouble_in
 from nearcast.cli.connect import connected
 from nearcast.cli.fleet import FleetFile, LocalPaths
-from nearcast.cli.gateway import gateway_answers
+from nearcast.cli.listen import gateway_answers
 from nearcast.cli.models import ready_models
 from nearcast.cli.options import Format, Output, application, command
 from nearcast.cli.screen import Cell, coloured, milliseconds, note, show_document, show_lines, show_pairs, show_table
@@ -75,7 +75,7 @@ def document_of_nodes(paths: LocalPaths, fleet: FleetFile) -> Document | None:
                 "country": own.country,
                 "tier": own.tier,
                 "gateway_url": fleet.gateway_url(name),
-                "ready": gateway_answers(fleet.gateway_url(name)),
+                "ready": gateway_answers(fleet, name),
                 "nodes": [{"name": reported.node, "status": msgspec.to_builtins(reported)}] if reported else [],
                 "models": [msgspec.to_builtins(model) for model in reported.models] if reported else [],
                 "conditions": [],

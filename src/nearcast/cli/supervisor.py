@@ -49,12 +49,18 @@ STOPPED_S: Final = 10.0
 
 @dataclass(slots=True)
 class Running:
-    """A child that runs. ``process`` is None for one that another supervisor started."""
+    """A child that runs. ``process`` is None for one that another supervisor started.
+
+    ``settings`` is what it was started with, None where nobody wrote that down. ``is_replaced``: it was told to stop,
+    since it shall have others.
+    """
 
     record: ProcessRecord
     started_s: float
     process: "subprocess.Popen[bytes] | None" = None
     stopped_since_s: float | None = None
+    settings: str | None = None
+    is_replaced: bool = False
 
     def exit_words(self) -> str | None:
         """How it ended, or None while it runs."""
@@ -118,17 +124,15 @@ class Supervisor:
         """Notice who died, and start who is missing."""
         for name, child in list(self.running.items()):
             if (how := child.exit_words()) is not None:
-                del self.running[name]
-                self.deaths[name] = self.deaths.get(name, Deaths()).after(name, now_s - child.started_s, now_s)
-                wait_s = self.deaths[name].not_before_s - now_s
-                say(f"{name} (process {child.record.pid}) ended: {how}; next start in {wait_s:.1f} s")
-                self._write_down()
+                self._ended(name, child, how, now_s)
             elif child.is_forgotten(now_s) and send(child.record, signal.SIGCONT):
                 child.stopped_since_s = None
                 say(f"{name} (process {child.record.pid}) was stopped by a signal for {STOPPED_S:.0f} s: told to go on")
         fleet = self.paths.read_fleet()
         for wanted in wanted_children(self.paths, fleet) if fleet else []:
-            if wanted.name not in self.running and now_s >= self.deaths.get(wanted.name, Deaths()).not_before_s:
+            if wanted.name in self.running:
+                self._replace_if_changed(wanted, self.running[wanted.name])
+            elif now_s >= self.deaths.get(wanted.name, Deaths()).not_before_s:
                 self._start(wanted, now_s)
         if self.trouble:
             self._write_down()  # which may have failed before
@@ -136,6 +140,23 @@ class Supervisor:
             self.bounded_s = now_s
             for path in (self.paths.supervisor_log, *self.logs):
                 bound(path)
+
+    def _ended(self, name: str, child: Running, how: str, now_s: float) -> None:
+        del self.running[name]
+        if child.is_replaced:
+            say(f"{name} (process {child.record.pid}) ended: {how}; it starts again with its new settings")
+        else:
+            self.deaths[name] = self.deaths.get(name, Deaths()).after(name, now_s - child.started_s, now_s)
+            wait_s = self.deaths[name].not_before_s - now_s
+            say(f"{name} (process {child.record.pid}) ended: {how}; next start in {wait_s:.1f} s")
+        self._write_down()
+
+    def _replace_if_changed(self, wanted: Child, running: Running) -> None:
+        """Tell a child that was started with other settings to stop in order, so that its gateway goes, too."""
+        if running.settings in {None, wanted.settings} or running.is_replaced:
+            return
+        running.is_replaced = send(running.record, signal.SIGTERM)
+        say(f"{wanted.name} (process {running.record.pid}) is told to stop: its settings have changed")
 
     def _start(self, child: Child, now_s: float) -> None:
         self.logs.add(child.log)
@@ -149,7 +170,7 @@ class Supervisor:
             say(f"{child.name} ended at once: {_words(process.wait())}")
             self.deaths[child.name] = self.deaths.get(child.name, Deaths()).after(child.name, 0.0, now_s)
             return
-        self.running[child.name] = Running(record, now_s, process)
+        self.running[child.name] = Running(record, now_s, process, settings=child.settings)
         self._write_down()
         say(f"{child.name} started as process {process.pid}")
 
@@ -158,7 +179,8 @@ class Supervisor:
         before = self.paths.read_processes()
         for name, record in (before.children if before else {}).items():
             if is_alive(record):
-                self.running[name] = Running(record, time.monotonic())
+                settings = before.settings.get(name) if before else None
+                self.running[name] = Running(record, time.monotonic(), settings=settings)
                 say(f"{name} still runs as process {record.pid}")
 
     def _write_down(self) -> None:
@@ -166,7 +188,8 @@ class Supervisor:
         if own is None:
             raise Bug("the supervisor does not find its own process")
         children = {name: child.record for name, child in sorted(self.running.items())}
-        document = msgspec.json.encode(Processes(supervisor=own, children=children))
+        settings = {name: child.settings for name, child in self.running.items() if child.settings is not None}
+        document = msgspec.json.encode(Processes(supervisor=own, children=children, settings=settings))
         write_whole(self.paths.processes, msgspec.json.format(document, indent=2))
 
     def _end_all(self) -> None:

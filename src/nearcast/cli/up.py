@@ -22,6 +22,7 @@ from nearcast.cli.apply import read_manifests
 from nearcast.cli.children import CONTROL
 from nearcast.cli.down import end_fleet, standing
 from nearcast.cli.fleet import FleetFile, LocalPaths, LocalSite, free_ports, is_free
+from nearcast.cli.listen import Listening, listening
 from nearcast.cli.lock import exclusively
 from nearcast.cli.options import application, command
 from nearcast.cli.pids import is_alive
@@ -43,7 +44,13 @@ DOWN_S: Final = 40.0
 @command(
     COMMANDS["up"],
     "up",
-    examples=("up", "up --detach", "up --detach --data-dir /tmp/lab --file sites.yaml"),
+    examples=(
+        "up",
+        "up --detach",
+        "up --detach --data-dir /tmp/lab --file sites.yaml",
+        "up --detach --public-tls-cert tls.pem --public-tls-key tls.key",
+        "up --detach --metrics 127.0.0.1:9464",
+    ),
 )
 def up(
     session: Session,
@@ -51,21 +58,39 @@ def up(
     file: Annotated[
         Path | None, typer.Option("--file", "-f", help="Manifests of the sites; default: three cities.", dir_okay=False)
     ] = None,
+    public_tls_cert: Annotated[
+        Path | None,
+        typer.Option(
+            help="Certificate chain for clients of every gateway (PEM); kept for later starts.", dir_okay=False
+        ),
+    ] = None,
+    public_tls_key: Annotated[Path | None, typer.Option(help="Its private key (PEM).", dir_okay=False)] = None,
+    no_public_tls: Annotated[bool, typer.Option("--no-public-tls", help="Plain HTTP for clients again.")] = False,
+    metrics: Annotated[
+        str | None,
+        typer.Option(
+            metavar="IP:PORT",
+            help="Serve /metrics of the first node there, of the others on the ports that follow; port 0: free ones. "
+            "Kept for later starts.",
+        ),
+    ] = None,
+    no_metrics: Annotated[bool, typer.Option("--no-metrics", help="Serve no metrics any more.")] = False,
     timeout: Annotated[str, typer.Option(help="How long the fleet may take: a number with ms, s, m or h.")] = "120s",
 ) -> None:
     """Start a fleet of sites on this machine, or what is missing of it.
 
     It has a control plane and, for each site, an agent, a gateway and an engine, on free ports that stay the same.
-    Without --detach it runs until Ctrl-C.
+    Without --detach it runs until Ctrl-C. A node whose settings change starts again, with its gateway and engine.
     """
     if session.control is not None:
         raise InvalidInput("`up` starts a fleet on this machine, so --control has no meaning here")
     paths, timeout_s = LocalPaths(session.data_dir), seconds_of(timeout)
+    told = listening(public_tls_cert, public_tls_key, metrics, no_public_tls=no_public_tls, no_metrics=no_metrics)
     sites = read_sites(file)
     with exclusively(paths):
         refuse_newer(*paths.documents())
         known = paths.read_fleet()
-        fleet = planned_fleet(known, sites if known is None or file else [])
+        fleet = planned_fleet(known, sites if known is None or file else [], told)
         running = supervisor_runs(paths)
         if not running:
             refuse_taken_ports(paths, fleet)
@@ -107,7 +132,7 @@ def read_sites(file: Path | None) -> list[Site]:
     return sites
 
 
-def planned_fleet(known: FleetFile | None, sites: list[Site]) -> FleetFile:
+def planned_fleet(known: FleetFile | None, sites: list[Site], told: Listening = Listening()) -> FleetFile:
     """The fleet that ``known`` becomes with ``sites``, which are to be applied: ports stay, new sites get free ones."""
     new = [site for site in sites if known is None or site.name not in known.sites]
     ports = iter(free_ports(2 * len(new) + 1))
@@ -120,11 +145,15 @@ def planned_fleet(known: FleetFile | None, sites: list[Site]) -> FleetFile:
     }
     given = [to_document(site, with_status=False) for site in sites]
     pending = {document["metadata"]["name"]: document for document in [*(known.pending if known else ()), *given]}
-    return FleetFile(
+    planned = FleetFile(
         control_port=control_port,
         sites={**(known.sites if known else {}), **added},
         pending=tuple(pending.values()),
+        public_tls_cert=known.public_tls_cert if known else None,
+        public_tls_key=known.public_tls_key if known else None,
+        metrics=known.metrics if known else None,
     )
+    return told.over(planned)
 
 
 def supervisor_runs(paths: LocalPaths) -> bool:

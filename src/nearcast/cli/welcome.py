@@ -13,6 +13,7 @@ from typing import Final
 from rich.text import Text
 
 from nearcast.cli.fleet import FleetFile
+from nearcast.cli.listen import metrics_url
 from nearcast.cli.screen import show_lines, show_table
 from nearcast.cli.session import Given, Session, session_of
 
@@ -27,8 +28,12 @@ LINES: Final = (
 
 def show_welcome(session: Session, fleet: FleetFile) -> None:
     """Print the table of the gateways' addresses, and the three lines."""
-    rows = [(name, site.country, fleet.gateway_url(name)) for name, site in fleet.sites.items()]
-    show_table(("site", "country", "gateway"), rows)
+    rows = [
+        (name, site.country, fleet.gateway_url(name), metrics_url(fleet, name) or "")
+        for name, site in fleet.sites.items()
+    ]
+    columns = 4 if fleet.metrics else 3
+    show_table(("site", "country", "gateway", "metrics")[:columns], (row[:columns] for row in rows))
     show_lines("", Text("Three lines to paste:", style="bold"), "", *(f"  {line}" for line in lines(session, fleet)))
 
 

@@ -113,7 +113,7 @@ def silent(run: "Run", monkeypatch: pytest.MonkeyPatch, tmp_path: Path, control:
 def test_status_asks_the_nodes_while_the_control_plane_is_silent(
     silent: LocalPaths, run: "Run", monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(status, "gateway_answers", lambda url: url == "http://127.0.0.1:1")
+    monkeypatch.setattr(status, "gateway_answers", lambda fleet, site: fleet.gateway_url(site) == "http://127.0.0.1:1")
     done = run("status", "-o", "json")
     found = json.loads(done.out)
     assert found["control"] == {"url": "https://127.0.0.1:3", "version": "", "reachable": False}
@@ -133,7 +133,7 @@ def test_a_status_that_a_newer_nearcast_wrote_is_named(silent: LocalPaths, run: 
 def test_status_of_a_fleet_that_is_down_says_how_to_start_it(
     silent: LocalPaths, run: "Run", monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(status, "gateway_answers", lambda _url: False)
+    monkeypatch.setattr(status, "gateway_answers", lambda _fleet, _site: False)
     done = run("status")
     assert done.code == 6
     assert f"no fleet is running in {silent.data_dir}" in done.err

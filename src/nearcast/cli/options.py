@@ -25,7 +25,30 @@ class Format(StrEnum):
     YAML = "yaml"
 
 
+class Form(StrEnum):
+    """How data are printed whose table has many columns."""
+
+    TABLE = "table"
+    WIDE = "wide"
+    JSON = "json"
+    YAML = "yaml"
+
+    @property
+    def document(self) -> Format | None:
+        """The format of a document; None for the forms of a table."""
+        return None if self in {Form.TABLE, Form.WIDE} else Format(self.value)
+
+
 Output = Annotated[Format, typer.Option("--output", "-o", help="How to print the data.")]
+FoldedOutput = Annotated[
+    Form,
+    typer.Option(
+        "--output",
+        "-o",
+        help="How to print the data. A table that is too wide for the terminal is folded: its other columns come "
+        "below; wide: never.",
+    ),
+]
 
 PANEL: Final = "Which fleet"
 DataDir = Annotated[
@@ -143,4 +166,14 @@ def _with_session(function: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-__all__ = ["Format", "Output", "Session", "application", "command", "given_before", "help_text"]
+__all__ = [
+    "FoldedOutput",
+    "Form",
+    "Format",
+    "Output",
+    "Session",
+    "application",
+    "command",
+    "given_before",
+    "help_text",
+]

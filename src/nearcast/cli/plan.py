@@ -8,17 +8,26 @@ import typer
 from rich.text import Text
 
 from nearcast.cli.connect import connected
-from nearcast.cli.options import Format, Output, application, command
-from nearcast.cli.screen import Cell, coloured, milliseconds, note, show_document, show_lines, show_pairs, show_table
+from nearcast.cli.files import decoded, read_named, write_named
+from nearcast.cli.options import FoldedOutput, Form, Format, Output, application, command
+from nearcast.cli.screen import (
+    Cell,
+    TooWide,
+    coloured,
+    milliseconds,
+    note,
+    show_document,
+    show_lines,
+    show_pairs,
+    show_table,
+)
 from nearcast.cli.session import Session
-from nearcast.durable import write_whole
-from nearcast.errors import InvalidInput
+from nearcast.errors import InvalidInput, NotFound
 from nearcast.planning.fleet.explanation import PlanExplanation, PlannedPlace, PlannedWay
 
 COMMANDS: Final = {
     "plan": application(help="Explain, list and repeat what the fleet's planner decided.", no_args_is_help=True)
 }
-MAX_FILE_BYTES: Final = 256 * 1024 * 1024
 PLACES: Final = ("site", "part", ">asked /s", ">serves /s", ">busy", ">wait ms", "why")
 WAYS: Final = ("place", ">share", ">cost ms", ">round trip", ">transfer", ">wait", ">service", ">extra", "why not")
 
@@ -37,7 +46,7 @@ def explain(
     name: Annotated[str, typer.Argument(metavar="DEPLOYMENT|MODEL", help="Name of a deployment or its model.")],
     site: Annotated[str | None, typer.Option(help="Also where requests go that enter at this site.")] = None,
     decision: Annotated[int | None, typer.Option(min=1, help="An earlier decision; default: the newest.")] = None,
-    output: Output = Format.TABLE,
+    output: FoldedOutput = Form.TABLE,
 ) -> None:
     """Explain where the planner places a deployment, on which observations, and why not elsewhere.
 
@@ -45,10 +54,10 @@ def explain(
     """
     with connected(session) as client:
         found = client.explain_plan(name, site, decision)
-    if output is not Format.TABLE:
-        show_document(msgspec.to_builtins(found), output)
+    if output.document is not None:
+        show_document(msgspec.to_builtins(found), output.document)
         return
-    show_explanation(found)
+    show_explanation(found, "wide" if output is Form.WIDE else "fold")
 
 
 @command(COMMANDS["plan"], "list", examples=("plan list", "plan list --limit 5 -o json"))
@@ -90,11 +99,17 @@ def replay(
     from nearcast.planning.fleet.decision import differences, replayed
     from nearcast.planning.fleet.record import decode_record
 
-    data = _saved(file) if file is not None else _fetched(session, decision)
+    if file is not None:
+        if decision is not None:
+            raise InvalidInput(f"expected a number or --file, got both: {decision} and {file}")
+        data = read_named(file, "a decision record", "nearcast plan replay ID --save FILE writes one")
+        record = decoded(file, data, decode_record)
+    else:
+        data = _fetched(session, decision)
+        record = decode_record(data)
     if save is not None:
-        write_whole(save, data)
+        write_named(save, data)
         note(f"the record is in {save}")
-    record = decode_record(data)
     different = differences(record, replayed(record))
     result = {
         "decision": record.id,
@@ -113,26 +128,20 @@ def replay(
         raise typer.Exit(1)
 
 
-def _saved(file: Path) -> bytes:
-    try:
-        if file.stat().st_size > MAX_FILE_BYTES:
-            raise InvalidInput(f"expected a record of at most {MAX_FILE_BYTES} bytes in {file}")
-        return file.read_bytes()
-    except OSError as error:
-        raise InvalidInput(f"{file} cannot be read: {error.strerror}") from error
-
-
 def _fetched(session: Session, decision: int | None) -> bytes:
     with connected(session) as client:
         if decision is None:
             newest = client.decisions(1)
             if not newest:
-                raise InvalidInput("the planner has not decided anything yet", hint="nearcast plan list")
+                raise NotFound(
+                    "the planner has not decided anything yet",
+                    hint="it does once a deployment's version is released: nearcast status",
+                )
             decision = newest[0].id
         return client.decision(decision)
 
 
-def show_explanation(found: PlanExplanation) -> None:
+def show_explanation(found: PlanExplanation, too_wide: TooWide = "fold") -> None:
     """Print the decision, its places, and where requests of the site go that was asked about."""
     show_lines(
         Text.assemble((f"{found.model}@{found.version}", "bold"), f" by decision {found.decision} of {found.at}")
@@ -149,12 +158,12 @@ def show_explanation(found: PlanExplanation) -> None:
         )
     )
     show_lines("")
-    show_table(PLACES, (_place(place) for place in found.places))
+    show_table(PLACES, (_place(place) for place in found.places), too_wide="wide" if too_wide == "wide" else "wrap")
     if found.unlisted:
         note(f"{found.unlisted} more sites are not listed; -o json lists no more either")
     if found.ways:
         show_lines("", Text.assemble("requests that enter at ", (found.site, "bold")))
-        show_table(WAYS, (_way(way) for way in found.ways))
+        show_table(WAYS, (_way(way) for way in found.ways), too_wide=too_wide)
 
 
 def _unserved(found: PlanExplanation) -> str:

@@ -8,8 +8,17 @@ from rich.text import Text
 
 from nearcast.cli.connect import connected
 from nearcast.cli.naming import name_in, unknown_among
-from nearcast.cli.options import Format, Output, application, command
-from nearcast.cli.screen import Cell, coloured, milliseconds, note, show_document, show_lines, show_table
+from nearcast.cli.options import FoldedOutput, Form, application, command
+from nearcast.cli.screen import (
+    Cell,
+    TooWide,
+    coloured,
+    milliseconds,
+    note,
+    show_document,
+    show_lines,
+    show_table,
+)
 from nearcast.cli.session import Session
 from nearcast.client import ControlClient
 from nearcast.errors import NotFound
@@ -33,13 +42,13 @@ def _group() -> None:
 @command(
     COMMANDS["route"],
     "explain",
-    examples=("route explain magika --site singapore", "route explain magika --site ashburn -o json"),
+    examples=("route explain magika --site singapore", "route explain magika --site ashburn -o wide"),
 )
 def explain(
     session: Session,
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Name of the model.")],
     site: Annotated[str, typer.Option(help="The site at which requests enter, or SITE/NODE: one of its gateways.")],
-    output: Output = Format.TABLE,
+    output: FoldedOutput = Form.TABLE,
 ) -> None:
     """Explain where requests for a model go that enter at a site.
 
@@ -52,13 +61,13 @@ def explain(
             explanation = client.explain(model, site, node or None)
         except NotFound as error:
             raise _unknown(client, model, site) or error from error
-    if output is not Format.TABLE:
-        show_document(msgspec.to_builtins(explanation), output)
+    if output.document is not None:
+        show_document(msgspec.to_builtins(explanation), output.document)
         return
-    show_explanation(explanation)
+    show_explanation(explanation, "wide" if output is Form.WIDE else "fold")
 
 
-def show_explanation(explanation: Explanation) -> None:
+def show_explanation(explanation: Explanation, too_wide: TooWide = "fold") -> None:
     """Print the verdict, then the candidates with their costs, then the other places with who refused them."""
     show_lines(
         Text.assemble((explanation.model, "bold"), " asked at ", (_entrance(explanation), "bold")),
@@ -70,7 +79,7 @@ def show_explanation(explanation: Explanation) -> None:
     if candidates:
         planned = any(place.base_percent is not None for place in candidates)
         columns = (*COSTS[:3], *BASE, *COSTS[3:]) if planned else COSTS
-        show_table(columns, (_row(place, planned=planned) for place in candidates))
+        show_table(columns, (_row(place, planned=planned) for place in candidates), too_wide=too_wide)
     if candidates and others:
         show_lines("")
     if others:

@@ -1,16 +1,17 @@
 """How things are shown: data on standard output in three formats, notes and progress on standard error.
 
-Decides the form, not the content. Where standard output is no terminal there are no colours and no line is cut, so
-that a table survives a pipe. Text is shown as it is: brackets are no markup, and control characters, which nodes and
-models of others could send to the terminal, are replaced.
+Decides the form, not the content. Where standard output is no terminal there are no colours, and no line is cut and no
+table folded, so that it survives a pipe. Text is shown as it is: brackets are no markup, and control characters, which
+nodes and models of others could send to the terminal, are replaced.
 """
 
 import json
 import sys
 from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import yaml
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -20,7 +21,11 @@ from nearcast.cli.options import Format
 WIDE: Final = 400
 """Columns assumed where nobody looks: wider than any table of ours."""
 
+GAP: Final = 3
+"""Blanks between two columns."""
+
 Cell = str | Text
+TooWide = Literal["wrap", "fold", "wide"]
 _OBEYED: Final = frozenset(chr(code) for code in (*range(0x20), *range(0x7F, 0xA0))) - {"\n", "\t"}
 STYLES: Final = {"ready": "green", "true": "green", "yes": "green", "serving": "green", "created": "green"}
 STYLES_OF_TROUBLE: Final = {"no": "red", "false": "red", "failed": "red", "refused": "red", "unreachable": "red"}
@@ -66,16 +71,54 @@ def show_document(document: Any, form: Format) -> None:
     sys.stdout.flush()
 
 
-def show_table(columns: Sequence[str], rows: Iterable[Sequence[Cell]], *, title: str = "") -> None:
-    """Print rows under headings; columns whose heading begins with ``>`` are numbers and stand to the right."""
+def show_table(
+    columns: Sequence[str], rows: Iterable[Sequence[Cell]], *, title: str = "", too_wide: TooWide = "wrap"
+) -> None:
+    """Print rows under headings; columns whose heading begins with ``>`` are numbers and stand to the right.
+
+    Args:
+        columns: headings.
+        rows: a cell for each.
+        title: a line above.
+        too_wide: what becomes of a table that is wider than the terminal: cells are wrapped, columns that do not fit
+            come in further tables below, beside the first column, or lines are left to the terminal.
+    """
     if title:
         data_console().print(Text(title, style="bold"))
-    table = Table(box=None, pad_edge=False, show_edge=False, header_style="bold", padding=(0, 3, 0, 0))
-    for column in columns:
-        table.add_column(column.lstrip(">").upper(), justify="right" if column.startswith(">") else "left")
-    for row in rows:
-        table.add_row(*(plain(cell) for cell in row))
-    _print_trimmed(table)
+    cells = [[plain(cell) for cell in row] for row in rows]
+    console = data_console()
+    widths = [
+        max(cell_len(column.lstrip(">")), *(row[n].cell_len for row in cells), 0) for n, column in enumerate(columns)
+    ]
+    if too_wide == "wide":
+        console.width = max(console.width, sum(widths) + GAP * len(widths))
+    blocks = folded(widths, console.width) if too_wide == "fold" else [tuple(range(len(columns)))]
+    for number, block in enumerate(blocks):
+        if number:
+            console.print()
+        table = Table(box=None, pad_edge=False, show_edge=False, header_style="bold", padding=(0, GAP, 0, 0))
+        for n in block:
+            right = columns[n].startswith(">")
+            table.add_column(
+                columns[n].lstrip(">").upper(),
+                justify="right" if right else "left",
+                no_wrap=too_wide == "fold" and (right or n == 0),
+            )
+        for row in cells:
+            table.add_row(*(row[n] for n in block))
+        _print_trimmed(table, console)
+
+
+def folded(widths: Sequence[int], width: int) -> list[tuple[int, ...]]:
+    """Columns of each table into which one with columns of ``widths`` is folded so that it fits ``width``: the first
+    column stands in each, the others in their order, at least one in each."""
+    blocks: list[list[int]] = [[]]
+    for n in range(1, len(widths)):
+        wanted = [0, *blocks[-1], n]
+        if blocks[-1] and sum(widths[each] for each in wanted) + GAP * (len(wanted) - 1) > width:
+            blocks.append([])
+        blocks[-1].append(n)
+    return [(0, *block) for block in blocks][: len(widths)]
 
 
 def show_lines(*lines: Cell) -> None:
@@ -92,12 +135,11 @@ def show_pairs(pairs: Iterable[tuple[str, Cell]]) -> None:
     table.add_column(overflow="fold")
     for name, value in pairs:
         table.add_row(plain(name), plain(value))
-    _print_trimmed(table)
+    _print_trimmed(table, data_console())
 
 
-def _print_trimmed(table: Table) -> None:
+def _print_trimmed(table: Table, console: Console) -> None:
     """Print a table; away from a terminal without the blanks that fill its last column."""
-    console = data_console()
     if console.is_terminal:
         console.print(table)
         return

@@ -13,10 +13,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from nearcast.cli.connect import connected
-from nearcast.cli.options import Format, Output, application, command
-from nearcast.cli.screen import Cell, milliseconds, note, show_document, show_lines, show_table, size
+from nearcast.cli.files import decoded, read_named, write_named
+from nearcast.cli.options import FoldedOutput, Form, application, command
+from nearcast.cli.screen import Cell, TooWide, milliseconds, note, show_document, show_lines, show_table, size
 from nearcast.cli.session import Session
-from nearcast.durable import write_whole
 from nearcast.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def run(
             dir_okay=False,
         ),
     ] = None,
-    output: Output = Format.TABLE,
+    output: FoldedOutput = Form.TABLE,
 ) -> None:
     """Run a scenario under several policies, over the same requests, on a virtual clock.
 
@@ -104,15 +104,14 @@ def run(
     else:
         loaded, found = _of_scenario(scenario, policy, change, seed, load, duration, data)
     if report is not None:
-        from nearcast.durable import write_whole
         from nearcast.twin.page import page
 
-        write_whole(report, page(loaded, found).encode())
+        write_named(report, page(loaded, found).encode())
         note(f"wrote {report}")
-    if output is not Format.TABLE:
-        show_document(document(loaded, found), output)
+    if output.document is not None:
+        show_document(document(loaded, found), output.document)
         return
-    show(loaded, found)
+    show(loaded, found, "wide" if output is Form.WIDE else "fold")
 
 
 @command(
@@ -133,7 +132,7 @@ def snapshot(
     if file is None:
         sys.stdout.write(data.decode() + "\n")
         return
-    write_whole(file, data)
+    write_named(file, data)
     note(f"the fleet of this moment is in {file}: {size(len(data))}")
 
 
@@ -181,20 +180,24 @@ def _of_snapshot(
     """Run a fleet as its snapshot has it and, where there is a change, as it would be."""
     from nearcast.planning.fleet.snapshot import decode_snapshot
     from nearcast.resources.manifest import parse_manifests
-    from nearcast.twin.files import Loaded, read_file
+    from nearcast.twin.files import Loaded
     from nearcast.twin.whatif import CHANGED, NOW, as_scenario, changed, live_stage, unreleased, what_if
     from nearcast.twin.world import Data
 
     if scenario is not None or policy:
         raise InvalidInput("--from runs nearcast over the snapshot's fleet: leave SCENARIO and --policy out")
-    before = decode_snapshot(read_file(file))
+    before = decoded(file, _snapshot_bytes(file), decode_snapshot)
     dice, lasts_s = (1 if seed is None else seed), (duration or SNAPSHOT_S)
     stage = live_stage(before, dice, lasts_s, load)
     after = None
     notes: tuple[str, ...] = ()
     if change:
         parsed = [
-            item for path in change for item in parse_manifests(read_file(path).decode(errors="replace"), str(path))
+            item
+            for path in change
+            for item in parse_manifests(
+                read_named(path, "manifests", "name the file that you would apply").decode(errors="replace"), str(path)
+            )
         ]
         wanted = changed(before, [item.resource for item in parsed])
         notes = tuple(f"{name} is not released: it is left out" for name in unreleased(wanted))
@@ -204,6 +207,15 @@ def _of_snapshot(
     with _telling((NOW, CHANGED)) as tell:
         found = what_if(stage, after, tell)
     return Loaded(as_scenario(found.stage, before.fleet), Data(), notes), found
+
+
+def _snapshot_bytes(file: Path) -> bytes:
+    """A snapshot, packed by gzip or not."""
+    from nearcast.twin.files import read_file
+
+    if file.suffix == ".gz" and file.is_file():
+        return read_file(file)
+    return read_named(file, "the snapshot of a fleet", "nearcast twin snapshot -o FILE writes one")
 
 
 def _shortened(loaded: "Loaded", duration_s: float) -> "Loaded":
@@ -247,7 +259,7 @@ def document(loaded: "Loaded", found: "Comparison") -> dict[str, Any]:
     }
 
 
-def show(loaded: "Loaded", found: "Comparison") -> None:
+def show(loaded: "Loaded", found: "Comparison", too_wide: TooWide = "fold") -> None:
     """Print what was run, then a row for each policy, then objectives where there are several."""
     stage, spec = found.stage, found.stage.spec
     total = float(stage.world.problem.demand_per_s.sum())
@@ -259,7 +271,7 @@ def show(loaded: "Loaded", found: "Comparison") -> None:
         *([spec.about] if spec.about else []),
         "",
     )
-    show_table(COLUMNS, [*(_row(figures) for figures in found.figures), *_bound_row(found)])
+    show_table(COLUMNS, [*(_row(figures) for figures in found.figures), *_bound_row(found)], too_wide=too_wide)
     if any(len(figures.by_class) > 1 for figures in found.figures):
         show_lines("")
         rows = [
@@ -267,7 +279,8 @@ def show(loaded: "Loaded", found: "Comparison") -> None:
             for figures in found.figures
             for name, of in figures.by_class.items()
         ]
-        show_table(("policy", "objective", ">requests", ">in target", ">p50 ms", ">p95", ">p99"), rows)
+        columns = ("policy", "objective", ">requests", ">in target", ">p50 ms", ">p95", ">p99")
+        show_table(columns, rows, too_wide=too_wide)
 
 
 def _row(figures: Any) -> tuple[Cell, ...]:

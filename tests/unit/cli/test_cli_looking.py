@@ -148,6 +148,7 @@ def test_route_explain_shows_every_term_and_every_refusal(control: "FakeControl"
     assert ["ashburn", "refused", "policy/eu-only"] in rows
     assert max(map(len, done.out.splitlines())) <= 100, "it fits a usual terminal"
     assert "7 more sites" in done.err
+    assert run("route", "explain", "magika", "--site", "singapore", "-o", "wide").out == done.out, "as for a pipe"
     found = json.loads(run("route", "explain", "magika", "--site", "singapore", "-o", "json").out)
     assert found == msgspec.json.decode(msgspec.json.encode(EXPLANATION)) | {
         "places": [

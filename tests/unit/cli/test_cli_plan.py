@@ -67,8 +67,31 @@ def test_what_is_no_record_is_refused(tmp_path: Path, run: Any) -> None:
     file.write_text("{}")
     done = run("plan", "replay", "--file", str(file))
     assert done.code == 2
-    assert "expected a decision record" in done.err
-    assert run("plan", "replay", "--file", str(tmp_path / "none.json")).code == 2
+    assert f"{file}: expected a decision record" in done.err
+    assert "plan replay ID --save FILE" in done.err
+    missing = run("plan", "replay", "--file", str(tmp_path / "none.json"))
+    assert (missing.code, "there is no such file" in missing.err) == (4, True)
+    folder = run("plan", "replay", "--file", "/proc/self/mem")
+    assert (folder.code, "cannot be read" in folder.err) == (2, True)
+    both = run("plan", "replay", "3", "--file", str(file))
+    assert (both.code, "got both" in both.err) == (2, True)
+
+
+def test_a_record_of_another_release_is_told_so(record: Record, tmp_path: Path, run: Any) -> None:
+    file = tmp_path / "record.json"
+    file.write_bytes(encode_record(msgspec.structs.replace(record, schema="nearcast.dev/decision/v0")))
+    done = run("plan", "replay", "--file", str(file))
+    assert done.code == 2
+    assert "got 'nearcast.dev/decision/v0'" in done.err
+    assert "replay it with that one" in done.err
+
+
+def test_where_nothing_can_be_written_is_said(record: Record, tmp_path: Path, run: Any) -> None:
+    file = tmp_path / "record.json"
+    file.write_bytes(encode_record(record))
+    for save, said in ((file / "below", "cannot be written"), (Path("json"), "which is a format")):
+        done = run("plan", "replay", "--file", str(file), "--save", str(save))
+        assert (done.code, said in done.err) == (2, True), done.err
 
 
 def test_an_explanation_tells_every_place_and_why_not(record: Record, capsys: pytest.CaptureFixture[str]) -> None:

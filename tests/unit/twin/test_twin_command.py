@@ -64,14 +64,24 @@ def test_the_page_is_written(scenario: Path, tmp_path: Path, capsys: pytest.Capt
         (["{scenario}", "--change", "x.yaml"], 2, "goes with --from"),
         (["{scenario}", "--from", "nowhere.json"], 2, "leave SCENARIO and --policy out"),
         (["--from", "nowhere.json"], 4, "nowhere.json"),
-        (["--from", "{scenario}"], 2, "expected a snapshot"),
+        (["--from", "nowhere.json"], 4, "twin snapshot -o FILE"),
+        (["--from", "{scenario}"], 2, "{scenario}: expected a snapshot"),
+        (["--from", "{fleet}", "--change", "nowhere.yaml"], 4, "nowhere.yaml"),
+        (["--from", "{fleet}", "--change", "{scenario}"], 2, "Scenario"),
+        (["--from", "{old}"], 2, "take a new one"),
+        (["{scenario}", "--report", "/proc/none/page.html", "--policy", "nearest"], 2, "cannot be written"),
     ],
 )
 def test_errors_say_what_to_do(
     scenario: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], code: int, said: str
 ) -> None:
-    assert run(*(argument.format(scenario=scenario) for argument in arguments)) == code
-    assert said in capsys.readouterr().err
+    fleet, old = scenario.with_name("fleet.json"), scenario.with_name("old.json")
+    fleet.write_bytes(msgspec.json.encode(a_snapshot()))
+    old.write_bytes(msgspec.json.encode(msgspec.structs.replace(a_snapshot(), schema="nearcast.dev/fleet-snapshot/v0")))
+    names = {"scenario": scenario, "fleet": fleet, "old": old}
+    assert run(*(argument.format(**names) for argument in arguments)) == code
+    shown = " ".join(capsys.readouterr().err.split())
+    assert said.format(**names) in shown
 
 
 def a_snapshot() -> Snapshot:

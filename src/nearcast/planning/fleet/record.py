@@ -233,10 +233,13 @@ def decode_record(data: bytes) -> Record:
         found = msgspec.json.decode(data, type=Record)
     except (*UNREADABLE, UnicodeDecodeError) as error:
         raise InvalidInput(
-            f"expected a decision record: {error}", hint="nearcast plan explain --record FILE writes one."
+            f"expected a decision record: {error}", hint="nearcast plan replay ID --save FILE writes one."
         ) from error
     if found.schema != SCHEMA:
-        raise InvalidInput(f"expected a record of schema {SCHEMA!r}, got {found.schema!r}")
+        raise InvalidInput(
+            f"expected a record of schema {SCHEMA!r}, got {found.schema!r}",
+            hint="It is of another release: replay it with that one.",
+        )
     return found
 
 

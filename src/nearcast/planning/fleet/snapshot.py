@@ -123,12 +123,18 @@ def decode_snapshot(data: bytes) -> Snapshot:
     try:
         found = msgspec.json.decode(data, type=Snapshot)
         if found.schema != SCHEMA:
-            raise InvalidInput(f"expected a snapshot of schema {SCHEMA!r}, got {found.schema!r}")
+            raise InvalidInput(
+                f"expected a snapshot of schema {SCHEMA!r}, got {found.schema!r}",
+                hint="It is of another release: take a new one by nearcast twin snapshot -o FILE.",
+            )
         found.state()
     except (*UNREADABLE, UnicodeDecodeError) as error:
         raise InvalidInput(
             f"expected a snapshot of a fleet: {error}", hint="nearcast twin snapshot -o FILE writes one."
         ) from error
     except ManifestError as error:
-        raise InvalidInput(f"the snapshot's resources cannot be read: {error.message}") from error
+        raise InvalidInput(
+            f"the snapshot's resources cannot be read: {error.message}",
+            hint="If it is of another release, take a new one by nearcast twin snapshot -o FILE.",
+        ) from error
     return found

@@ -1,0 +1,64 @@
+"""Files that users name on the command line: read, decoded and written, with errors that say which file and what to do.
+
+Decides nothing of what is in them.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, TypeVar
+
+from nearcast.cli.options import Format
+from nearcast.durable import DiskFull, write_whole
+from nearcast.errors import InvalidInput, NotFound
+
+MAX_FILE_BYTES: Final = 256 * 1024 * 1024
+Found = TypeVar("Found")
+
+
+def read_named(path: Path, what: str, way_out: str) -> bytes:
+    """The bytes of ``path``, which should be ``what``.
+
+    Raises:
+        NotFound: there is no such file; ``way_out`` says how to get one.
+        InvalidInput: it cannot be read, or is larger than such a file can be.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_FILE_BYTES + 1)
+    except FileNotFoundError as error:
+        raise NotFound(f"expected {what} in {path}; there is no such file", hint=way_out) from error
+    except OSError as error:
+        raise InvalidInput(f"expected {what} in {path}; it cannot be read: {error.strerror}") from error
+    if len(data) > MAX_FILE_BYTES:
+        raise InvalidInput(f"expected {what} of at most {MAX_FILE_BYTES} bytes in {path}; it is larger")
+    return data
+
+
+def decoded(path: Path, data: bytes, decode: Callable[[bytes], Found]) -> Found:
+    """What ``decode`` makes of ``data`` from ``path``; its complaints name the file."""
+    try:
+        return decode(data)
+    except InvalidInput as error:
+        raise InvalidInput(f"{path}: {error.message}", hint=error.hint) from error
+
+
+def write_named(path: Path, data: bytes) -> None:
+    """Write ``data`` to ``path``, whole or not at all.
+
+    Raises:
+        InvalidInput: nothing can be written there, or it is the name of a format, which is meant for another command.
+        DiskFull: there is no room.
+    """
+    if path.name in set(Format) and path.parent == Path():
+        raise InvalidInput(
+            f"expected the name of a file, got {path.name!r}, which is a format",
+            hint=f"it is written as it is, in its only format; a file of this name would be ./{path.name}.json",
+        )
+    try:
+        write_whole(path, data)
+    except DiskFull:
+        raise
+    except OSError as error:
+        raise InvalidInput(
+            f"{path} cannot be written: {error.strerror}", hint="name a file in a folder of yours"
+        ) from error

@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 
 from nearcast.gateway.render import GatewayFiles, GatewayInputs, Listen, LocalModel, render
 from nearcast.planning.routes import ModelRoute, RouteTable
-from nearcast.resources.plan import Peer, PlannedModel, ResidencyRule, ServedModel, SiteFacts, SitePlan
+from nearcast.resources.plan import (
+    HoldingRule,
+    Peer,
+    PlannedModel,
+    ResidencyRule,
+    ServedModel,
+    SiteFacts,
+    SitePlan,
+)
 from nearcast.resources.status import Share
 
 NAMES = ["s0", "s1", "s2", "s10"]
@@ -25,7 +33,7 @@ sites = st.fixed_dictionaries(
         name: st.builds(
             SiteFacts,
             name=st.just(name),
-            tier=st.just("edge"),
+            tier=st.sampled_from(["edge", "cloud"]),
             country=st.sampled_from(COUNTRIES),
             jurisdictions=groups,
         )
@@ -42,6 +50,13 @@ rules = st.builds(
     allow_sites=subsets,
     allow_countries=countries,
     allow_jurisdictions=groups,
+)
+holding = st.dictionaries(
+    st.sampled_from(MODELS),
+    st.builds(HoldingRule, tenant=st.sampled_from(["", "acme"]), tiers=st.sampled_from([(), ("edge",), ("cloud",)])),
+)
+tenants = st.dictionaries(
+    st.sampled_from(NAMES), st.sampled_from([("acme",), ("umbra",), ("acme", "umbra")]), max_size=2
 )
 shares = st.lists(
     st.builds(
@@ -77,6 +92,8 @@ def inputs(draw: st.DrawFn) -> GatewayInputs:
         callers=tuple(known[name] for name in draw(subsets) if name != "s0"),
         residency=tuple(draw(st.lists(rules, max_size=3))),
         catalog=tuple(draw(served)),
+        holding=draw(holding),
+        tenants=draw(tenants),
         revoked_nodes=draw(st.sampled_from([(), ("spiffe://f/site/s1/node/x",)])),
     )
     return GatewayInputs(
@@ -93,8 +110,16 @@ def inputs(draw: st.DrawFn) -> GatewayInputs:
     )
 
 
+def may_hold(plan: SitePlan, model: str, place: SiteFacts) -> bool:
+    rule = plan.holding.get(model)
+    tiers, tenant = (rule.tiers, rule.tenant) if rule else ((), "")
+    return (not tiers or place.tier in tiers) and (place.name not in plan.tenants or tenant in plan.tenants[place.name])
+
+
 def allowed(given: GatewayInputs, model: str, origin: SiteFacts, place: SiteFacts) -> bool:
-    """Residency said once more, in other words than `planning.residency`."""
+    """The rules said once more, in other words than `planning.residency` and `planning.holding`."""
+    if not may_hold(given.plan, model, place):
+        return False
     for rule in given.plan.residency:
         origins = [*rule.origin_sites, *rule.origin_countries, *rule.origin_jurisdictions]
         of_origin = {origin.name, origin.country, *origin.jurisdictions}
@@ -175,6 +200,7 @@ def test_a_refused_place_is_in_no_route(given_inputs: GatewayInputs) -> None:
         holders = [peer.site for peer in plan.peers if any(served.model == model for served in peer.models)]
         if given_inputs.serving(model) or any(planned.model == model for planned in plan.models):
             holders.append(plan.site)
+        holders = [site for site in holders if may_hold(plan, model, site)]
         refused = bool(holders) and not any(allowed(given_inputs, model, plan.site, site) for site in holders)
         assert rendered.refusal(model) == (403 if refused else 503)
 
@@ -185,7 +211,8 @@ def test_a_refused_caller_is_in_no_permission(given_inputs: GatewayInputs) -> No
     plan = given_inputs.plan
     rendered = Rendered(render(given_inputs))
     entries = rendered.entries("peer")
-    assert set(entries) == {local.model for local in given_inputs.local if given_inputs.active[local.model] == "1"}
+    active = {local.model for local in given_inputs.local if given_inputs.active[local.model] == "1"}
+    assert set(entries) == {model for model in active if may_hold(plan, model, plan.site)}
     for model, (route,) in entries.items():
         assert route["route"]["cluster"] == f"engine:{model}@1"  # never on to a third site
         rules = route["typed_per_filter_config"]["envoy.filters.http.rbac"]["rbac"]["rules"]

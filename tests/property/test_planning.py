@@ -1,8 +1,12 @@
-"""Whatever the fleet, the rules and the load: residency holds, shares are sound, churn is bounded."""
+"""Whatever the fleet, the rules and the load: every rule holds, shares are sound, churn is bounded."""
 
+from dataclasses import replace
+
+import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fleets import plan_of_0_2
 from nearcast.planning.fleet.guidance import Guidance
 from nearcast.planning.plans import FleetFacts, site_plans
 from nearcast.planning.residency import refusals
@@ -10,12 +14,14 @@ from nearcast.planning.routes import MAX_ORDER, Observation, RouteTable, route_t
 from nearcast.planning.shares import MAX_SHIFT_PER_S
 from nearcast.resources.kinds import KINDS, AnyResource
 from nearcast.resources.load import LoadReport, ModelLoad, named_metrics
-from nearcast.resources.plan import PlannedShare
+from nearcast.resources.plan import PlannedShare, ServedModel, SitePlan, decode_plan, encode_plan
 from nearcast.resources.state import DesiredState
 
 COUNTRIES = ["DE", "FR", "US", "SG", "BR"]
 NAMES = [f"s{n}" for n in range(6)]
 MODELS = ["a", "b"]
+TIERS = ["edge", "regional", "cloud"]
+TENANTS = ["acme", "umbra"]
 
 
 def resource(kind: str, name: str, spec: dict[str, object]) -> AnyResource:
@@ -26,18 +32,30 @@ def resource(kind: str, name: str, spec: dict[str, object]) -> AnyResource:
 subsets = st.lists(st.sampled_from(NAMES), max_size=3, unique=True)
 countries = st.lists(st.sampled_from(COUNTRIES), max_size=3, unique=True)
 groups = st.sampled_from([[], ["EU"], ["EEA", "EU"]])
+tiers = st.sampled_from([[], [], ["edge"], ["regional", "cloud"]])
+owners = st.sampled_from([{}, {"tenant": "acme"}, {"tenant": "umbra"}])
 
 
 @st.composite
 def states(draw: st.DrawFn) -> DesiredState:
-    sites = [resource("Site", name, {"country": draw(st.sampled_from(COUNTRIES))}) for name in NAMES]
+    sites = [
+        resource(
+            "Site",
+            name,
+            {"country": draw(st.sampled_from(COUNTRIES)), "tier": draw(st.sampled_from(TIERS))}
+            | draw(st.sampled_from([{}, {}, {"tenants": ["acme"]}, {"tenants": TENANTS}]))
+            | draw(st.sampled_from([{}, {"link": {"mbps": 100}}])),
+        )
+        for name in NAMES
+    ]
+    models = [resource("Model", name, {"tiers": draw(tiers)}) for name in MODELS]
     deployments = [
-        resource("Deployment", model, {"model": model, "version": "1", "placement": {"sites": where}})
+        resource("Deployment", model, {"model": model, "version": "1", "placement": {"sites": where}} | draw(owners))
         for model in MODELS
         if (where := draw(subsets))
     ]
     if draw(st.booleans()):
-        auto = {"model": "a", "version": "1", "placement": {"auto": {}}}
+        auto = {"model": "a", "version": "1", "placement": {"auto": {}}} | draw(owners)
         deployments = [*(item for item in deployments if item.name != "a"), resource("Deployment", "a", auto)]
     policies = []
     for n in range(draw(st.integers(0, 3))):
@@ -51,7 +69,7 @@ def states(draw: st.DrawFn) -> DesiredState:
             "originJurisdictions": draw(groups),
         }
         policies.append(resource("Policy", f"p{n}", {"match": match, "residency": residency}))
-    return DesiredState.of([*sites, *deployments, *policies])
+    return DesiredState.of([*sites, *models, *deployments, *policies])
 
 
 @st.composite
@@ -102,24 +120,52 @@ FACTS = FleetFacts(
 )
 
 
-@settings(max_examples=150, deadline=None)
-@given(states(), weathers, st.sets(st.sampled_from(MODELS)), guidances())
-def test_routes_are_sound_and_residency_always_holds(
-    state: DesiredState, weather: list[dict[str, Observation]], ready: set[str], guidance: Guidance
-) -> None:
-    facts = {site.name: site.facts() for site in state.sites}
+def closed(state: DesiredState, model: str, origin: str, place: str) -> bool:
+    """Whether a rule keeps requests from ``origin`` away from ``place``, in other words than `planning` has."""
+    site = next(item for item in state.sites if item.name == place)
+    deployment = next((item for item in state.deployments if item.spec.model == model), None)
+    licence = next(item.spec.tiers for item in state.models if item.name == model)
+    if licence and site.spec.tier not in licence:
+        return True
+    if site.spec.tenants and (deployment is None or deployment.spec.tenant not in site.spec.tenants):
+        return True
+    facts = {item.name: item.facts() for item in state.sites}
     rules = [policy.rule() for policy in state.policies]
-    for name, plan in site_plans(state, FACTS, "f", 1, guidance).items():
-        for shares in plan.routes.values():
+    return bool(refusals(rules, model, facts[origin], facts[place]))
+
+
+def boastful(plan: SitePlan) -> SitePlan:
+    """``plan`` as if every peer held every model of the fleet, whatever rules say."""
+    held = tuple(ServedModel(model=model, version="1") for model in MODELS)
+    peers = tuple(msgspec.structs.replace(peer, models=held) for peer in plan.peers)
+    return msgspec.structs.replace(plan, peers=peers)
+
+
+@settings(max_examples=150, deadline=None)
+@given(states(), weathers, st.sets(st.sampled_from(MODELS)), guidances(), st.booleans(), st.booleans())
+def test_routes_are_sound_and_every_rule_always_holds(
+    state: DesiredState,
+    weather: list[dict[str, Observation]],
+    ready: set[str],
+    guidance: Guidance,
+    lying: bool,
+    guided: bool,
+) -> None:
+    """Also where the plan says of peers that they hold what they must not, where the own engine serves what it must
+    not, and where the control plane has not been heard of for long."""
+    deployed = {item.spec.model for item in state.deployments}
+    for name, honest in site_plans(state, FACTS, "f", 1, guidance).items():
+        for shares in honest.routes.values():
             assert abs(sum(share.share for share in shares) - 1.0) < 1e-3
             assert not any(share.site == "nowhere" for share in shares)
+        plan = boastful(honest) if lying else honest
+        local = frozenset(ready if lying else (m.model for m in plan.models if m.model in ready)) & deployed
         table: RouteTable | None = None
         for second, observations in enumerate(weather):
-            local = frozenset(m.model for m in plan.models if m.model in ready)
-            table = route_table(plan, local, observations, table, float(second))
+            table = route_table(plan, local, observations, table, float(second), guided=guided)
             for model, route in table.models.items():
                 asked = {site for share in route.shares for site in share.order}
-                assert not any(refusals(rules, model, facts[name], facts[site]) for site in asked)
+                assert not any(closed(state, model, name, site) for site in asked)
                 assert (route.verdict == "routed") == bool(route.shares)
                 if route.shares:
                     assert sum(share.percent for share in route.shares) == 100
@@ -128,6 +174,17 @@ def test_routes_are_sound_and_residency_always_holds(
                     assert len(set(share.order)) == len(share.order) <= MAX_ORDER
                 if route.verdict == "residency_refused":
                     assert route.policies or plan.closed[model]
+
+
+@settings(max_examples=60, deadline=None)
+@given(states(), guidances(), st.sets(st.sampled_from(NAMES)))
+def test_a_site_of_an_older_release_gets_a_plan_that_it_can_read(
+    state: DesiredState, guidance: Guidance, older: set[str]
+) -> None:
+    for name, plan in site_plans(state, replace(FACTS, older=frozenset(older)), "f", 1, guidance).items():
+        assert decode_plan(encode_plan(plan)) == plan
+        if name in older:
+            assert plan_of_0_2.read(encode_plan(plan)).revision == plan.revision
 
 
 @settings(max_examples=150, deadline=None)

@@ -159,7 +159,7 @@ def test_nothing_is_ever_placed_or_sent_where_a_rule_forbids_it(first: Snapshot,
     for name, plan in plans.items():
         for planned in plan.models:
             assert not forbidden(state, deployments[planned.model], plan.site), (name, planned)
-        check_routes(state, plan, plans)
+        check_routes(state, plan, plans, deployments)
 
 
 def check_plan(decided: Decided, deployments: Mapping[str, Deployment], facts: FleetFacts) -> None:
@@ -183,7 +183,9 @@ def check_plan(decided: Decided, deployments: Mapping[str, Deployment], facts: F
             assert not forbidden(state, deployments[name], sites[site])
 
 
-def check_routes(state: DesiredState, plan: SitePlan, plans: Mapping[str, SitePlan]) -> None:
+def check_routes(
+    state: DesiredState, plan: SitePlan, plans: Mapping[str, SitePlan], deployments: Mapping[str, Deployment]
+) -> None:
     """What the site's gateway does with its plan, right away and some seconds later."""
     rules = [policy.rule() for policy in state.policies]
     local = frozenset(planned.model for planned in plan.models)
@@ -195,6 +197,7 @@ def check_routes(state: DesiredState, plan: SitePlan, plans: Mapping[str, SitePl
             for share in route.shares:
                 for place in share.order:
                     assert not refusals(rules, model, plan.site, plans[place].site)
+                    assert not forbidden(state, deployments[model], plans[place].site)
                     held = {planned.model: planned.version for planned in plans[place].models}
                     assert held.get(model) in {"0", "1"}, "only what holds the model is asked"
 

@@ -9,6 +9,7 @@ import logging
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
+from typing import Final
 
 import msgspec
 
@@ -20,6 +21,9 @@ from nearcast.planning.plans import FleetFacts
 from nearcast.registry.plans import PlansRepository
 from nearcast.resources.names import is_address
 from nearcast.resources.plan import SiteNode, SitePlan, node_id
+from nearcast.resources.status import NodeStatus
+
+OLDER: Final = ("0.1.", "0.2.")
 
 log = logging.getLogger(__name__)
 
@@ -120,12 +124,14 @@ def facts_of(
     """
     addresses: dict[str, set[str]] = {}
     serving: dict[str, set[tuple[str, str]]] = {}
-    connected = set()
+    connected, older = set(), set()
     known: dict[str, list[SiteNode]] = {}
     for node in nodes:
         address = node.status.gateway.peer_address if node.status else ""
         address = address if is_address(address) else ""
         known.setdefault(node.site, []).append(SiteNode(name=node.node, address=address, draining=node.draining))
+        if node.status is not None and _is_older(node.status):
+            older.add(node.site)
         if node.draining:
             continue
         if node.connected:
@@ -143,4 +149,10 @@ def facts_of(
         connected=frozenset(connected),
         revoked_nodes=tuple(sorted(node_id(fleet, site, node) for site, node in revoked)),
         nodes={site: tuple(sorted(found, key=lambda item: item.name)) for site, found in known.items()},
+        older=frozenset(older),
     )
+
+
+def _is_older(status: NodeStatus) -> bool:
+    """Whether the node is of a release that refuses plans with fields of 0.3; builds between the two tell capacity."""
+    return status.software.startswith(OLDER) and status.engine.ready and status.capacity is None

@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from nearcast.planning.classes import Classes, closing, compiled
+from nearcast.planning.holding import bar
 from nearcast.resources.kinds import Deployment
-from nearcast.resources.plan import ResidencyRule, SiteFacts, Tier
+from nearcast.resources.plan import HoldingRule, ResidencyRule, SiteFacts, Tier
 from nearcast.resources.state import DesiredState
 
 Chosen = Mapping[str, tuple[str, ...]]
@@ -39,15 +40,12 @@ class Grounds:
 
     def bar(self, deployment: Deployment, site: str) -> str:
         """Why ``site`` must not run ``deployment``, residency aside; empty where it may."""
-        spec = deployment.spec
-        tenants = self.tenants.get(site, ())
-        if tenants and spec.tenant not in tenants:
-            whose = f"tenant {spec.tenant}" if spec.tenant else "deployments without a tenant"
-            return f"the site takes {', '.join(tenants)}, not {whose}"
-        tiers = self.licences.get(spec.model, ())
-        if tiers and self.sites[site].tier not in tiers:
-            return f"Model/{spec.model} may run on {', '.join(tiers)} only, and the site is {self.sites[site].tier}"
-        return ""
+        model = deployment.spec.model
+        return bar(model, self.rule(deployment), self.tenants.get(site, ()), self.sites[site])
+
+    def rule(self, deployment: Deployment) -> HoldingRule:
+        """Which sites may hold the model of ``deployment``, residency aside."""
+        return HoldingRule(tenant=deployment.spec.tenant or "", tiers=self.licences.get(deployment.spec.model, ()))
 
     def is_open(self, deployment: Deployment, site: str) -> bool:
         """Whether ``site`` may run ``deployment``."""

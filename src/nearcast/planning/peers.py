@@ -2,7 +2,8 @@
 
 Decides the peers of each site: those that its shares name; for each model the :data:`SPARE` nearest that may answer
 (where none may, the nearest, so that it can be said which policy refused); then more of the nearest, up to
-:data:`MAX_PEERS` in all. Does not decide scouts (`network.scouts`), nor shares.
+:data:`MAX_PEERS` in all. Near is by distance, or as it is emulated; without either, as the network map says
+(`nearness`), else whoever's turn it is. Does not decide scouts (`network.scouts`), nor shares.
 
 Sites are arrays here, since a fleet of thousands has millions of pairs: O(sites x (models + sites)).
 """
@@ -36,7 +37,7 @@ def chosen_peers(
     Args:
         grounds: the rules, over all sites.
         models: site -> what it shall serve.
-        round_trip_s: float64[S, S], in the order of ``grounds.sites``.
+        round_trip_s: float64[S, S], in the order of ``grounds.sites``; equal ones are taken in turn.
         needed: site -> other sites that its shares name.
     """
     names = tuple(grounds.sites)
@@ -50,12 +51,20 @@ def chosen_peers(
     index = {name: n for n, name in enumerate(names)}
     found = {}
     for n, name in enumerate(names):
-        order = np.argsort(round_trip_s[n], kind="stable")  # names are sorted, so ties go by name
-        order = order[order != n]
+        order = _nearest_first(round_trip_s[n], n)
         need = _need(order, holds, opened[int(grounds.classes.site_class[n])])
         need[[index[other] for other in needed[name]]] = 0
         found[name] = _ranked(names, order, need)
     return found
+
+
+def _nearest_first(round_trip_s: Floats, own: int) -> NDArray[np.intp]:
+    """intp[S - 1]: the other sites by round trip; ties begin after the own site in the order of names. Where nothing is
+    known, so, all sites are asked by as many others, and not the first of the alphabet by everybody."""
+    turned = np.argsort(np.roll(round_trip_s, -own - 1), kind="stable")
+    order = (turned + own + 1) % len(round_trip_s)
+    others: NDArray[np.intp] = order[order != own]
+    return others
 
 
 def _open_to(grounds: Grounds, deployed: Sequence[str], number: int) -> Truths:

@@ -14,11 +14,13 @@ import msgspec
 from nearcast.planning.fleet.guidance import UNGUIDED, Guidance
 from nearcast.planning.fleet.ways import expected
 from nearcast.planning.grounds import Grounds, Placed, grounds_of, placed
+from nearcast.planning.nearness import told
 from nearcast.planning.network.scouts import SCOUTS
 from nearcast.planning.peers import chosen_peers
 from nearcast.planning.residency import refusals
 from nearcast.resources.kinds import Deployment, Site
 from nearcast.resources.plan import (
+    HoldingRule,
     Peer,
     PlannedModel,
     PlannedShare,
@@ -47,6 +49,7 @@ class FleetFacts:
         revoked_nodes: SPIFFE ids that are no longer honoured.
         nodes: site -> all of its nodes, those that drain among them.
         scouts: site -> other sites that it shall measure, for the map of the network only.
+        older: sites with a node of a release before 0.3, which refuses plans with fields that it does not know.
     """
 
     releases: Mapping[tuple[str, str], str] = field(default_factory=dict)
@@ -56,6 +59,7 @@ class FleetFacts:
     revoked_nodes: tuple[str, ...] = ()
     nodes: Mapping[str, tuple[SiteNode, ...]] = field(default_factory=dict)
     scouts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    older: frozenset[str] = frozenset()
 
 
 def _refusing(
@@ -98,9 +102,10 @@ def site_plans(
     catalog = tuple(sorted({deployment.spec.model for deployment in state.deployments}))
     round_trip_s, emulated = expected(state.sites), _emulated(sites)
     index = {name: n for n, name in enumerate(known)}
-    routes = {name: _routes(name, models, grounds, facts, guidance) for name in sites}
+    routes = {name: {} if name in facts.older else _routes(name, models, grounds, facts, guidance) for name in sites}
+    holding = _holding(state, grounds)
     needed = {name: (_shared_with(routes[name]) & known.keys()) - {name} for name in sites}
-    asked = chosen_peers(grounds, models, round_trip_s, needed)
+    asked = chosen_peers(grounds, models, told(round_trip_s, index, guidance.near), needed)
     scouted = {name: _scouted(name, known, facts) - {*asked[name]} for name in sites}
     peers = {name: tuple(sorted({*asked[name], *scouted[name]})) for name in sites}
     calling = _callers(peers, facts)
@@ -122,7 +127,7 @@ def site_plans(
                     facts,
                     fleet,
                     float(round_trip_s[index[name], index[other]]),
-                    _rate(site, sites[other]),
+                    0.0 if name in facts.older else _rate(site, sites[other]),
                 )
                 for other in peers[name]
             ),
@@ -135,8 +140,26 @@ def site_plans(
             routes=routes[name],
             emulated_round_trip_s=dict(sorted(emulated[name].items())),
         )
+        if name not in facts.older:
+            plan = _with_rules(plan, holding, grounds)
         plans[name] = msgspec.structs.replace(plan, version=version, revision=revision_of(plan))
     return plans
+
+
+def _holding(state: DesiredState, grounds: Grounds) -> dict[str, HoldingRule]:
+    """Model -> its tenant and licence; models that have neither are left out."""
+    rules = {deployment.spec.model: grounds.rule(deployment) for deployment in state.deployments}
+    return {model: rule for model, rule in sorted(rules.items()) if rule != HoldingRule()}
+
+
+def _with_rules(plan: SitePlan, holding: Mapping[str, HoldingRule], grounds: Grounds) -> SitePlan:
+    """``plan`` with what its site needs to hold places against tenancy and licences by itself. Whose a deployment is
+    matters only where a site of the plan takes some tenants only."""
+    named = sorted({plan.site.name, *(peer.site.name for peer in plan.peers)})
+    tenants = {name: grounds.tenants[name] for name in named if name in grounds.tenants}
+    rules = holding if tenants else {model: HoldingRule(tiers=rule.tiers) for model, rule in holding.items()}
+    rules = {model: rule for model, rule in rules.items() if rule != HoldingRule()}
+    return msgspec.structs.replace(plan, holding=rules, tenants=tenants)
 
 
 def _callers(peers: Mapping[str, tuple[str, ...]], facts: FleetFacts) -> dict[str, list[str]]:
@@ -247,15 +270,16 @@ def _peer(
     bytes_per_s: float,
 ) -> Peer:
     asked = (node for node in facts.nodes.get(name, ()) if node.address and not node.draining)
-    return Peer(
+    peer = Peer(
         site=known[name],
         nodes=tuple(sorted(node.name for node in asked)),
         addresses=tuple(sorted(facts.addresses.get(name, ()))),
         server_name=server_name(fleet, name),
         round_trip_s=round_trip_s,
-        bytes_per_s=bytes_per_s,
         models=served,
     )
+    # A number is left out of the bytes only where it is the very default, and older agents know nothing of rates.
+    return msgspec.structs.replace(peer, bytes_per_s=bytes_per_s) if bytes_per_s else peer
 
 
 def _served(models: tuple[PlannedModel, ...]) -> tuple[ServedModel, ...]:

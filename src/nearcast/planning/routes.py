@@ -1,11 +1,11 @@
 """The route table of one site: for each model, which places are asked, in which shares and in which order.
 
-Decides: candidates (residency first, as a hard rule), their cost in seconds, shares, failover order. Does not decide
-how shares move (`shares`), what runs where and with which shares to begin (the plan), nor retries and ejection inside
-a second (Envoy does).
+Decides: candidates (residency, tenancy and licences first, as hard rules), their cost in seconds, shares, failover
+order. Does not decide how shares move (`shares`), what runs where and with which shares to begin (the plan), nor
+retries and ejection inside a second (Envoy does).
 
 Invariants, held by property tests:
-* a place that a policy refuses is in no share and in no order, whatever the load;
+* a place that a rule closes is in no share and in no order, whatever the load, and whatever the plan says it holds;
 * shares are positive, sum to 100, and each order names a place once;
 * between two tables at most `shares.MAX_SHIFT_PER_S` of a model's traffic moves per second from one standing place to
   another (a stale crowd would stampede an idle place otherwise); a place that is gone loses its share at once;
@@ -18,6 +18,7 @@ from types import MappingProxyType
 from typing import Final, Literal
 
 from nearcast.planning.cost import Terms
+from nearcast.planning.holding import barred
 from nearcast.planning.residency import refusals
 from nearcast.planning.shares import GAP_S, Base, step
 from nearcast.resources.load import LoadReport, ModelLoad
@@ -189,15 +190,16 @@ def _route(
 
 
 def _holders(plan: SitePlan, node: str, model: str, local: bool) -> list[tuple[str, SiteFacts, float, float]]:
-    """Places that have the model, each with its site, the expected round trip and the rate of the link (0: no limit):
-    the own node (by the name of the site) only while its engine serves it."""
+    """Places that have the model and may, each with its site, the expected round trip and the rate of the link (0: no
+    limit): the own node (by the name of the site) only while its engine serves it."""
     others = [*siblings(plan, node).items(), *((peer.site.name, peer) for peer in plan.peers)]
     found = [
         (name, peer.site, peer.round_trip_s, peer.bytes_per_s)
         for name, peer in others
         if peer.addresses and any(served.model == model for served in peer.models)
     ]
-    return [(plan.site.name, plan.site, 0.0, 0.0), *found] if local else found
+    own = [(plan.site.name, plan.site, 0.0, 0.0)] if local else []
+    return [holder for holder in (*own, *found) if not barred(plan, model, holder[1])]
 
 
 def _order(first: str, ranking: list[str]) -> tuple[str, ...]:

@@ -1,8 +1,9 @@
 """The site plan: what one site shall run now and whom it may ask, chosen out of releases, signed by the control plane.
 
-A plan holds choices and facts, never bytes to execute. The site applies residency to it again (`planning.residency`),
-so a plan that names a forbidden peer changes nothing. ``version`` rises fleet-wide; ``revision`` is the content hash of
-the plan without both, so that a change elsewhere in the fleet is none here.
+A plan holds choices and facts, never bytes to execute. The site applies residency, tenancy and licences to it again
+(`planning.residency`, `planning.holding`), so a plan that names a forbidden peer changes nothing. ``version`` rises
+fleet-wide; ``revision`` is the content hash of the plan without both, so that a change elsewhere in the fleet is none
+here.
 """
 
 from typing import Final, Literal
@@ -107,6 +108,18 @@ class ResidencyRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     allow_jurisdictions: tuple[str, ...] = ()
 
 
+class HoldingRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Which sites may hold a model, besides residency.
+
+    Attributes:
+        tenant: whose deployment it is; a site that takes some tenants only must take this one.
+        tiers: the only tiers that its licence allows; empty: all.
+    """
+
+    tenant: str = ""
+    tiers: tuple[Tier, ...] = ()
+
+
 class SitePlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """What one site shall do.
 
@@ -122,6 +135,8 @@ class SitePlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         callers: sites that may ask us; the site itself where it has several nodes.
         nodes: the nodes of the site, all of which share this plan.
         residency: all rules that could matter here.
+        holding: model -> its rule; a model that is not named has neither tenant nor licence.
+        tenants: site of this plan -> the only tenants whose deployments it takes; who is not named takes everybody's.
         catalog: every model of the fleet that may be asked for here, so that an unknown one is a 404 and one with no
             allowed place a 403.
         closed: model -> the policies that close every site of its placement: a 403 although nobody holds the model.
@@ -145,6 +160,8 @@ class SitePlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     revoked_nodes: tuple[str, ...] = ()
     routes: dict[str, tuple[PlannedShare, ...]] = {}
     emulated_round_trip_s: dict[str, float] = {}
+    holding: dict[str, HoldingRule] = {}
+    tenants: dict[str, tuple[str, ...]] = {}
     schema: str = msgspec.field(default_factory=lambda: SCHEMA)  # a value, so that it is never left out
 
 

@@ -7,6 +7,7 @@ from nearcast.planning.routes import Observation, RouteTable, route_table
 from nearcast.planning.shares import MAX_SHIFT_PER_S
 from nearcast.resources.load import LoadReport, ModelLoad, named_metrics
 from nearcast.resources.plan import (
+    HoldingRule,
     Peer,
     PlannedModel,
     PlannedShare,
@@ -216,3 +217,45 @@ def test_a_rule_shuts_a_place_although_the_plan_names_it() -> None:
     plan = msgspec.structs.replace(PLAN, residency=(rule,), routes={"m": (PlannedShare(site="ashburn", share=1.0),)})
     route = route_table(plan, LOCAL, {}, None, 0.0).models["m"]
     assert [share.order for share in route.shares] == [("frankfurt",)]
+
+
+def test_licence_and_tenancy_shut_places_although_the_plan_says_that_they_hold_the_model() -> None:
+    licensed = msgspec.structs.replace(PLAN, holding={"m": HoldingRule(tiers=("cloud",))})
+    assert route_table(licensed, LOCAL, {}, None, 0.0).models["m"].verdict == "no_place_ready"
+    tenants = {"ashburn": ("acme",), "frankfurt": ("acme", "umbra")}
+    foreign = msgspec.structs.replace(PLAN, holding={"m": HoldingRule(tenant="umbra")}, tenants=tenants)
+    assert route_table(foreign, LOCAL, {}, None, 0.0).models["m"].shares[0].order == ("frankfurt", "singapore")
+    nobodys = msgspec.structs.replace(PLAN, tenants=tenants)
+    assert route_table(nobodys, LOCAL, {}, None, 0.0).models["m"].shares[0].order == ("singapore",)
+
+
+def test_a_site_that_is_cut_off_goes_on_among_those_that_it_reaches_and_comes_back() -> None:
+    """The region's way out is cut: no control plane, no Ashburn; Singapore answers still."""
+    routes = {"m": (PlannedShare(site="ashburn", share=0.6), PlannedShare(site="frankfurt", share=0.4))}
+    plan = msgspec.structs.replace(PLAN, routes=routes)
+
+    def table_at(second: int, before: RouteTable | None, *, cut: bool, wait_s: float = 0.5) -> RouteTable:
+        observations = {
+            "frankfurt": seen(second, wait_s=wait_s),
+            "ashburn": Observation(second, reachable=not cut, round_trip_s=0.088, load=load()),
+            "singapore": seen(second, round_trip_s=0.160),
+        }
+        return route_table(plan, LOCAL, observations, before, float(second), guided=not cut)
+
+    def parts(table: RouteTable) -> dict[str, float]:
+        return {place.site: place.weight for place in table.models["m"].places if place.weight}
+
+    table = table_at(0, None, cut=False)
+    assert parts(table) == {"ashburn": 0.6, "frankfurt": 0.4}
+    table = table_at(1, table, cut=True)
+    assert "ashburn" not in parts(table), "at once"
+    for second in range(2, 30):
+        table = table_at(second, table, cut=True)
+        assert {share.order[0] for share in table.models["m"].shares} <= {"frankfurt", "singapore"}
+    assert parts(table)["singapore"] > 0.5, "the queue at home is longer than the way to Singapore"
+    for second in range(30, 60):
+        table = table_at(second, table, cut=False)
+    assert parts(table) == pytest.approx({"ashburn": 0.6, "singapore": 0.4}), "as planned, but for the queue at home"
+    for second in range(60, 90):
+        table = table_at(second, table, cut=False, wait_s=0.0)
+    assert parts(table) == pytest.approx({"ashburn": 0.6, "frankfurt": 0.4})

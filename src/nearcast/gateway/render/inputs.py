@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
+from nearcast.planning.holding import barred
 from nearcast.planning.routes import RouteTable
 from nearcast.resources import wire
 from nearcast.resources.plan import Peer, SitePlan, siblings
@@ -109,6 +110,8 @@ class GatewayInputs:
         return siblings(self.plan, self.node) | {peer.site.name: peer for peer in self.plan.peers}
 
     def serving(self, model: str) -> LocalModel | None:
-        """The local model version that new requests for ``model`` go to, or None."""
+        """The local model version that new requests for ``model`` go to, or None; none that the site must not hold."""
+        if barred(self.plan, model, self.plan.site):
+            return None
         version = self.active.get(model)
         return next((item for item in self.local if item.model == model and item.version == version), None)

@@ -1,8 +1,8 @@
-"""Which places may answer for each model, as the gateway will have them. The last word on residency before Envoy.
+"""Which places may answer for each model, as the gateway will have them. The last word on the rules before Envoy.
 
-The route table proposes; here every site of every order is held against the policies, the plan's peers and the local
-sockets once more, and what does not pass is left out. What is left out for a policy is never put back for another
-reason: a model without an allowed place is refused, not sent elsewhere.
+The route table proposes; here every site of every order is held against the policies, tenants, licences, the plan's
+peers and the local sockets once more, and what does not pass is left out. What is left out for a policy is never put
+back for another reason: a model without an allowed place is refused, not sent elsewhere.
 """
 
 from collections.abc import Mapping
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from nearcast.gateway.render.inputs import GatewayInputs
+from nearcast.planning.holding import barred
 from nearcast.planning.residency import refusals
 from nearcast.resources.plan import Peer, SiteFacts
 from nearcast.resources.status import Share
@@ -74,7 +75,7 @@ def _decision(inputs: GatewayInputs, model: str, others: Mapping[str, Peer]) -> 
 
 
 def _usable(inputs: GatewayInputs, model: str, order: tuple[str, ...], others: Mapping[str, Peer]) -> tuple[str, ...]:
-    """The places of ``order`` that can be reached and that no policy refuses, in that order, each once."""
+    """The places of ``order`` that can be reached and that no rule closes, in that order, each once."""
     own = inputs.plan.site
     usable: list[str] = []
     for name in order:
@@ -82,6 +83,7 @@ def _usable(inputs: GatewayInputs, model: str, order: tuple[str, ...], others: M
             site, reachable = own, inputs.serving(model) is not None
         elif name in others:
             site, reachable = others[name].site, bool(others[name].addresses)
+            reachable = reachable and not barred(inputs.plan, model, site)
         else:
             continue
         if reachable and name not in usable and not refusals(inputs.plan.residency, model, own, site):
@@ -90,11 +92,11 @@ def _usable(inputs: GatewayInputs, model: str, order: tuple[str, ...], others: M
 
 
 def _holders(inputs: GatewayInputs, model: str) -> list[SiteFacts]:
-    """Sites that have the model, or shall have it, as far as the plan tells."""
+    """Sites that have the model, or shall have it, as far as the plan tells, and may."""
     plan = inputs.plan
     here = inputs.serving(model) is not None or any(planned.model == model for planned in plan.models)
     peers = [peer.site for peer in plan.peers if any(served.model == model for served in peer.models)]
-    return [plan.site, *peers] if here else peers
+    return [site for site in ([plan.site, *peers] if here else peers) if not barred(plan, model, site)]
 
 
 def callers_of(inputs: GatewayInputs, model: str) -> tuple[SiteFacts, ...]:

@@ -1,8 +1,9 @@
 """From plan to guidance: what of a fleet's plan is asked of sites, and when a difference is worth asking for.
 
 Decides: sites of ``auto`` placements (added at once, taken back only after ``hold_s`` without need), shares in steps,
-and which (site, model) needs shares at all. Does not decide the plan (`solve`), nor when to look again
-(`control.planner`). Everything it rests on comes in and stands in the record, so that it can be repeated.
+which (site, model) needs shares at all, and who is near to sites without a location. Does not decide the plan
+(`solve`), nor when to look again (`control.planner`). Everything it rests on comes in and stands in the record, so that
+it can be repeated.
 
 Shares are asked for only where the plan sends requests elsewhere than to the place that answers soonest, and only where
 every node of the site understands them; everything else is routed by cost alone, which says the same.
@@ -21,6 +22,7 @@ from nearcast.planning.fleet.problem import FleetPlan, Floats, Indices, Problem
 from nearcast.planning.fleet.record import Pace, PlanRecord, Record, Unwanted, carried, packed
 from nearcast.planning.fleet.snapshot import Snapshot
 from nearcast.planning.fleet.solve import plan_fleet
+from nearcast.planning.nearness import near_sites
 from nearcast.resources.plan import PlannedShare
 
 LEAST_DEMAND_PER_S: Final = 0.01
@@ -71,7 +73,8 @@ def decide(
     held = {(item.deployment, item.site): item.for_s + elapsed_s for item in unwanted}
     placements, still = _placements(gathered, plan, guided.placements, held, pace)
     routes = _routes(gathered.problem, plan, guided.routes, _able(snapshot), pace)
-    guidance = Guidance(placements=placements, routes=routes)
+    near = near_sites(gathered.state.sites, gathered.estimate_s, snapshot.learned, guided.near)
+    guidance = Guidance(placements=placements, routes=routes, near=near)
     return Decided(gathered, plan, guidance, still, tuple(_reasons(guided, guidance))[:MAX_REASONS])
 
 
@@ -112,8 +115,11 @@ def _placements(
         if item.name not in names:
             continue
         wanted = {problem.sites[n] for n in np.flatnonzero(plan.placed[:, column] & problem.eligible[:, column])}
-        serving = problem.eligible[:, column] & np.isfinite(problem.service_s[:, column]) & (problem.workers > 0.0)
-        able = {problem.sites[n] for n in np.flatnonzero(serving)}
+        # A site that nobody hears of keeps its own as well: once it is back, it shall not have to load it anew.
+        able = {
+            problem.sites[n]
+            for n in np.flatnonzero(problem.eligible[:, column] & np.isfinite(problem.service_s[:, column]))
+        }
         room = int(problem.most[column]) - len(wanted)
         for site in before.get(item.name, ()):
             for_s = held.get((item.name, site), 0.0)
@@ -264,6 +270,9 @@ def _reasons(before: Guidance, after: Guidance) -> Iterator[str]:
         for model in sorted({*was_at, *now_at}):
             if was_at.get(model) != now_at.get(model):
                 yield f"{model} asked at {site}: {_spoken(now_at.get(model))}"
+    moved = sum(before.near.get(site) != after.near.get(site) for site in {*before.near, *after.near})
+    if moved:
+        yield f"{moved} sites without a location have other sites near them"
 
 
 def _difference(was: tuple[str, ...], now: tuple[str, ...]) -> str:

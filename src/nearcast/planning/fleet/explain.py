@@ -140,6 +140,8 @@ def _why(
         case "chosen":
             return "holds it already" if problem.warm[n, column] else f"takes {problem.move_s[n, column]:.1f} s to load"
         case "held":
+            if problem.workers[n] <= 0.0:
+                return f"none of its nodes is connected and serves for {held.get(name, 0.0):.0f} s; kept for a while"
             return f"not needed for {held.get(name, 0.0):.0f} s; kept for a while, since demand may return"
         case "unable":
             return _inability(gathered, column, n)

@@ -44,12 +44,14 @@ _HOUR_S: Final = 3600.0
 
 @dataclass(frozen=True, eq=False)
 class Gathered:
-    """A problem, and what its names stand for. ``deployments`` are those of ``problem.models``, in their order."""
+    """A problem, and what its names stand for. ``deployments`` are those of ``problem.models``, in their order;
+    ``estimate_s`` is `ways.estimated` of all sites."""
 
     problem: Problem
     state: DesiredState
     grounds: Grounds
     deployments: tuple[Deployment, ...]
+    estimate_s: Floats
 
 
 def gather(snapshot: Snapshot, estimate_s: Floats | None = None) -> Gathered:
@@ -112,7 +114,7 @@ def gather(snapshot: Snapshot, estimate_s: Floats | None = None) -> Gathered:
         urgency=np.array([URGENCY[item.spec.objective] for item in deployments], dtype=np.float64),
         extra_s=_extra(state.sites, deployments, work_s),
     )
-    return Gathered(problem, state, grounds, deployments)
+    return Gathered(problem, state, grounds, deployments, estimate_s)
 
 
 class _Nodes:

@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from hashlib import blake2b
 from typing import Final
 
+from nearcast.planning.holding import barred
 from nearcast.planning.residency import refusals
 from nearcast.resources.plan import Peer, SitePlan
 
@@ -53,4 +54,7 @@ def _number(text: str) -> int:
 
 def is_scout(plan: SitePlan, peer: Peer) -> bool:
     """Whether ``peer`` has nothing that may be asked for from the site of ``plan``: it is measured for the map only."""
-    return all(refusals(plan.residency, served.model, plan.site, peer.site) for served in peer.models)
+    return all(
+        refusals(plan.residency, served.model, plan.site, peer.site) or barred(plan, served.model, peer.site)
+        for served in peer.models
+    )

@@ -19,6 +19,7 @@ from nearcast.control.tables import Decision
 from nearcast.errors import IntegrityError, InvalidInput, NotFound
 from nearcast.planning.fleet.guidance import UNGUIDED, Guidance
 from nearcast.planning.fleet.record import Record, compress, decompress
+from nearcast.resources.unreadable import UNREADABLE
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +85,7 @@ class Decisions:
         for row in rows:
             try:
                 return self._follow(InForce(row.id, _guidance.decode(row.guidance)))
-            except msgspec.DecodeError as error:
+            except UNREADABLE as error:
                 log.warning("decision %d is damaged, the one before it is in force: %s", row.id, error)
         if rows:
             raise IntegrityError(
@@ -170,5 +171,5 @@ class Decisions:
 def _spoken(reason: str) -> tuple[str, ...]:
     try:
         return _reasons.decode(reason)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return ("its reason is damaged in the database",)

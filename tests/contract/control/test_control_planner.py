@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from sqlalchemy import update
+from sqlalchemy import event, update
 
 from nearcast.control.tables import Decision
 from nearcast.errors import IntegrityError, Unavailable
@@ -332,3 +332,58 @@ def test_what_a_site_measured_an_hour_ago_still_counts_also_after_a_restart(flee
     followed = fleet.planner.snapshot()
     assert followed.learned == record.snapshot.learned, "who does not lead tells of the last record's map"
     assert followed.learned_age_s == 810.0
+
+
+def test_a_decision_that_finds_no_room_is_not_in_force_and_is_made_once_there_is(fleet: Any, make: Any) -> None:
+    """The disk is full just then: SQLite's own bound on pages stands for it."""
+    world = World(fleet, make, {"auto": {"sites": list(SITES)}})
+    places = [{"latitude": n * n / 7 % 90, "longitude": n * n / 3 % 180} for n in range(150)]
+    fleet.applied(*(make.site(f"s{n}", location=place) for n, place in enumerate(places)))  # a record of several pages
+    world.report(frankfurt=5.0)
+    assert world.pass_on()
+    first = fleet.plane.decisions.in_force
+    world.report("frankfurt", frankfurt=70.0)
+    fleet.pass_time(5.0)
+    engine = fleet.plane.database.engine
+
+    def full(connection: Any, _record: Any, _proxy: Any) -> None:
+        connection.execute("PRAGMA max_page_count = 1")  # no lower than what there is
+
+    event.listen(engine, "checkout", full)
+
+    def fill() -> None:
+        """What is free inside of the file is no room either."""
+        for n in range(1000):
+            fleet.plane.database.set_setting(f"filler-{n}", "x" * 4000)
+
+    with pytest.raises(Unavailable, match="full"):
+        fill()
+    with pytest.raises(Unavailable, match="full"):
+        fleet.planner.step()
+    assert fleet.plane.decisions.in_force == first
+    fleet.controllers.step()
+    assert world.planned() == {"frankfurt"}, "what cannot be written down is not published"
+    event.remove(engine, "checkout", full)
+    engine.dispose()  # the bound is of the connection
+    assert world.pass_on()
+    assert fleet.plane.decisions.in_force.id == first.id + 1
+    assert world.planned() == {"frankfurt", "ashburn"}
+
+
+def test_a_region_that_is_cut_off_finds_what_it_left(fleet: Any, make: Any) -> None:
+    """Nobody hears of Frankfurt for two minutes. Others take over; once it is back nothing was taken from it."""
+    world = World(fleet, make, {"auto": {"maxSites": 2}})
+    world.report("frankfurt", frankfurt=5.0)
+    assert world.pass_on()
+    assert world.planned() == {"frankfurt"}
+    cut = world.nodes.pop("frankfurt")
+    for _ in range(12):
+        world.report("ashburn", ashburn=5.0)
+        world.pass_on(10.0)
+    assert "frankfurt" not in {node.site for node in fleet.planner.snapshot().nodes if node.connected}
+    assert world.planned() == {"frankfurt", "ashburn"}
+    assert world.routes("ashburn") == {}, "nothing is sent to where nobody answers"
+    world.nodes["frankfurt"] = cut
+    world.report("frankfurt", "ashburn", frankfurt=5.0, ashburn=5.0)
+    world.pass_on()
+    assert world.planned() == {"frankfurt", "ashburn"}

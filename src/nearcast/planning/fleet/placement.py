@@ -83,7 +83,7 @@ def place(
     if price_s is None:
         price_s = wide_s
     sweep = Sweep(costs, ground.near, market, before | scarce(ground, before), price_s)
-    if standing is not None:
+    if sweep.placed.any():
         sweep.look_far()
     _rest(sweep, ground, value, moves.sweeps)
     placed = at_least(ground, at_most(ground, sweep.placed, sweep.gains(ground.queues.room)), before)

@@ -134,6 +134,11 @@ def test_numbers_of_replicas_hold_without_demand_and_against_it() -> None:
     assert plan_fleet(problem).placed.sum(axis=0).tolist() == [1, 2]
 
 
+def test_a_bound_on_the_number_brings_no_replica_that_nobody_needs() -> None:
+    problem = line(3, demand_per_s=np.array([[0.0], [5.0], [0.0]]), most=np.array([2], np.int32))
+    assert plan_fleet(problem).placed[:, 0].tolist() == [False, True, False]
+
+
 def test_pinned_models_beyond_memory_are_kept_from_the_smallest_on() -> None:
     problem = line(1, 3, footprint_bytes=np.array([0.6, 0.5, 0.2]), pinned=np.ones((1, 3), dtype=np.bool_))
     assert plan_fleet(problem).placed.tolist() == [[False, True, True]]

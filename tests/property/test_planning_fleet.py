@@ -53,68 +53,75 @@ placements = st.one_of(
 )
 
 
+# Strategies are made once: making them costs more than drawing from them.
+countries, tiers, tenants = st.sampled_from(COUNTRIES), st.sampled_from(TIERS), st.sampled_from(TENANTS)
+rarely, mostly = st.integers(0, 3).map(lambda n: n == 0), st.integers(0, 4).map(bool)
+some_tenants, some_tiers, some_sites, one_site = some(TENANTS), some(TIERS, 1), some(SITES), some(SITES, 1)
+one_model, some_countries, named_countries = some(MODELS, 1), some(COUNTRIES), some(COUNTRIES, 2, 1)
+links, rates, round_trips_s = st.floats(1, 1000), st.floats(0, 2000), st.floats(0.001, 0.3)
+held = st.lists(
+    st.builds(
+        SeenModel,
+        st.sampled_from(MODELS),
+        st.sampled_from(["0", "1"]),
+        st.booleans(),
+        st.floats(0.001, 0.5),
+        st.floats(0.001, 0.5),
+    ),
+    max_size=2,
+    unique_by=lambda held: held.model,
+).map(tuple)
+nodes = {
+    site: st.builds(
+        SeenNode,
+        st.just(site),
+        st.just("n"),
+        mostly,
+        mostly.map(lambda yes: not yes),
+        st.floats(0, 8),
+        st.just(1 << 30),
+        st.just("cpu"),
+        held,
+    )
+    for site in SITES
+}
+
+
 @st.composite
 def snapshots(draw: st.DrawFn) -> Snapshot:
     resources = []
     for name in SITES:
-        spec = {"country": draw(st.sampled_from(COUNTRIES)), "tier": draw(st.sampled_from(TIERS))}
-        if draw(st.integers(0, 3)) == 0:
-            spec["tenants"] = draw(some(TENANTS))
+        spec = {"country": draw(countries), "tier": draw(tiers)}
+        if draw(rarely):
+            spec["tenants"] = draw(some_tenants)
         if draw(st.booleans()):
-            spec["link"] = {"mbps": draw(st.floats(1, 1000))}
+            spec["link"] = {"mbps": draw(links)}
         resources.append(document("Site", name, spec))
     for name in MODELS:
-        resources.append(document("Model", name, {"tiers": draw(some(TIERS, 1))}))
+        resources.append(document("Model", name, {"tiers": draw(some_tiers)}))
         spec = {"model": name, "version": "1", "placement": draw(placements)}
         if draw(st.booleans()):
-            spec["tenant"] = draw(st.sampled_from(TENANTS))
+            spec["tenant"] = draw(tenants)
         resources.append(document("Deployment", name, spec))
     for n in range(draw(st.integers(0, 2))):
-        match = {"models": draw(some(MODELS, 1)), "originCountries": draw(some(COUNTRIES))}
-        residency = {"countries": draw(some(COUNTRIES, 2, 1))}
-        resources.append(document("Policy", f"p{n}", {"match": match, "residency": residency}))
-    rates = st.floats(0, 2000)
+        match = {"models": draw(one_model), "originCountries": draw(some_countries)}
+        resources.append(
+            document("Policy", f"p{n}", {"match": match, "residency": {"countries": draw(named_countries)}})
+        )
     return Snapshot(
         fleet="f",
         at="",
         resources=tuple(resources),
         releases=(SeenRelease("a", "1", 1_000_000), SeenRelease("b", "1", 50_000_000)),
-        nodes=tuple(draw(nodes(name)) for name in SITES if draw(st.integers(0, 4))),
+        nodes=tuple(draw(nodes[name]) for name in SITES if draw(mostly)),
         demand=tuple(SeenDemand(name, model, draw(rates), 1000, 1000) for name in SITES for model in MODELS),
         ways=tuple(
-            SeenWay(name, other, draw(st.floats(0.001, 0.3)), 1.0, draw(st.integers(0, 5)) > 0)
+            SeenWay(name, other, draw(round_trips_s), 1.0, draw(mostly))
             for name in SITES
-            for other in draw(some(SITES))
+            for other in draw(some_sites)
             if name != other
         ),
-        failures=tuple(SeenFailure(name, "a", "1") for name in draw(some(SITES, 1))),
-    )
-
-
-def nodes(site: str) -> st.SearchStrategy[SeenNode]:
-    models = st.lists(
-        st.builds(
-            SeenModel,
-            st.sampled_from(MODELS),
-            st.sampled_from(["0", "1"]),
-            st.booleans(),
-            st.floats(0.001, 0.5),
-            st.floats(0.001, 0.5),
-        ),
-        max_size=2,
-        unique_by=lambda held: held.model,
-    ).map(tuple)
-    chance = st.integers(0, 4).map(bool)
-    return st.builds(
-        SeenNode,
-        st.just(site),
-        st.just("n"),
-        chance,
-        chance.map(lambda yes: not yes),
-        st.floats(0, 8),
-        st.just(1 << 30),
-        st.just("cpu"),
-        models,
+        failures=tuple(SeenFailure(name, "a", "1") for name in draw(one_site)),
     )
 
 

@@ -20,6 +20,8 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 WORDS = 1024
 TARGET_S = 1.0
+"""Several times what both sites need for all clients at once: whether it is kept is a matter of where requests go."""
+ANSWERS = 300
 BODY = {"inputs": [{"name": "x", "shape": [1, WORDS], "datatype": "FP32", "data": [0.1] * WORDS}]}
 
 
@@ -65,6 +67,11 @@ class Clients:
         with self._guard:
             return [item for item in self.answers if item[0] >= time.monotonic() - seconds]
 
+    def since(self, at_s: float) -> list[tuple[float, int, str, float]]:
+        """Answers to what was asked after ``at_s``."""
+        with self._guard:
+            return [item for item in self.answers if item[0] - item[3] >= at_s]
+
     def stop(self) -> None:
         self._ended.set()
         for thread in self._threads:
@@ -101,6 +108,8 @@ def test_overflow_goes_where_the_plan_says_and_comes_home(fleet: LocalFleet) -> 
         eventually(lambda: bool(shares(fleet)["ashburn"]["base_percent"]), "a base for Ashburn", timeout_s=120)
         eventually(lambda: shares(fleet)["ashburn"]["share_percent"] > 0, "a share at Ashburn", timeout_s=60)
         eventually(lambda: any(item[2] == "ashburn" for item in clients.lately(5.0)), "answers of Ashburn")
+        overflowing_s = time.monotonic()
+        eventually(lambda: len(clients.since(overflowing_s)) >= ANSWERS, "answers while it overflows", timeout_s=120)
         explained = fleet.json("plan", "explain", "slow", "--site", "frankfurt")
         ways = {way["site"]: way["share_percent"] for way in explained["ways"]}
         assert ways["ashburn"] > 0
@@ -108,8 +117,8 @@ def test_overflow_goes_where_the_plan_says_and_comes_home(fleet: LocalFleet) -> 
         clients.stop()
     statuses = Counter(item[1] for item in clients.answers)
     assert set(statuses) == {200}, statuses
-    late = sorted(item[3] for item in clients.answers)
-    assert late[len(late) // 2] < TARGET_S
+    late = sorted(item[3] for item in clients.since(overflowing_s))
+    assert late[int(0.95 * len(late))] < TARGET_S, "the objective of the deployment, as its clients measure it"
     eventually(lambda: shares(fleet)["frankfurt"]["share_percent"] == 100, "traffic to be home", timeout_s=180)
     assert fleet.run("plan", "replay").returncode == 0
 

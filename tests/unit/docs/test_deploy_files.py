@@ -3,6 +3,7 @@
 import configparser
 import json
 import re
+import shlex
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import promql_parser as promql
 import pytest
 import yaml
 
+from nearcast import logs
 from nearcast.agent import metrics as agent
 from nearcast.control import metrics as control
 from nearcast.engine import metrics as engine
@@ -110,12 +112,78 @@ def test_the_scrape_configuration_reads_the_rules():
     assert set(re.findall(r'job="([^"]+)"', (DEPLOY / "prometheus" / "alerts.yml").read_text())) <= jobs
 
 
-@pytest.mark.parametrize("unit", sorted((DEPLOY / "systemd").glob("*.service")), ids=lambda path: path.name)
-def test_units_are_valid_and_give_little_away(unit: Path, tmp_path: Path):
+EXPOSURE_MOST = 20
+"""Tenths of what `systemd-analyze security` calls exposure: 0 is none, 100 is all."""
+UNITS = sorted((DEPLOY / "systemd").glob("*.service"))
+HOW_TO = DEPLOY.parent / "docs" / "how-to" / "run-under-systemd.md"
+
+
+def service_of(unit: Path) -> configparser.SectionProxy:
     parser = configparser.ConfigParser(strict=False, interpolation=None)
     parser.optionxform = str  # type: ignore[assignment, method-assign]
     parser.read(unit)
-    service = parser["Service"]
+    return parser["Service"]
+
+
+def command_of(unit: Path, options: str = "") -> list[str]:
+    """The arguments in ``ExecStart``, with ``options`` for the one variable in it, which systemd splits at spaces."""
+    words = shlex.split(service_of(unit)["ExecStart"])
+    assert words.pop(0) == "/opt/nearcast/bin/nearcast"
+    variables = [word for word in words if word.startswith("$")]
+    assert len(variables) == 1
+    return [more for word in words for more in (options.split() if word in variables else [word])]
+
+
+def options_in_the_how_to() -> str:
+    (found,) = re.findall(r"^NEARCAST_AGENT_OPTIONS=(.*)$", HOW_TO.read_text(), re.MULTILINE)
+    return str(found)
+
+
+def settings_of(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> Any:
+    """What a process that is started by ``nearcast ARGUMENTS`` would run with; nothing is started."""
+    from nearcast.agent import main as agent_main
+    from nearcast.cli.main import main
+    from nearcast.control import server
+
+    found: list[Any] = []
+    monkeypatch.setattr(agent_main, "main", lambda argv: found.append(agent_main.parse(argv)))
+    monkeypatch.setattr(server, "serve", found.append)
+    monkeypatch.setattr(logs, "set_up", lambda *_: None)
+    for name in ("NEARCAST_CONTROL", "NEARCAST_DATA_DIR", "NEARCAST_REPOSITORY", "NEARCAST_DATABASE"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert not ended.value.code, arguments
+    (settings,) = found
+    return settings
+
+
+@pytest.mark.parametrize("unit", UNITS, ids=lambda path: path.name)
+def test_the_command_of_a_unit_is_one_of_ours(unit: Path, monkeypatch: pytest.MonkeyPatch):
+    service, settings = service_of(unit), settings_of(command_of(unit), monkeypatch)
+    assert settings.data_dir.is_relative_to(Path("/var/lib") / service["StateDirectory"])
+    assert service["EnvironmentFile"].startswith("-"), "without the file it starts with what it is told here"
+
+
+def test_the_options_that_the_how_to_gives_an_agent_are_understood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    token = tmp_path / "join.token"
+    token.write_text("secret")
+    options = options_in_the_how_to().replace("/etc/nearcast/join.token", str(token))
+    settings = settings_of(command_of(DEPLOY / "systemd" / "nearcast-agent.service", options), monkeypatch)
+    assert settings.join == "secret"
+    assert settings.control == "https://control.example:7643"
+    assert settings.metrics.port == 9464
+
+
+@pytest.mark.parametrize("option", ["--no-such-option", "--public 1.2.3.4:99999"])
+def test_an_option_that_we_do_not_have_is_noticed(option: str, monkeypatch: pytest.MonkeyPatch):
+    with pytest.raises(AssertionError):
+        settings_of(command_of(DEPLOY / "systemd" / "nearcast-agent.service", option), monkeypatch)
+
+
+@pytest.mark.parametrize("unit", UNITS, ids=lambda path: path.name)
+def test_units_are_valid_and_give_little_away(unit: Path, tmp_path: Path):
+    service = service_of(unit)
     assert service["Type"] == "notify"
     assert service["NoNewPrivileges"] == service["PrivateTmp"] == service["ProtectHome"] == "yes"
     assert service["ProtectSystem"] == "strict"
@@ -132,3 +200,13 @@ def test_units_are_valid_and_give_little_away(unit: Path, tmp_path: Path):
     )
     complaints = [line for line in done.stderr.splitlines() if unit.name in line]
     assert complaints == []
+    judged = subprocess.run(
+        ["systemd-analyze", "security", "--offline=true", f"--threshold={EXPOSURE_MOST}", str(copy)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    if "unrecognized option" in judged.stderr:
+        pytest.skip("this systemd-analyze cannot judge a unit that is not loaded: it was only verified")
+    assert judged.returncode == 0, judged.stdout[-2000:]

@@ -15,7 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "bench" / "results"
 PAGE = ROOT / "docs" / "explanation" / "benchmarks.md"
-PARTS = ("gateway", "ablation", "end_to_end", "engine", "fleet", "network", "twin")
+PARTS = ("gateway", "ablation", "end_to_end", "engine", "fleet", "network", "planner", "twin")
 """In the order of the page."""
 BY_HAND = ("cuda",)
 """Parts of the page that are measured elsewhere, each by a command of its own; drawn where their results are kept."""

@@ -39,9 +39,9 @@ class Ground:
     near: Near
 
     @classmethod
-    def of(cls, costs: Costs, queues: Queues) -> "Ground":
-        """With neighbours looked up; O(S^2)."""
-        return cls(costs, queues, Near.of(costs))
+    def of(cls, costs: Costs, queues: Queues, origin: Ints) -> "Ground":
+        """With the neighbours of each ``origin`` looked up; O(O x S)."""
+        return cls(costs, queues, Near.of(costs, origin))
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,9 +68,8 @@ class Routing:
 
 def route(ground: Ground, placed: Truths, start_s: Floats | None = None) -> Routing:
     """Shares over ``placed`` (bool[S, M]); ``start_s`` are prices to start from."""
-    models = np.arange(placed.shape[1])
     lists = cheapest(ground.costs, ground.near, placed, min(MAX_CANDIDATES, len(placed)))
-    market = Market.of(ground.costs, lists, models)
+    market = Market.of(ground.costs, lists, ground.near.origin)
     # A little below the ceiling, so that what is not quite settled still finds room.
     queues = replace(ground.queues, ceiling=CEILING - SLACK)
     price_s = settle(market, queues, start_s)
@@ -86,7 +85,7 @@ def route(ground: Ground, placed: Truths, start_s: Floats | None = None) -> Rout
         least = least_s(market, price_s)
     rows = unsure(market, lists, least)
     if len(rows):
-        least[rows] = priced(ground.costs, placed, price_s, rows, models, 1)[3]
+        least[rows] = priced(ground.costs, market, placed, price_s, rows, 1)[3]
     bound_s = routing_bound_s(market, ground.queues, price_s, least)
     share = answer(market, price_s, heats(market, HEATS[-1], price_s)).share
     return finish(ground, market, share, price_s, bound_s)
@@ -98,7 +97,7 @@ def _relist(
     """Other places in the lists of ``rows``, in place: the first half, cheapest without prices, stays (prices may fall
     again), the rest are the cheapest with prices. Returns whether any of it is cheaper for it."""
     width = len(market.place)
-    found = priced(ground.costs, placed, price_s, rows, np.arange(placed.shape[1]), width)
+    found = priced(ground.costs, market, placed, price_s, rows, width)
     half = width // 2
     known = (found[0][:, None] == market.place[None, :half, rows]).any(axis=1)
     usable = np.isfinite(found[1]) & ~known

@@ -36,26 +36,26 @@ def unsure(market: Market, lists: Lists, least: Floats32) -> Ints:
 
 
 def priced(
-    costs: Costs, allowed: Truths, price_s: Floats, rows: Ints, models: Ints, width: int
+    costs: Costs, market: Market, allowed: Truths, price_s: Floats, rows: Ints, width: int
 ) -> tuple[Indices, Floats32, Floats32, Floats32]:
     """For ``rows`` the ``width`` cheapest of all allowed places at ``price_s``, the price included.
 
     Args:
-        rows: sorted; model by model of ``models``, each origin by origin.
+        market: whose rows they are.
+        rows: sorted.
 
     Returns:
         int32[width, n] places, float32[width, n] costs without the price (inf where there are fewer), float32[width, n]
         work, float32[n] the least cost with the price over all allowed places.
     """
-    sites = len(price_s)
     place = np.zeros((width, len(rows)), np.int32)
     cost_s = np.full((width, len(rows)), np.inf, np.float32)
     work_s = np.zeros((width, len(rows)), np.float32)
     least = np.full(len(rows), np.inf, np.float32)
-    for at in np.unique(rows // sites):
-        model = int(models[at])
+    every, origin = market.models_of(rows), market.origins_of(rows)
+    for model in np.unique(every).tolist():
         holders = np.flatnonzero(allowed[:, model] & costs.able[:, model])
-        mine = np.flatnonzero(rows // sites == at)
+        mine = np.flatnonzero(every == model)
         if not len(holders):
             continue
         work = costs.problem.work_s[holders, model].astype(np.float32)
@@ -63,7 +63,7 @@ def priced(
         count = min(width, len(holders))
         for start in range(0, len(mine), _ROWS):
             part = mine[start : start + _ROWS]
-            cost = costs.between(model, (rows[part] % sites)[:, None], columns(holders))
+            cost = costs.between(model, origin[part, None], columns(holders))
             reduced = cost + paid
             chosen = np.argpartition(reduced, count - 1, axis=1)[:, :count]
             chosen = np.take_along_axis(chosen, np.argsort(np.take_along_axis(cost, chosen, 1), 1, kind="stable"), 1)

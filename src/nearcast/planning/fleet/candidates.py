@@ -28,35 +28,37 @@ Ints = NDArray[np.intp]
 
 @dataclass(frozen=True, eq=False)
 class Near:
-    """The nearest places of each site by round trip, itself first.
+    """The nearest places of each origin by round trip, itself first.
 
     Attributes:
-        place: intp[S, W].
-        round_trip_s: float32[S, W].
-        beyond_s: float32[S]: no other place is nearer than this; inf where there is none.
+        origin: intp[O]: sites whose requests are planned, rising.
+        place: intp[O, W].
+        round_trip_s: float32[O, W].
+        beyond_s: float32[O]: no other place is nearer than this; inf where there is none.
     """
 
+    origin: Ints
     place: Ints
     round_trip_s: Floats32
     beyond_s: Floats32
 
     @classmethod
-    def of(cls, costs: Costs, width: int = NEAR) -> "Near":
-        """The ``width`` nearest places of each site, in no particular order. O(S^2)."""
-        sites = len(costs.round_trip_s)
+    def of(cls, costs: Costs, origin: Ints, width: int = NEAR) -> "Near":
+        """The ``width`` nearest places of each ``origin``, in no particular order. O(O x S)."""
+        sites, count = len(costs.able), len(origin)
         if sites <= width:
-            place = np.broadcast_to(np.arange(sites), (sites, sites))
-            return cls(place, costs.round_trip_s, np.full(sites, np.inf, np.float32))
-        place = np.empty((sites, width), np.intp)
-        round_trip_s = np.empty((sites, width), np.float32)
-        beyond_s = np.empty(sites, np.float32)
-        for start in range(0, sites, _ROWS):
-            rows = costs.round_trip_s[start : start + _ROWS]
+            place = np.broadcast_to(np.arange(sites), (count, sites))
+            return cls(origin, place, costs.round_trip_s(origin[:, None], place), np.full(count, np.inf, np.float32))
+        place = np.empty((count, width), np.intp)
+        round_trip_s = np.empty((count, width), np.float32)
+        beyond_s = np.empty(count, np.float32)
+        for start in range(0, count, _ROWS):
+            rows = costs.problem.round_trip_s[origin[start : start + _ROWS]].astype(np.float32)
             chosen = np.argpartition(rows, width, axis=1)[:, : width + 1]
             place[start : start + _ROWS] = chosen[:, :width]
             round_trip_s[start : start + _ROWS] = np.take_along_axis(rows, chosen[:, :width], axis=1)
             beyond_s[start : start + _ROWS] = np.take_along_axis(rows, chosen[:, width:], axis=1)[:, 0]
-        return cls(place, round_trip_s, beyond_s)
+        return cls(origin, place, round_trip_s, beyond_s)
 
     def nearest(self, count: int) -> Ints:
         """intp[S, count]: the nearest of them, ties by index."""
@@ -70,9 +72,9 @@ class Lists:
     """Places by origin and model, the cheapest first; the first axis is the rank, so that reductions over it stream.
 
     Attributes:
-        place: int32[K, M, S]; 0 where the list is shorter.
-        cost_s: float32[K, M, S], rising along the first axis; inf where the list is shorter.
-        tail_s: float32[M, S]: no allowed place outside the list costs less; inf where there is none.
+        place: int32[K, M, O]; 0 where the list is shorter.
+        cost_s: float32[K, M, O], rising along the first axis; inf where the list is shorter.
+        tail_s: float32[M, O]: no allowed place outside the list costs less; inf where there is none.
     """
 
     place: Indices
@@ -80,58 +82,55 @@ class Lists:
     tail_s: Floats32
 
 
-def cheapest(costs: Costs, near: Near, allowed: Truths, width: int, models: Ints | None = None) -> Lists:
-    """Lists of the ``width`` cheapest of the ``allowed`` places (bool[S, M]) for every origin, of all or some models.
+def cheapest(costs: Costs, near: Near, allowed: Truths, width: int) -> Lists:
+    """Lists of the ``width`` cheapest of the ``allowed`` places (bool[S, M]) for every origin and model.
 
-    Cost: O(S x (NEAR + FAST)) per model.
+    Cost: O(O x (NEAR + FAST)) per model.
     """
-    sites, count = allowed.shape
-    chosen = np.arange(count) if models is None else models
-    place = np.zeros((width, len(chosen), sites), np.int32)
-    cost_s = np.full((width, len(chosen), sites), np.inf, np.float32)
-    tail_s = np.full((len(chosen), sites), np.inf, np.float32)
-    for at, model in enumerate(chosen):
+    models, count = allowed.shape[1], len(near.origin)
+    place = np.zeros((width, models, count), np.int32)
+    cost_s = np.full((width, models, count), np.inf, np.float32)
+    tail_s = np.full((models, count), np.inf, np.float32)
+    for model in range(models):
         holders = np.flatnonzero(allowed[:, model] & costs.able[:, model])
         if not len(holders):
             continue
-        found, price, rest = _of_model(costs, near, int(model), holders, width)
-        place[: len(found), at], cost_s[: len(price), at], tail_s[at] = found, price, rest
+        found, price, rest = _of_model(costs, near, model, holders, width)
+        place[: len(found), model], cost_s[: len(price), model], tail_s[model] = found, price, rest
     return Lists(place, cost_s, tail_s)
 
 
 def _of_model(costs: Costs, near: Near, model: int, holders: Ints, width: int) -> tuple[Indices, Floats32, Floats32]:
-    sites = len(costs.round_trip_s)
-    rows = np.arange(sites)[:, None]
+    count, rows = len(near.origin), near.origin[:, None]
     if len(holders) <= max(DENSE, width):
-        return _pick(_from_all(costs, model, holders), columns(holders), width)
+        return _pick(_from_all(costs, near, model, holders), columns(holders), width)
     speed_s = _least_cost(costs, model, holders)
     order = np.argsort(speed_s, kind="stable")
     fast, slow = holders[order[:FAST]], speed_s[order[FAST]]
     close = near.place
-    usable = np.zeros(sites, dtype=np.bool_)
+    usable = np.zeros(len(costs.able), dtype=np.bool_)
     usable[holders] = True
     usable[fast] = False
     near_cost = np.where(
         np.take(usable, close), costs.between(model, rows, close, near.round_trip_s), np.float32(np.inf)
     )
-    cost = np.concatenate([near_cost, _from_all(costs, model, fast)], axis=1)
-    all_places = np.concatenate([close, np.broadcast_to(fast, (sites, FAST))], axis=1)
+    cost = np.concatenate([near_cost, _from_all(costs, near, model, fast)], axis=1)
+    all_places = np.concatenate([close, np.broadcast_to(fast, (count, FAST))], axis=1)
     place, price, rest = _pick(cost, all_places, width)
     unseen_s = _unseen(costs, model, near.beyond_s, slow)
     thin = np.flatnonzero(~np.isfinite(price[min(3, width - 1)]))
     for start in range(0, len(thin), _ROWS):
         part = thin[start : start + _ROWS]
         place[:, part], price[:, part], rest[part] = _pick(
-            costs.between(model, part[:, None], columns(holders)), columns(holders), width
+            costs.between(model, rows[part], columns(holders)), columns(holders), width
         )
     unseen_s[thin] = np.inf
     return place, price, np.minimum(rest, unseen_s)
 
 
-def _from_all(costs: Costs, model: int, places: Ints) -> Floats32:
-    """float32[S, len(places)]: cost from every origin."""
-    origins = np.arange(len(costs.round_trip_s))[:, None]
-    return costs.between(model, origins, columns(places), np.take(costs.round_trip_s, places, axis=1))
+def _from_all(costs: Costs, near: Near, model: int, places: Ints) -> Floats32:
+    """float32[O, len(places)]: cost from every origin."""
+    return costs.between(model, near.origin[:, None], columns(places))
 
 
 def _pick(cost: Floats32, places: Ints, width: int) -> tuple[Indices, Floats32, Floats32]:
@@ -164,7 +163,7 @@ def _least_cost(costs: Costs, model: int, holders: Ints) -> Floats32:
 
 
 def _unseen(costs: Costs, model: int, beyond_s: Floats32, slow: np.float32) -> Floats32:
-    """float32[S]: the least cost of places that are neither near nor fast."""
+    """float32[O]: the least cost of places that are neither near nor fast."""
     way_s = np.minimum(beyond_s, np.float32(np.finfo(np.float32).max / 1e6))
     found = (np.float32(costs.problem.urgency[model]) * way_s + slow) * np.float32(1.0 - 1e-6)
     return np.where(np.isfinite(beyond_s), found, np.float32(np.inf))

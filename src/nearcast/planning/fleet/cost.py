@@ -29,13 +29,11 @@ class Costs:
     """A problem, prepared to give the costs of any pairs of sites quickly.
 
     Attributes:
-        round_trip_s: float32[S, S].
         able: bool[S, M]: places that run the model, by everything but residency and reach.
         unserved_s: float64[M]: cost of a request that is not served; more than that of any that is.
     """
 
     problem: Problem
-    round_trip_s: Floats32
     able: Truths
     unserved_s: NDArray[np.float64]
 
@@ -43,15 +41,19 @@ class Costs:
     def of(cls, problem: Problem, top_price_s: NDArray[np.float64]) -> "Costs":
         """Prepared for ``problem``; ``top_price_s`` is float64[S], the price of capacity at the ceiling."""
         able = problem.eligible & np.isfinite(problem.service_s) & (problem.workers > 0.0)[:, None]
-        finite = problem.round_trip_s[np.isfinite(problem.round_trip_s)]
-        way_s = float(finite.max(initial=0.0))
+        way_s = _longest_s(problem.round_trip_s)
         rate = float(problem.bytes_per_s.min(initial=np.inf))
         idle_s = np.where(able, problem.service_s, 0.0).max(axis=0, initial=0.0)
         idle_s = np.minimum(idle_s + way_s + problem.payload_bytes / max(rate, 1e-6), FAR_S)
         queue_s = np.where(able, problem.work_s, 0.0) * top_price_s[:, None]
         extra_s = np.where(able, problem.extra_s, 0.0).max(axis=0, initial=0.0)
         unserved_s = problem.urgency * (UNSERVED_S + (1.0 + LATE) * idle_s) + queue_s.max(axis=0, initial=0.0) + extra_s
-        return cls(problem, problem.round_trip_s.astype(np.float32), able, unserved_s)
+        return cls(problem, able, unserved_s)
+
+    def round_trip_s(self, origins: NDArray[np.intp], places: NDArray[np.intp]) -> Floats32:
+        """float32 of each pair of sites (shapes that broadcast); the matrix itself is never copied."""
+        matrix = self.problem.round_trip_s
+        return np.take(matrix.reshape(-1), origins * len(matrix) + places).astype(np.float32)
 
     def between(
         self,
@@ -70,7 +72,7 @@ class Costs:
         slowness = np.minimum(slowness, FAR_S).astype(np.float32)
         service_s = np.where(self.able[:, model], problem.service_s[:, model], np.inf).astype(np.float32)
         if round_trip_s is None:
-            round_trip_s = self.round_trip_s[origins, places]
+            round_trip_s = self.round_trip_s(origins, places)
         idle_s = np.maximum(slowness[origins], np.take(slowness, places))
         idle_s[np.broadcast_to(origins == places, idle_s.shape)] = 0.0
         idle_s += round_trip_s
@@ -86,6 +88,14 @@ class Costs:
             closed |= ~rule[problem.site_class[origins], problem.site_class[places]]
         cost[closed] = np.inf
         return cost
+
+
+def _longest_s(round_trip_s: NDArray[np.float64]) -> float:
+    """The longest round trip that is one."""
+    longest = float(round_trip_s.max(initial=0.0))
+    if np.isfinite(longest):
+        return longest
+    return max(float(row.max(initial=0.0, where=np.isfinite(row))) for row in round_trip_s)
 
 
 def columns(indices: Indices | NDArray[np.intp]) -> NDArray[np.intp]:

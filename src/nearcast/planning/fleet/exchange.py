@@ -113,7 +113,7 @@ def losses(routing: Routing, shape: tuple[int, int]) -> tuple[Floats, Floats]:
     rank, row = np.nonzero((routing.share > 0.0) & (market.demand_per_s > 0.0))
     sent = (routing.share[rank, row] * routing.served[row] * market.demand_per_s[row]).astype(np.float64)
     extra = np.where(rank == best[row], (second - first)[row], np.float32(0.0))
-    key = market.place[rank, row] * shape[1] + row // market.sites
+    key = market.place[rank, row] * shape[1] + market.models_of(row)
     missed = np.bincount(key, sent * extra, shape[0] * shape[1]).astype(np.float64)
     work = np.bincount(key, sent * market.work_s[rank, row], shape[0] * shape[1]).astype(np.float64)
     return missed.reshape(shape), work.reshape(shape)
@@ -123,15 +123,15 @@ def _wishes(ground: Ground, routing: Routing) -> tuple[Floats, Floats]:
     """float64[S, M] twice: what a replica at each place would save at the prices of the moment, and the work that it
     would draw. Dense: for small fleets."""
     costs, market = ground.costs, routing.market
-    problem, sites = costs.problem, market.sites
+    problem, origin = costs.problem, market.origin
     paid = np.minimum(market.reduced_s(routing.price_s).min(axis=0), market.unserved_s)
-    every = np.arange(sites)
     wish, work = np.zeros(problem.demand_per_s.shape), np.zeros(problem.demand_per_s.shape)
     for model in range(len(problem.models)):
         work_s = np.where(costs.able[:, model], problem.work_s[:, model], 0.0)
-        cost = costs.between(model, every[:, None], columns(every)) + (work_s * routing.price_s).astype(np.float32)
-        saved = np.maximum(paid[model * sites : (model + 1) * sites, None] - cost, 0.0)
-        demand = problem.demand_per_s[:, model]
+        cost = costs.between(model, origin[:, None], columns(np.arange(market.sites)))
+        cost += (work_s * routing.price_s).astype(np.float32)
+        saved = np.maximum(paid[model * len(origin) : (model + 1) * len(origin), None] - cost, 0.0)
+        demand = problem.demand_per_s[origin, model]
         wish[:, model] = demand @ saved
         work[:, model] = (demand @ (saved > 0.0)) * work_s
     return wish, work

@@ -41,11 +41,10 @@ def filled(ground: Ground, placed: Truths, unserved_per_s: Floats) -> Truths:
 
 def used(ground: Ground, placed: Truths, kept: Truths, routing: Routing) -> Truths:
     """bool[S, M]: ``placed`` less what answers nothing and is not ``kept``; never fewer of a model than its least."""
-    problem, sites = ground.costs.problem, len(placed)
-    rank, row = np.nonzero(routing.share > 0.0)
-    asked = routing.market.demand_per_s[row] > 0.0
+    problem, market = ground.costs.problem, routing.market
+    rank, row = np.nonzero((routing.share > 0.0) & (market.demand_per_s > 0.0))
     carries = np.zeros_like(placed)
-    carries[routing.market.place[rank, row][asked], row[asked] // sites] = True
+    carries[market.place[rank, row], market.models_of(row)] = True
     found = placed & (carries | kept)
     for model in np.flatnonzero(found.sum(axis=0) < np.minimum(problem.least, placed.sum(axis=0))):
         found[:, model] = placed[:, model]

@@ -40,6 +40,7 @@ class Market:
         demand_per_s: float32[N].
         unserved_s: float32[N]: cost of a request that is not served.
         sites: number of places.
+        origin: intp[O]: of all rows, which are model by model, each origin by origin; empty where only some were taken.
     """
 
     place: Ints
@@ -48,24 +49,37 @@ class Market:
     demand_per_s: Floats32
     unserved_s: Floats32
     sites: int
+    origin: Ints
 
     @classmethod
-    def of(cls, costs: Costs, lists: Lists, models: Ints) -> "Market":
-        """All rows of ``lists``, which are those of ``models``: model by model, each origin by origin."""
+    def of(cls, costs: Costs, lists: Lists, origin: Ints) -> "Market":
+        """All rows of ``lists``, whose origins are ``origin``."""
         problem = costs.problem
-        ranks, _, sites = lists.place.shape
+        ranks, models, count = lists.place.shape
         work_s = np.zeros(lists.place.shape, np.float32)
-        for at, model in enumerate(models):
+        for model in range(models):
             column = np.where(costs.able[:, model], problem.work_s[:, model], 0.0).astype(np.float32)
-            work_s[:, at] = np.where(np.isfinite(lists.cost_s[:, at]), column[lists.place[:, at]], np.float32(0.0))
+            found = column[lists.place[:, model]]
+            work_s[:, model] = np.where(np.isfinite(lists.cost_s[:, model]), found, np.float32(0.0))
         return cls(
             lists.place.reshape(ranks, -1).astype(np.intp),
             lists.cost_s.reshape(ranks, -1),
             work_s.reshape(ranks, -1),
-            problem.demand_per_s[:, models].T.reshape(-1).astype(np.float32),
-            np.repeat(costs.unserved_s[models], sites).astype(np.float32),
-            sites,
+            problem.demand_per_s[origin].T.reshape(-1).astype(np.float32),
+            np.repeat(costs.unserved_s, count).astype(np.float32),
+            len(costs.able),
+            origin,
         )
+
+    def models_of(self, rows: Ints) -> Ints:
+        """intp[n]: the model of each of ``rows``."""
+        found: Ints = rows // len(self.origin)
+        return found
+
+    def origins_of(self, rows: Ints) -> Ints:
+        """intp[n]: the site at which each of ``rows`` enters."""
+        found: Ints = self.origin[rows % len(self.origin)]
+        return found
 
     def take(self, rows: Ints) -> "Market":
         """Only these rows."""
@@ -76,6 +90,7 @@ class Market:
             self.demand_per_s[rows],
             self.unserved_s[rows],
             self.sites,
+            self.origin[:0],
         )
 
     def top(self, ranks: int) -> "Market":
@@ -87,6 +102,7 @@ class Market:
             self.demand_per_s,
             self.unserved_s,
             self.sites,
+            self.origin,
         )
 
     def reduced_s(self, price_s: Floats) -> Floats32:

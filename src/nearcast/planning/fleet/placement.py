@@ -67,7 +67,7 @@ def place(
     problem, able = costs.problem, costs.able
     before = np.zeros_like(able) if standing is None else standing
     wide = cheapest(costs, ground.near, able, min(WIDTH, len(able)))
-    market = Market.of(costs, wide, np.arange(len(problem.models)))
+    market = Market.of(costs, wide, ground.near.origin)
     value = Value(
         np.where(problem.warm, 0.0, problem.move_s) / moves.horizon_s,
         moves.worth_s,

@@ -49,6 +49,7 @@ def replan_fleet(problem: Problem, previous: FleetPlan, changed: Truths, *, limi
         _part_of_plan(previous, sites, ours),
         limits=limits,
         fixed_load=np.minimum(load, CEILING * problem.workers)[sites],
+        origins=np.flatnonzero(origins[sites]).astype(np.int32),
     )
     return _merged(problem, previous, part, origins, sites)
 
@@ -144,16 +145,15 @@ def _part_of_plan(previous: FleetPlan, sites: Ints, ours: Truths) -> FleetPlan:
 
 def _merged(problem: Problem, previous: FleetPlan, part: FleetPlan, origins: Truths, sites: Ints) -> FleetPlan:
     kept = ~origins[previous.origin]
-    fresh = origins[sites[part.origin]]
     placed, price_s = previous.placed.copy(), previous.price_s.copy()
     placed[sites], price_s[sites] = part.placed, part.price_s
     unserved = np.minimum(previous.unserved_per_s, problem.demand_per_s)
     unserved[origins] = part.unserved_per_s[origins[sites]]
-    origin = np.concatenate([previous.origin[kept], sites[part.origin[fresh]].astype(np.int32)])
-    model = np.concatenate([previous.model[kept], part.model[fresh]])
-    place = np.concatenate([previous.place[kept], sites[part.place[fresh]].astype(np.int32)])
-    share = np.concatenate([previous.share[kept], part.share[fresh]])
-    order = np.lexsort((place, -share, model, origin))
+    origin = np.concatenate([previous.origin[kept], sites[part.origin].astype(np.int32)])
+    model = np.concatenate([previous.model[kept], part.model])
+    place = np.concatenate([previous.place[kept], sites[part.place].astype(np.int32)])
+    share = np.concatenate([previous.share[kept], part.share])
+    order = np.argsort(origin, kind="stable")  # both are sorted, and no origin is in both
     merged = replace(
         previous,
         placed=placed,

@@ -17,7 +17,7 @@ from nearcast.planning.fleet.exchange import losses
 from nearcast.planning.fleet.fill import SMALL, filled, used
 from nearcast.planning.fleet.number import at_least, limited
 from nearcast.planning.fleet.placement import Moves, place, standing
-from nearcast.planning.fleet.problem import FleetPlan, Floats, Problem, Truths
+from nearcast.planning.fleet.problem import FleetPlan, Floats, Indices, Problem, Truths
 from nearcast.planning.fleet.rescue import rescued
 from nearcast.planning.fleet.steady import steadied
 
@@ -54,6 +54,7 @@ def plan_fleet(
     *,
     limits: Limits = DEFAULT,
     fixed_load: Floats | None = None,
+    origins: Indices | None = None,
 ) -> FleetPlan:
     """Placement and shares.
 
@@ -62,10 +63,12 @@ def plan_fleet(
         previous: the plan in force, from which shares and replicas move by limited steps; None at start.
         limits: of these steps.
         fixed_load: float64[S] in worker-seconds per second that places carry in any case; none by default.
+        origins: int32[O], rising: sites whose requests are planned, and which choose what they hold; all by default.
+            At other sites there is no demand, and what they may hold is pinned.
     """
     if not (problem.sites and problem.models):
         return _nothing(problem)
-    ground = _ground(problem, fixed_load)
+    ground = _ground(problem, fixed_load, origins)
     if previous is None:
         before = np.zeros_like(ground.costs.able)
         placed, wide_s, start_s = place(ground, None, None, limits.moves)
@@ -142,7 +145,7 @@ def route_fleet(
     """Shares over ``placed`` (bool[S, M]) as far as it is eligible and alive; both bounds are of this placement."""
     if not (problem.sites and problem.models):
         return _nothing(problem)
-    ground = _ground(problem, None)
+    ground = _ground(problem)
     placed = placed & ground.costs.able
     routing = route(ground, placed, previous.price_s if previous else None)
     if previous is not None:
@@ -150,9 +153,10 @@ def route_fleet(
     return _plan(ground, placed, routing, routing.bound_s)
 
 
-def _ground(problem: Problem, fixed_load: Floats | None) -> Ground:
+def _ground(problem: Problem, fixed_load: Floats | None = None, origins: Indices | None = None) -> Ground:
     queues = Queues.of(problem, fixed_load)
-    return Ground.of(Costs.of(problem, queues.top_price_s), queues)
+    origin = np.arange(len(problem.sites)) if origins is None else origins.astype(np.intp)
+    return Ground.of(Costs.of(problem, queues.top_price_s), queues, origin)
 
 
 def _nothing(problem: Problem) -> FleetPlan:
@@ -166,11 +170,11 @@ def _nothing(problem: Problem) -> FleetPlan:
 
 def _plan(ground: Ground, placed: Truths, routing: Routing, placement_bound_s: float) -> FleetPlan:
     problem, queues = ground.costs.problem, ground.queues
-    market, sites = routing.market, len(problem.sites)
+    market = routing.market
     rank, row = np.nonzero(routing.share > 0.0)
     share = routing.share[rank, row].astype(np.float64)
     share /= np.bincount(row, share, minlength=market.demand_per_s.size)[row]
-    model, origin, where = row // sites, row % sites, market.place[rank, row]
+    model, origin, where = market.models_of(row), market.origins_of(row), market.place[rank, row]
     order = np.lexsort((where, -share, model, origin))
     requests = market.at_places(routing.share * (routing.served * market.demand_per_s))
     workers = np.where(problem.workers > 0.0, problem.workers, 1.0)
@@ -191,5 +195,8 @@ def _plan(ground: Ground, placed: Truths, routing: Routing, placement_bound_s: f
 
 
 def _unserved(problem: Problem, routing: Routing) -> Floats:
-    unserved = (1.0 - routing.served.astype(np.float64)) * routing.market.demand_per_s
-    return np.ascontiguousarray(unserved.reshape(len(problem.models), len(problem.sites)).T)
+    market = routing.market
+    found = np.zeros_like(problem.demand_per_s)
+    unserved = (1.0 - routing.served.astype(np.float64)) * market.demand_per_s
+    found[market.origin] = unserved.reshape(len(problem.models), len(market.origin)).T
+    return found

@@ -34,7 +34,7 @@ def steadied(ground: Ground, routing: Routing, placed: Truths, previous: FleetPl
     old[rank.argmax(axis=0)[found], row[found]] = share[found]
     gone = np.float32(1.0) - old.sum(axis=0)
     demand = market.demand_per_s
-    lost = np.minimum(previous.unserved_per_s.T.reshape(-1).astype(np.float32), demand)
+    lost = np.minimum(previous.unserved_per_s[market.origin].T.reshape(-1).astype(np.float32), demand)
     old *= np.float32(1.0) - np.divide(lost, demand, out=np.zeros_like(demand), where=demand > 0.0)
     new = new * routing.served
     old += gone * new
@@ -54,14 +54,16 @@ def steadied(ground: Ground, routing: Routing, placed: Truths, previous: FleetPl
 
 def _still_open(ground: Ground, placed: Truths, previous: FleetPlan) -> tuple[Ints, Ints, Floats32, Floats32]:
     """Of the routes before those that are open still: row, place, share, and cost now."""
-    sites = len(placed)
+    known = np.full(len(placed), -1, np.intp)
+    known[ground.near.origin] = np.arange(len(ground.near.origin))
     cost_s = np.full(len(previous.share), np.inf, np.float32)
     for model in range(placed.shape[1]):
         mine = np.flatnonzero(previous.model == model)
         origin, place = previous.origin[mine].astype(np.intp), previous.place[mine].astype(np.intp)
         cost_s[mine] = np.where(placed[place, model], ground.costs.between(model, origin, place), np.float32(np.inf))
-    kept = np.flatnonzero(np.isfinite(cost_s))
-    row = previous.model[kept].astype(np.intp) * sites + previous.origin[kept]
+    at = known[previous.origin]
+    kept = np.flatnonzero(np.isfinite(cost_s) & (at >= 0))
+    row = previous.model[kept].astype(np.intp) * len(ground.near.origin) + at[kept]
     return row, previous.place[kept].astype(np.intp), previous.share[kept].astype(np.float32), cost_s[kept]
 
 
@@ -87,6 +89,7 @@ def _widened(ground: Ground, routing: Routing, row: Ints, place: Ints, cost_s: F
         market.demand_per_s,
         market.unserved_s,
         market.sites,
+        market.origin,
     )
     for _ in range(ranks):
         first = missing[np.unique(row[missing], return_index=True)[1]]
@@ -94,7 +97,7 @@ def _widened(ground: Ground, routing: Routing, row: Ints, place: Ints, cost_s: F
         spot = ranks - 1 - free[::-1].argmax(axis=0)
         fits = free.any(axis=0)
         entry, rank = first[fits], spot[fits]
-        model = row[entry] // market.sites
+        model = market.models_of(row[entry])
         new.place[rank, row[entry]] = place[entry]
         new.cost_s[rank, row[entry]] = cost_s[entry]
         new.work_s[rank, row[entry]] = ground.costs.problem.work_s[place[entry], model]

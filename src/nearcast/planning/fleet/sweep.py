@@ -35,7 +35,7 @@ class Sweep:
 
     def __init__(self, costs: Costs, near: Near, market: Market, placed: Truths, price_s: Floats) -> None:
         self.costs, self.market, self.placed = costs, market, placed.copy()
-        self._colour = _colours(near)
+        self._colour = _colours(near, len(placed))
         self._batches = _batches(market, self._colour)
         self._price_s = price_s
         self._reduced = market.reduced_s(price_s)
@@ -49,8 +49,7 @@ class Sweep:
         every = np.arange(self.market.demand_per_s.size)
         held = self._held(every).sum(axis=0)
         few = np.flatnonzero((held < 2) & (self.market.demand_per_s > 0.0))
-        models = np.arange(self.placed.shape[1])
-        where, cost_s, work_s, _ = priced(self.costs, self.placed, self._price_s, few, models, 2)
+        where, cost_s, work_s, _ = priced(self.costs, self.market, self.placed, self._price_s, few, 2)
         paid = np.sort(cost_s + work_s * self._price_s.astype(np.float32)[where], axis=0)
         self._far_s = self.market.unserved_s.copy()
         self._far_s[few] = np.minimum(np.where(held[few] == 1, paid[1], paid[0]), self.market.unserved_s[few])
@@ -107,7 +106,7 @@ class Sweep:
         local = np.zeros(self.market.sites, np.intp)
         local[sites] = np.arange(len(sites))
         rows = entries % self.market.demand_per_s.size
-        key = local[self.market.place.reshape(-1)[entries]] * self.placed.shape[1] + rows // self.market.sites
+        key = local[self.market.place.reshape(-1)[entries]] * self.placed.shape[1] + self.market.models_of(rows)
         return rows, key
 
     def _rows_of(self, sites: Ints, entries: Ints, changed: Truths) -> Ints:
@@ -129,7 +128,7 @@ class Sweep:
     def _held(self, rows: Ints) -> Truths:
         models = self.placed.shape[1]
         found: Truths = np.take(
-            self.placed.reshape(-1), np.take(self.market.place, rows, axis=1) * models + rows // self.market.sites
+            self.placed.reshape(-1), np.take(self.market.place, rows, axis=1) * models + self.market.models_of(rows)
         )
         return found & np.isfinite(np.take(self.market.cost_s, rows, axis=1))
 
@@ -169,14 +168,12 @@ class Value:
         return found
 
 
-def _colours(near: Near) -> NDArray[np.int32]:
-    """int32[S]: sites of one colour are not near one another."""
-    sites, width = near.place.shape
-    count = min(APART, width)
-    close = near.nearest(count)
+def _colours(near: Near, sites: int) -> NDArray[np.int32]:
+    """int32[S]: sites of one colour are not near one another; -1 of sites that are no origins: they do not choose."""
+    close = near.nearest(min(APART, near.place.shape[1]))
     colour = np.full(sites, -1, np.int32)
-    for site in range(sites):
-        taken = {int(c) for c in colour[close[site]]}
+    for at, site in enumerate(near.origin):
+        taken = {int(c) for c in colour[close[at]]}
         free = 0
         while free in taken:
             free += 1
@@ -187,7 +184,8 @@ def _colours(near: Near) -> NDArray[np.int32]:
 def _batches(market: Market, colour: NDArray[np.int32]) -> list[Ints]:
     """For each colour the entries (flat indices into [K, N]) at its sites that have demand."""
     live = np.flatnonzero((np.isfinite(market.cost_s) & (market.demand_per_s > 0.0)[None, :]).reshape(-1))
-    kind = colour[market.place.reshape(-1)[live]].astype(np.uint16)
+    kind = colour[market.place.reshape(-1)[live]]
+    live, kind = live[kind >= 0], kind[kind >= 0].astype(np.uint16)
     order = live[np.argsort(kind, kind="stable")]
     ends = np.cumsum(np.bincount(kind, minlength=int(colour.max(initial=0)) + 1))
     return np.split(order, ends[:-1])

@@ -16,8 +16,8 @@ from nearcast.planning.fleet.bound import least_s, priced, routing_bound_s, unsu
 from nearcast.planning.fleet.candidates import Lists, Near, cheapest
 from nearcast.planning.fleet.congestion import CEILING, Queues
 from nearcast.planning.fleet.cost import Costs, Floats32
-from nearcast.planning.fleet.market import Market, answer, heats
-from nearcast.planning.fleet.prices import AGAIN, HEATS, settle
+from nearcast.planning.fleet.market import Heat, Market, answer, heats
+from nearcast.planning.fleet.prices import FROM_NEAR, FROM_ROUGH, HEATS, settle
 from nearcast.planning.fleet.problem import MAX_CANDIDATES, Floats, Truths
 
 SMALLEST_SHARE: Final = 0.005
@@ -66,13 +66,20 @@ class Routing:
     bound_s: float
 
 
-def route(ground: Ground, placed: Truths, start_s: Floats | None = None) -> Routing:
-    """Shares over ``placed`` (bool[S, M]); ``start_s`` are prices to start from."""
+def route(
+    ground: Ground, placed: Truths, start_s: Floats | None = None, ladder: tuple[Heat, ...] = FROM_ROUGH
+) -> Routing:
+    """Shares over ``placed`` (bool[S, M]).
+
+    Args:
+        start_s: prices to start from.
+        ladder: softening from there.
+    """
     lists = cheapest(ground.costs, ground.near, placed, min(MAX_CANDIDATES, len(placed)))
     market = Market.of(ground.costs, lists, ground.near.origin)
     # A little below the ceiling, so that what is not quite settled still finds room.
     queues = replace(ground.queues, ceiling=CEILING - SLACK)
-    price_s = settle(market, queues, start_s)
+    price_s = settle(market, queues, start_s, HEATS if start_s is None else ladder)
     least = least_s(market, price_s)
     for _ in range(LOOKS):
         rows = unsure(market, lists, least)
@@ -81,7 +88,7 @@ def route(ground: Ground, placed: Truths, start_s: Floats | None = None) -> Rout
         cheaper = _relist(ground, market, lists, placed, price_s, rows, least)
         if not cheaper:
             break
-        price_s = settle(market, queues, price_s, AGAIN)
+        price_s = settle(market, queues, price_s, FROM_NEAR)
         least = least_s(market, price_s)
     rows = unsure(market, lists, least)
     if len(rows):
@@ -134,6 +141,49 @@ def finish(ground: Ground, market: Market, share: Floats32, price_s: Floats, bou
     served = np.where(none, np.float32(0.0), np.minimum(served, np.float32(1.0)))
     load = market.load(share * served)
     return Routing(market, share, served, price_s, load, _cost(ground, market, share, served, load), bound_s)
+
+
+def without(ground: Ground, routing: Routing, kept: Truths, gone: Truths) -> Routing:
+    """``routing`` over ``kept`` only, where replicas that are ``gone`` answered nothing; the prices stay.
+
+    Requests that nobody makes, or that had no room, are routed to the cheapest place that is left.
+    """
+    market = routing.market
+    every = market.models_of(np.arange(market.demand_per_s.size))
+    out = np.isfinite(market.cost_s) & gone[market.place, every]
+    rows = np.flatnonzero(out.any(axis=0))
+    place, cost_s, work_s, share = market.place.copy(), market.cost_s.copy(), market.work_s.copy(), routing.share.copy()
+    cost_s[out], work_s[out], share[out] = np.inf, 0.0, 0.0
+    order = np.argsort(cost_s[:, rows], axis=0, kind="stable")
+    for values in (place, cost_s, work_s, share):
+        values[:, rows] = np.take_along_axis(values[:, rows], order, axis=0)
+    left = Market(place, cost_s, work_s, market.demand_per_s, market.unserved_s, market.sites, market.origin)
+    bare = rows[np.isinf(cost_s[0, rows])]
+    if len(bare):
+        width = len(place)
+        place[:, bare], cost_s[:, bare], work_s[:, bare], _ = priced(
+            ground.costs, left, kept, routing.price_s, bare, width
+        )
+    return finish(ground, left, share * routing.served, routing.price_s, routing.bound_s)
+
+
+def losses(routing: Routing, shape: tuple[int, int]) -> tuple[Floats, Floats]:
+    """float64[S, M] twice: what requests of each replica would pay more elsewhere at the prices of the moment, and the
+    work that they bring."""
+    market = routing.market
+    reduced = market.reduced_s(routing.price_s)
+    every = np.arange(reduced.shape[1])
+    best = reduced.argmin(axis=0)
+    first = np.minimum(reduced[best, every], market.unserved_s)
+    reduced[best, every] = np.inf
+    second = np.minimum(reduced.min(axis=0), market.unserved_s)
+    rank, row = np.nonzero((routing.share > 0.0) & (market.demand_per_s > 0.0))
+    sent = (routing.share[rank, row] * routing.served[row] * market.demand_per_s[row]).astype(np.float64)
+    extra = np.where(rank == best[row], (second - first)[row], np.float32(0.0))
+    key = market.place[rank, row] * shape[1] + market.models_of(row)
+    missed = np.bincount(key, sent * extra, shape[0] * shape[1]).astype(np.float64)
+    work = np.bincount(key, sent * market.work_s[rank, row], shape[0] * shape[1]).astype(np.float64)
+    return missed.reshape(shape), work.reshape(shape)
 
 
 def _pour(market: Market, share: Floats32, reduced: Floats32, room: Floats) -> Floats32:

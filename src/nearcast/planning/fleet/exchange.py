@@ -11,7 +11,7 @@ from typing import Final
 
 import numpy as np
 
-from nearcast.planning.fleet.assign import Ground, Routing, route
+from nearcast.planning.fleet.assign import Ground, Routing, losses, route
 from nearcast.planning.fleet.cost import columns
 from nearcast.planning.fleet.problem import Floats, Truths
 
@@ -98,25 +98,6 @@ def _ordered(
                     pair: Pairs = ((site, out), (int(other), into))
                     found.append((-mine - theirs, pair, ((site, into), (int(other), out))))
     return [(gone, come) for _, gone, come in sorted(found)]
-
-
-def losses(routing: Routing, shape: tuple[int, int]) -> tuple[Floats, Floats]:
-    """float64[S, M] twice: what requests of each replica would pay more elsewhere at the prices of the moment, and the
-    work that they bring."""
-    market = routing.market
-    reduced = market.reduced_s(routing.price_s)
-    every = np.arange(reduced.shape[1])
-    best = reduced.argmin(axis=0)
-    first = np.minimum(reduced[best, every], market.unserved_s)
-    reduced[best, every] = np.inf
-    second = np.minimum(reduced.min(axis=0), market.unserved_s)
-    rank, row = np.nonzero((routing.share > 0.0) & (market.demand_per_s > 0.0))
-    sent = (routing.share[rank, row] * routing.served[row] * market.demand_per_s[row]).astype(np.float64)
-    extra = np.where(rank == best[row], (second - first)[row], np.float32(0.0))
-    key = market.place[rank, row] * shape[1] + market.models_of(row)
-    missed = np.bincount(key, sent * extra, shape[0] * shape[1]).astype(np.float64)
-    work = np.bincount(key, sent * market.work_s[rank, row], shape[0] * shape[1]).astype(np.float64)
-    return missed.reshape(shape), work.reshape(shape)
 
 
 def _wishes(ground: Ground, routing: Routing) -> tuple[Floats, Floats]:

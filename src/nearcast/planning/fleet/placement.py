@@ -16,9 +16,10 @@ from typing import Final
 
 import numpy as np
 
-from nearcast.planning.fleet.assign import Ground
+from nearcast.planning.fleet.assign import Ground, Routing, losses
 from nearcast.planning.fleet.bound import least_s, routing_bound_s
 from nearcast.planning.fleet.candidates import cheapest
+from nearcast.planning.fleet.cost import Floats32
 from nearcast.planning.fleet.knapsack import fill
 from nearcast.planning.fleet.market import Market
 from nearcast.planning.fleet.number import at_least, at_most, scarce
@@ -51,43 +52,76 @@ class Moves:
     sweeps: int = 3
 
 
-def place(
-    ground: Ground, standing: Truths | None, price_s: Floats | None, moves: Moves
-) -> tuple[Truths, float, Floats]:
-    """The placement.
+@dataclass(frozen=True, eq=False)
+class Wide:
+    """The possible places of every replica, for each origin and model, and what follows from them alone.
+
+    Attributes:
+        market: rows over all places that may hold their model.
+        tail_s: float32[N]: no possible place outside of a row's list costs less.
+    """
+
+    market: Market
+    tail_s: Floats32
+
+    @classmethod
+    def of(cls, ground: Ground) -> "Wide":
+        """Over everything that ``ground`` says is able."""
+        costs = ground.costs
+        lists = cheapest(costs, ground.near, costs.able, min(WIDTH, len(costs.able)))
+        return cls(Market.of(costs, lists, ground.near.origin), lists.tail_s.reshape(-1))
+
+    def bound_s(self, ground: Ground, price_s: Floats) -> float:
+        """No placement costs less; ``price_s`` (float64[S]) may be any prices of capacity, good ones make it tight."""
+        least = np.minimum(least_s(self.market, price_s), self.tail_s)
+        return routing_bound_s(self.market, ground.queues, price_s, least)
+
+
+def place(ground: Ground, wide: Wide, moves: Moves) -> tuple[Truths, Floats]:
+    """A first placement: bool[S, M], and prices of capacity as if all that may be placed were."""
+    costs = ground.costs
+    price_s = settle(wide.market.top(PRICED), ground.queues, None, QUICK)
+    nothing = np.zeros_like(costs.able)
+    sweep = Sweep(costs, ground.near, wide.market, scarce(ground, nothing), price_s)
+    _rest(sweep, ground, _value(ground, moves), moves.sweeps)
+    return at_least(ground, _not_too_many(sweep, ground), nothing), price_s
+
+
+def improved(
+    ground: Ground, wide: Wide, routing: Routing, placed: Truths, moves: Moves, before: Truths | None
+) -> tuple[Truths, float]:
+    """A placement that looks better than ``placed`` at the prices that ``routing`` over it found.
 
     Args:
-        standing: bool[S, M]: what is placed now, within all rules; None at start.
-        price_s: float64[S] of capacity over ``standing``.
+        before: bool[S, M] of the plan in force, whose replicas stay more easily than others come; None at start.
 
     Returns:
-        bool[S, M]; a bound below the cost of every placement; prices of capacity to start routing from.
+        bool[S, M], and what it promises: at these prices it saves that much. No routing over it saves more.
     """
-    costs = ground.costs
-    problem, able = costs.problem, costs.able
-    before = np.zeros_like(able) if standing is None else standing
-    wide = cheapest(costs, ground.near, able, min(WIDTH, len(able)))
-    market = Market.of(costs, wide, ground.near.origin)
-    value = Value(
+    sweep = Sweep(ground.costs, ground.near, wide.market, placed, routing.price_s)
+    sweep.look_far()
+    paid_s = sweep.paid_s
+    _rest(sweep, ground, _value(ground, moves, before, losses(routing, placed.shape)[1]), moves.sweeps)
+    promised_s = paid_s - sweep.paid_s
+    return at_least(ground, _not_too_many(sweep, ground), placed), promised_s
+
+
+def _value(ground: Ground, moves: Moves, before: Truths | None = None, work: Floats | None = None) -> Value:
+    problem, able = ground.costs.problem, ground.costs.able
+    return Value(
         np.where(problem.warm, 0.0, problem.move_s) / moves.horizon_s,
         moves.worth_s,
         moves.keep,
-        problem.warm & able if standing is None else before,
+        problem.warm & able if before is None else before,
         problem.pinned & able,
-        able,
+        np.zeros_like(problem.demand_per_s) if work is None else work,
     )
-    wide_s = settle(market.top(PRICED), ground.queues, price_s, QUICK)
-    bound_s = routing_bound_s(
-        market, ground.queues, wide_s, np.minimum(least_s(market, wide_s), wide.tail_s.reshape(-1))
-    )
-    if price_s is None:
-        price_s = wide_s
-    sweep = Sweep(costs, ground.near, market, before | scarce(ground, before), price_s)
-    if sweep.placed.any():
-        sweep.look_far()
-    _rest(sweep, ground, value, moves.sweeps)
-    placed = at_least(ground, at_most(ground, sweep.placed, sweep.gains(ground.queues.room)), before)
-    return placed, bound_s, price_s
+
+
+def _not_too_many(sweep: Sweep, ground: Ground) -> Truths:
+    if (sweep.placed.sum(axis=0) <= ground.costs.problem.most).all():
+        return sweep.placed
+    return at_most(ground, sweep.placed, sweep.gains(ground.queues.room))
 
 
 def standing(ground: Ground, previous: Truths) -> Truths:

@@ -27,9 +27,11 @@ HEATS: Final = (
 )
 """Softening as a part of a row's least cost: the last one is what shares are made with."""
 QUICK: Final = HEATS[:3]
-AGAIN: Final = HEATS[-4:-1]
-"""From prices of almost the same rows: the first one is left out."""
 """Enough for prices that placement looks at."""
+FROM_ROUGH: Final = HEATS[1:]
+"""From prices of other rows over the same places."""
+FROM_NEAR: Final = HEATS[-3:-1]
+"""From prices of almost the same rows: more softening would only lead away from them."""
 HEAVY: Final = 0.9
 """Part of the work whose rows take part while the softening is coarse."""
 _CLEAR: Final = 0.01
@@ -41,7 +43,8 @@ def settle(market: Market, queues: Queues, start_s: Floats | None = None, ladder
     """float64[S] of prices for all rows of ``market``.
 
     Args:
-        start_s: prices to start from, such as those of the plan before; then less softening is gone through.
+        start_s: prices to start from, such as those of the plan before.
+        ladder: the softening, step by step; the nearer the start, the fewer.
     """
     active = market.take(np.flatnonzero((market.demand_per_s > 0.0) & np.isfinite(market.cost_s[0])))
     if not active.demand_per_s.size:
@@ -54,7 +57,7 @@ def settle(market: Market, queues: Queues, start_s: Floats | None = None, ladder
         price_s = queues.price_s(np.minimum(load, 0.8 * queues.room))
     else:
         price_s = start_s.copy()
-    for heat in ladder if start_s is None else ladder[1:]:
+    for heat in ladder:
         load = active.load(answer(active, price_s, heats(active, heat, price_s)).share)
         price_s = _drift(queues, price_s, load, step_s)
         rows = _touched(active, queues, price_s, load, heat)

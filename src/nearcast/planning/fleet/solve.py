@@ -10,13 +10,13 @@ from typing import Final
 import numpy as np
 
 from nearcast.planning.fleet import exchange
-from nearcast.planning.fleet.assign import Ground, Routing, route
+from nearcast.planning.fleet.assign import Ground, Routing, losses, route, without
 from nearcast.planning.fleet.congestion import Queues
 from nearcast.planning.fleet.cost import Costs
-from nearcast.planning.fleet.exchange import losses
 from nearcast.planning.fleet.fill import SMALL, filled, used
 from nearcast.planning.fleet.number import at_least, limited
-from nearcast.planning.fleet.placement import Moves, place, standing
+from nearcast.planning.fleet.placement import Moves, Wide, improved, place, standing
+from nearcast.planning.fleet.prices import FROM_NEAR
 from nearcast.planning.fleet.problem import FleetPlan, Floats, Indices, Problem, Truths
 from nearcast.planning.fleet.rescue import rescued
 from nearcast.planning.fleet.steady import steadied
@@ -27,6 +27,8 @@ CLEAR: Final = 0.002
 LEAST_UNSERVED: Final = 1e-4
 """Part of all demand: what lacks room below this is left to the next plan."""
 MUCH_UNSERVED: Final = 0.01
+ROUNDS: Final = 4
+"""Times that a better placement of a small fleet is looked for; of a large one, the plans to come go on."""
 WORTH: Final = 0.01
 """Part of the cost that a second opinion must save to be taken."""
 
@@ -69,74 +71,119 @@ def plan_fleet(
     if not (problem.sites and problem.models):
         return _nothing(problem)
     ground = _ground(problem, fixed_load, origins)
+    wide = Wide.of(ground)
     if previous is None:
-        before = np.zeros_like(ground.costs.able)
-        placed, wide_s, start_s = place(ground, None, None, limits.moves)
+        held = problem.warm & ground.costs.able
+        placed, start_s = place(ground, wide, limits.moves)
         routing = route(ground, placed, start_s)
     else:
-        before = standing(ground, previous.placed)
-        placed, routing, wide_s = _moved(ground, before, previous, limits.moves)
-    unserved = _unserved(problem, routing)
-    lacking = unserved.sum() > max(LEAST_UNSERVED_PER_S, LEAST_UNSERVED * float(problem.demand_per_s.sum()))
-    if lacking:
-        more = rescued(ground, placed, before, unserved, routing.load)
-        if (more != placed).any():
-            placed, routing = more, route(ground, more, routing.price_s)
-    if placed.size <= SMALL or unserved.sum() > MUCH_UNSERVED * problem.demand_per_s.sum():
-        placed, routing = _second_opinion(ground, placed, routing, limits.moves)
-    if placed.size <= exchange.SMALL and routing.cost_s > (1.0 + WORTH) * wide_s:
-        placed, routing = _exchanged(ground, placed, routing, previous, limits.moves)
-    if previous is not None and limits.moves.most is not None:
-        fewer = limited(ground, placed, before, losses(routing, placed.shape)[0], limits.moves.most)
-        if (fewer != placed).any():
-            placed, routing = fewer, route(ground, fewer, routing.price_s)
+        held = placed = standing(ground, previous.placed)
+        routing = route(ground, placed, previous.price_s, FROM_NEAR)
+    step = _Step(ground, held, previous is None, limits.moves)
+    placed, routing = step.bettered(wide, placed, routing)
+    placed, routing = step.with_room(placed, routing)
+    bound_s = wide.bound_s(ground, routing.price_s)
+    if placed.size <= exchange.SMALL and routing.cost_s > (1.0 + WORTH) * bound_s:
+        placed, routing = step.exchanged(placed, routing)
+    placed, routing = step.limited(placed, routing)
+    placed, routing = _without_idle(ground, placed, routing)
     if previous is not None:
         routing = steadied(ground, routing, placed, previous, limits.share_step)
-    return _plan(ground, placed, routing, min(wide_s, routing.bound_s))
+    return _plan(ground, placed, routing, min(bound_s, routing.bound_s))
 
 
-def _moved(ground: Ground, before: Truths, previous: FleetPlan, moves: Moves) -> tuple[Truths, Routing, float]:
-    """Another placement than ``before`` where that saves clearly more than its moves cost; else what of it works."""
-    problem = ground.costs.problem
-    stays = route(ground, before, previous.price_s)
-    other, wide_s, _ = place(ground, before, stays.price_s, moves)
-    idle = before & ~other & (losses(stays, before.shape)[1] <= 0.0)
-    if moves.most is not None:
-        other = limited(ground, other, before, losses(stays, before.shape)[0], moves.most)
-    if (other == before).all():
-        return before, stays, wide_s
-    goes = route(ground, other, stays.price_s)
-    move_s = float(np.where(problem.warm, 0.0, problem.move_s)[other & ~before].sum()) / moves.horizon_s
-    if goes.cost_s + move_s < (1.0 - CLEAR) * stays.cost_s or not (other & ~before).any():
-        return other, goes, wide_s
-    fewer = at_least(ground, before & ~idle, before)
-    return (fewer, route(ground, fewer, stays.price_s), wide_s) if idle.any() else (before, stays, wide_s)
+@dataclass(frozen=True, eq=False)
+class _Step:
+    """From one placement to a better one, each with its routing; what costs less after its moves is taken.
 
+    Attributes:
+        held: bool[S, M]: replicas that are there.
+        first: whether there was no plan before: then as many may move as will.
+    """
 
-def _exchanged(
-    ground: Ground, placed: Truths, routing: Routing, previous: FleetPlan | None, moves: Moves
-) -> tuple[Truths, Routing]:
-    problem = ground.costs.problem
-    move_s = np.where(problem.warm | (previous.placed if previous else False), 0.0, problem.move_s) / moves.horizon_s
-    must = problem.pinned & ground.costs.able
-    if previous is None:
-        return exchange.exchanged(ground, placed, routing, must, move_s, 0.1 * WORTH)
-    return exchange.exchanged(ground, placed, routing, must, move_s, WORTH, exchange.TRIALS // 6)
+    ground: Ground
+    held: Truths
+    first: bool
+    moves: Moves
 
-
-def _second_opinion(ground: Ground, placed: Truths, routing: Routing, moves: Moves) -> tuple[Truths, Routing]:
-    """The placement filled up, and its routing, where that saves more than the moves cost."""
-    problem = ground.costs.problem
-    more = filled(ground, placed, _unserved(problem, routing))
-    if not (more & ~placed).any():
+    def bettered(self, wide: Wide, placed: Truths, routing: Routing) -> tuple[Truths, Routing]:
+        """Another placement where prices promise, and routing then shows, that it saves clearly more than it costs."""
+        rounds = ROUNDS if placed.size <= SMALL else 1
+        for _ in range(rounds):
+            before = None if self.first else self.held
+            other, promised_s = improved(self.ground, wide, routing, placed, self.moves, before)
+            if promised_s < CLEAR * routing.cost_s:
+                break
+            other = self._fewer(other, routing)
+            if (other == placed).all():
+                break
+            tried = route(self.ground, other, routing.price_s, FROM_NEAR)
+            if not self._saves(placed, routing, other, tried, CLEAR):
+                break
+            placed, routing = other, tried
         return placed, routing
-    better = route(ground, more, None)  # prices of a placement that lacks room lead astray
-    kept = used(ground, more, placed, better)
-    if (kept != more).any():
-        better = route(ground, kept, better.price_s)
-    move_s = np.where(problem.warm, 0.0, problem.move_s)[kept & ~placed].sum() / moves.horizon_s
-    gain_s = (1.0 - WORTH) * routing.cost_s - better.cost_s - float(move_s)
-    return (kept, better) if gain_s > 0.0 else (placed, routing)
+
+    def with_room(self, placed: Truths, routing: Routing) -> tuple[Truths, Routing]:
+        """More replicas for demand without room, where there is any."""
+        ground, problem = self.ground, self.ground.costs.problem
+        unserved, demand = _unserved(problem, routing), float(problem.demand_per_s.sum())
+        if unserved.sum() > max(LEAST_UNSERVED_PER_S, LEAST_UNSERVED * demand):
+            more = rescued(ground, placed, self.held, unserved, routing.load)
+            if (more != placed).any():
+                tried = route(ground, more, routing.price_s)
+                if self._saves(placed, routing, more, tried, CLEAR):
+                    placed, routing = more, tried
+        if placed.size <= SMALL or _unserved(problem, routing).sum() > MUCH_UNSERVED * demand:
+            placed, routing = self._filled(placed, routing)
+        return placed, routing
+
+    def _filled(self, placed: Truths, routing: Routing) -> tuple[Truths, Routing]:
+        """A second opinion: the placement filled up, and what of that is used."""
+        more = filled(self.ground, placed, _unserved(self.ground.costs.problem, routing))
+        if not (more & ~placed).any():
+            return placed, routing
+        better = route(self.ground, more, None)  # prices of a placement that lacks room lead astray
+        kept = used(self.ground, more, placed, better)
+        if (kept != more).any():
+            better = route(self.ground, kept, better.price_s)
+        return (kept, better) if self._saves(placed, routing, kept, better, WORTH) else (placed, routing)
+
+    def exchanged(self, placed: Truths, routing: Routing) -> tuple[Truths, Routing]:
+        """Exchanges of replicas, tried out one by one."""
+        must = self.ground.costs.problem.pinned & self.ground.costs.able
+        worth, trials = (0.1 * WORTH, exchange.TRIALS) if self.first else (WORTH, exchange.TRIALS // 6)
+        return exchange.exchanged(self.ground, placed, routing, must, self._price_s, worth, trials)
+
+    def limited(self, placed: Truths, routing: Routing) -> tuple[Truths, Routing]:
+        """With no more new replicas than may come at once."""
+        fewer = self._fewer(placed, routing)
+        if (fewer == placed).all():
+            return placed, routing
+        return fewer, route(self.ground, fewer, routing.price_s, FROM_NEAR)
+
+    def _fewer(self, placed: Truths, routing: Routing) -> Truths:
+        if self.first or self.moves.most is None:
+            return placed
+        return limited(self.ground, placed, self.held, losses(routing, placed.shape)[0], self.moves.most)
+
+    @property
+    def _price_s(self) -> Floats:
+        """float64[S, M]: what having a replica costs where there is none."""
+        problem = self.ground.costs.problem
+        return np.where(problem.warm | self.held, 0.0, problem.move_s) / self.moves.horizon_s
+
+    def _saves(self, placed: Truths, routing: Routing, other: Truths, tried: Routing, part: float) -> bool:
+        """Whether ``other`` costs less than ``placed`` by more than ``part`` of the cost, after what moves cost."""
+        move_s = float(self._price_s[other & ~placed].sum() - self._price_s[placed & ~other].sum())
+        return tried.cost_s + move_s < (1.0 - part) * routing.cost_s
+
+
+def _without_idle(ground: Ground, placed: Truths, routing: Routing) -> tuple[Truths, Routing]:
+    """Without replicas that answer nothing and need not be; nobody's requests go elsewhere for it."""
+    busy = (losses(routing, placed.shape)[1] > 0.0) | ground.costs.problem.pinned
+    kept = at_least(ground, placed & busy, placed)
+    gone = placed & ~kept
+    return (kept, without(ground, routing, kept, gone)) if gone.any() else (placed, routing)
 
 
 def route_fleet(

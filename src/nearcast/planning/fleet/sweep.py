@@ -20,6 +20,8 @@ from nearcast.planning.fleet.problem import Floats, Indices, Truths
 APART: Final = 12
 """Nearest places that must not choose together with a site."""
 NOBODY: Final = -1
+LEAST_WORTH_S: Final = 1e-9
+"""Of a replica that answers requests: it goes only where its memory is needed."""
 
 Ints = NDArray[np.intp]
 
@@ -43,6 +45,11 @@ class Sweep:
         self._first, self._second = market.unserved_s.copy(), market.unserved_s.copy()
         self._holder: Indices = np.full(rows, NOBODY, np.int32)
         self._far_s = market.unserved_s.copy()
+
+    @property
+    def paid_s(self) -> float:
+        """What all demand pays at the least, with the prices of capacity."""
+        return float(self._first.astype(np.float64) @ self.market.demand_per_s)
 
     def look_far(self) -> None:
         """What rows pay that have fewer than two holders among their places: the cheapest of all other holders."""
@@ -68,7 +75,7 @@ class Sweep:
                 problem.footprint_bytes,
                 problem.memory_bytes[sites],
                 value.must[sites],
-                self.costs.able[sites] & value.allowed[sites],
+                self.costs.able[sites],
             )
             wanted = self._ration(wanted, held, gain)
             changed = wanted != held
@@ -152,20 +159,23 @@ class Value:
         worth_s: gain below which none is added; a fourth of it keeps one.
         keep: part by which one that was there before seems worth more.
         before: bool[S, M]: replicas of the plan before.
-        must, allowed: bool[S, M].
+        must: bool[S, M].
+        work: float64[S, M]: load of the replicas in worker-seconds per second; 0 where there is none.
     """
 
-    def __init__(
-        self, move_s: Floats, worth_s: float, keep: float, before: Truths, must: Truths, allowed: Truths
-    ) -> None:
-        self.must, self.allowed = must, allowed
+    def __init__(self, move_s: Floats, worth_s: float, keep: float, before: Truths, must: Truths, work: Floats) -> None:
+        self.must, self._work = must, work
         self._price_s = np.where(before, 0.25 * worth_s, worth_s + move_s)
         self._factor = np.where(before, 1.0 + keep, 1.0)
 
     def net(self, sites: Ints, held: Truths, gain: Floats) -> Floats:
-        """float64[B, M]: what is left of ``gain``; a little more for what is ``held``, so that sweeps come to rest."""
+        """float64[B, M]: what is left of ``gain``; a little more for what is ``held``, so that sweeps come to rest.
+
+        What answers requests now is worth something in any case: at prices that are right its requests would pay no
+        more elsewhere, but only until elsewhere is full.
+        """
         found: Floats = gain * self._factor[sites] * np.where(held, 1.01, 1.0) - self._price_s[sites]
-        return found
+        return np.where(self._work[sites] > 0.0, np.maximum(found, LEAST_WORTH_S), found)
 
 
 def _colours(near: Near, sites: int) -> NDArray[np.int32]:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nearcast.planning.fleet.bound import least_s, priced, routing_bound_s, unsure
-from nearcast.planning.fleet.candidates import Lists, Near, cheapest
+from nearcast.planning.fleet.candidates import Near, cheapest
 from nearcast.planning.fleet.congestion import CEILING, Queues
 from nearcast.planning.fleet.cost import Costs, Floats32
 from nearcast.planning.fleet.market import Heat, Market, answer, heats
@@ -24,7 +24,6 @@ SMALLEST_SHARE: Final = 0.005
 """Shares below this are not worth a route."""
 SLACK: Final = 0.002
 LOOKS: Final = 2
-"""Times that lists are made anew where a place outside of them turned out to be cheaper."""
 _POURS: Final = 12
 
 Ints = NDArray[np.intp]
@@ -67,13 +66,19 @@ class Routing:
 
 
 def route(
-    ground: Ground, placed: Truths, start_s: Floats | None = None, ladder: tuple[Heat, ...] = FROM_ROUGH
+    ground: Ground,
+    placed: Truths,
+    start_s: Floats | None = None,
+    ladder: tuple[Heat, ...] = FROM_ROUGH,
+    looks: int = LOOKS,
 ) -> Routing:
     """Shares over ``placed`` (bool[S, M]).
 
     Args:
         start_s: prices to start from.
         ladder: softening from there.
+        looks: times that lists are made anew where a place outside of them turned out to be cheaper; without any, the
+            bound says little.
     """
     lists = cheapest(ground.costs, ground.near, placed, min(MAX_CANDIDATES, len(placed)))
     market = Market.of(ground.costs, lists, ground.near.origin)
@@ -81,31 +86,33 @@ def route(
     queues = replace(ground.queues, ceiling=CEILING - SLACK)
     price_s = settle(market, queues, start_s, HEATS if start_s is None else ladder)
     least = least_s(market, price_s)
-    for _ in range(LOOKS):
-        rows = unsure(market, lists, least)
+    tail_s = lists.tail_s.reshape(-1)
+    for _ in range(looks):
+        rows = unsure(market, tail_s, least)
         if not len(rows):
             break
-        cheaper = _relist(ground, market, lists, placed, price_s, rows, least)
+        cheaper = _relist(ground, market, tail_s, placed, price_s, rows, least)
         if not cheaper:
             break
         price_s = settle(market, queues, price_s, FROM_NEAR)
         least = least_s(market, price_s)
-    rows = unsure(market, lists, least)
-    if len(rows):
-        least[rows] = priced(ground.costs, market, placed, price_s, rows, 1)[3]
+    rows = unsure(market, tail_s, least) if looks else np.zeros(0, np.intp)
+    least = np.minimum(least, tail_s)
+    least[rows] = priced(ground.costs, market, placed, price_s, rows, 1)[3]
     bound_s = routing_bound_s(market, ground.queues, price_s, least)
     share = answer(market, price_s, heats(market, HEATS[-1], price_s)).share
     return finish(ground, market, share, price_s, bound_s)
 
 
 def _relist(
-    ground: Ground, market: Market, lists: Lists, placed: Truths, price_s: Floats, rows: Ints, least: Floats32
+    ground: Ground, market: Market, tail_s: Floats32, placed: Truths, price_s: Floats, rows: Ints, least: Floats32
 ) -> bool:
     """Other places in the lists of ``rows``, in place: the first half, cheapest without prices, stays (prices may fall
     again), the rest are the cheapest with prices. Returns whether any of it is cheaper for it."""
     width = len(market.place)
     found = priced(ground.costs, market, placed, price_s, rows, width)
     half = width // 2
+    tail_s[rows] = np.minimum(tail_s[rows], market.cost_s[half, rows])  # the cheapest of those that give way
     known = (found[0][:, None] == market.place[None, :half, rows]).any(axis=1)
     usable = np.isfinite(found[1]) & ~known
     paid = np.where(usable, found[1] + found[2] * price_s.astype(np.float32)[found[0]], np.float32(np.inf))
@@ -114,7 +121,6 @@ def _relist(
     market.place[half:, rows] = np.where(keep, np.take_along_axis(found[0], order, axis=0), 0)
     market.cost_s[half:, rows] = np.where(keep, np.take_along_axis(found[1], order, axis=0), np.float32(np.inf))
     market.work_s[half:, rows] = np.where(keep, np.take_along_axis(found[2], order, axis=0), np.float32(0.0))
-    lists.tail_s.reshape(-1)[rows] = -np.inf
     gain = np.maximum(least[rows] - found[3], 0.0).astype(np.float64) @ market.demand_per_s[rows]
     return bool(gain > 1e-4 * float(least.astype(np.float64) @ market.demand_per_s))
 

@@ -11,7 +11,6 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from nearcast.planning.fleet.candidates import Lists
 from nearcast.planning.fleet.congestion import Queues
 from nearcast.planning.fleet.cost import Costs, Floats32, columns
 from nearcast.planning.fleet.market import Market
@@ -19,6 +18,8 @@ from nearcast.planning.fleet.problem import Floats, Indices, Truths
 
 ROUNDING: Final = 2e-6
 """Costs are float32: bounds give way by this part."""
+UNSEEN: Final = 2e-4
+"""Part of the cost that places outside of the lists may save without being looked at."""
 _ROWS: Final = 512
 
 Ints = NDArray[np.intp]
@@ -30,9 +31,20 @@ def least_s(market: Market, price_s: Floats) -> Floats32:
     return found
 
 
-def unsure(market: Market, lists: Lists, least: Floats32) -> Ints:
-    """Rows with demand for which a place outside of their list might be cheaper than ``least``."""
-    return np.flatnonzero((market.demand_per_s > 0.0) & (lists.tail_s.reshape(-1) < least))
+def unsure(market: Market, tail_s: Floats32, least: Floats32) -> Ints:
+    """Rows for which a place outside of their list might be cheaper than ``least``; without those for which all of
+    that together is hardly anything (:data:`UNSEEN`).
+
+    Args:
+        tail_s: float32[N]: no open place outside of a row's list costs less.
+    """
+    may = np.flatnonzero((market.demand_per_s > 0.0) & (tail_s < least))
+    demand = market.demand_per_s.astype(np.float64)
+    stake = demand[may] * np.maximum(least[may] - np.maximum(tail_s[may], np.float32(0.0)), np.float32(0.0))
+    order = np.argsort(-stake, kind="stable")
+    left = float(stake.sum()) - np.cumsum(stake[order])
+    enough = int(np.searchsorted(-left, -UNSEEN * float(demand @ least)))
+    return np.sort(may[order[: enough + 1]])
 
 
 def priced(

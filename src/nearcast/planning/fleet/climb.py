@@ -10,6 +10,7 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
 from nearcast.planning.fleet.congestion import Queues
 from nearcast.planning.fleet.cost import Floats32
@@ -107,19 +108,21 @@ def _newton(field: Field, here: _Spot, heat_s: Floats32, reach: Floats) -> Float
     market, share = field.market, here.found.share
     torn = np.flatnonzero(share.max(axis=0) < 1.0 - _TORN)
     row, rank = np.nonzero(share[:, torn].T > _TORN)
-    part = share[rank, torn[row]].astype(np.float64)
     work = market.work_s[rank, torn[row]].astype(np.float64)
     place = market.place[rank, torn[row]]
-    weight = part * work
-    pull = weight * (market.demand_per_s[torn] / heat_s[torn]).astype(np.float64)[row]
-    diagonal = _give(field.queues, here) + np.abs(here.slope) / reach + 1e-12
+    weight = share[rank, torn[row]] * work
     count, sites = len(torn), len(reach)
+    ends = np.cumsum(np.bincount(row, minlength=count))
+    torn_between = csr_array((weight, place, np.r_[0, ends]), (count, sites))
+    back = torn_between.T.tocsr()
+    stiff = (market.demand_per_s[torn] / heat_s[torn]).astype(np.float64)
+    pull = weight * stiff[row]
+    diagonal = _give(field.queues, here) + np.abs(here.slope) / reach + 1e-12
+    own = np.bincount(place, pull * work, sites) + diagonal
     guard = np.bincount(place, pull * np.maximum(work - weight, 0.0), sites) + diagonal
 
     def times(way: Floats) -> Floats:
-        paid = work * way[place]
-        mean = np.bincount(row, part * paid, count)
-        found: Floats = np.bincount(place, pull * (paid - mean[row]), sites) + diagonal * way
+        found: Floats = own * way - back @ (stiff * (torn_between @ way))
         return found
 
     way, rest = np.zeros(sites), here.slope.copy()

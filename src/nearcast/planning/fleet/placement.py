@@ -27,7 +27,7 @@ from nearcast.planning.fleet.prices import QUICK, settle
 from nearcast.planning.fleet.problem import Floats, Truths
 from nearcast.planning.fleet.sweep import Sweep, Value
 
-WIDTH: Final = 24
+WIDTH: Final = 16
 """Possible places of a replica that are looked at for each origin and model."""
 PRICED: Final = 12
 """Of these, the ones that prices are found with."""
@@ -42,14 +42,14 @@ class Moves:
         horizon_s: time over which a move must pay.
         keep: part by which a replica that is there seems worth more than it is.
         worth_s: gain below which no replica is added, in waiting request-seconds per second.
-        sweeps: times that every site chooses.
+        sweeps: times that every site chooses at first; a better placement is looked for once.
     """
 
     most: int | None = 2000
     horizon_s: float = 3600.0
     keep: float = 0.25
     worth_s: float = 1e-4
-    sweeps: int = 3
+    sweeps: int = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +101,7 @@ def improved(
     sweep = Sweep(ground.costs, ground.near, wide.market, placed, routing.price_s)
     sweep.look_far()
     paid_s = sweep.paid_s
-    _rest(sweep, ground, _value(ground, moves, before, losses(routing, placed.shape)[1]), moves.sweeps)
+    _rest(sweep, ground, _value(ground, moves, before, losses(routing, placed.shape)[1]), 1)
     promised_s = paid_s - sweep.paid_s
     return at_least(ground, _not_too_many(sweep, ground), placed), promised_s
 

@@ -28,6 +28,8 @@ HEATS: Final = (
 """Softening as a part of a row's least cost: the last one is what shares are made with."""
 QUICK: Final = HEATS[:3]
 """Enough for prices that placement looks at."""
+ROUGHLY: Final = HEATS[1:4]
+"""Enough to say which replicas answer what."""
 FROM_ROUGH: Final = HEATS[1:]
 """From prices of other rows over the same places."""
 FROM_NEAR: Final = HEATS[-3:-1]

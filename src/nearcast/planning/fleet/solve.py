@@ -16,7 +16,7 @@ from nearcast.planning.fleet.cost import Costs
 from nearcast.planning.fleet.fill import SMALL, filled, used
 from nearcast.planning.fleet.number import at_least, limited
 from nearcast.planning.fleet.placement import Moves, Wide, improved, place, standing
-from nearcast.planning.fleet.prices import FROM_NEAR
+from nearcast.planning.fleet.prices import FROM_NEAR, ROUGHLY
 from nearcast.planning.fleet.problem import FleetPlan, Floats, Indices, Problem, Truths
 from nearcast.planning.fleet.rescue import rescued
 from nearcast.planning.fleet.steady import steadied
@@ -75,12 +75,14 @@ def plan_fleet(
     if previous is None:
         held = problem.warm & ground.costs.able
         placed, start_s = place(ground, wide, limits.moves)
-        routing = route(ground, placed, start_s)
+        rough = route(ground, placed, start_s, ROUGHLY, 0)
     else:
         held = placed = standing(ground, previous.placed)
-        routing = route(ground, placed, previous.price_s, FROM_NEAR)
+        rough = route(ground, placed, previous.price_s, FROM_NEAR)
     step = _Step(ground, held, previous is None, limits.moves)
-    placed, routing = step.bettered(wide, placed, routing)
+    placed, routing = step.bettered(wide, placed, rough)
+    if routing is rough and previous is None:
+        routing = route(ground, placed, rough.price_s)
     placed, routing = step.with_room(placed, routing)
     bound_s = wide.bound_s(ground, routing.price_s)
     if placed.size <= exchange.SMALL and routing.cost_s > (1.0 + WORTH) * bound_s:
@@ -117,7 +119,7 @@ class _Step:
             other = self._fewer(other, routing)
             if (other == placed).all():
                 break
-            tried = route(self.ground, other, routing.price_s, FROM_NEAR)
+            tried = route(self.ground, other, routing.price_s)
             if not self._saves(placed, routing, other, tried, CLEAR):
                 break
             placed, routing = other, tried

@@ -130,10 +130,8 @@ def _measured(folder: Path, kind: str) -> dict[str, Any]:
     if kind in {"region", "outage"}:
         problem, changed = _changed(problem, kind)
     start_mib, start_s, start_cpu_s = _peak_mib(), time.perf_counter(), time.process_time()
-    if before is None or kind == "again":
-        plan = plan_fleet(problem, before)
-    else:
-        plan = replan_fleet(problem, before, changed)
+    whole = before is None or not changed.any()
+    plan = plan_fleet(problem, before) if whole else replan_fleet(problem, before, changed)
     cpu_s, wall_s = time.process_time() - start_cpu_s, time.perf_counter() - start_s
     if before is None:
         kept.write_bytes(msgspec.msgpack.encode(packed(problem, plan)))

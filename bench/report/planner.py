@@ -18,7 +18,7 @@ MEMORY_AIM_MIB = 2048
 
 
 def plot(result: dict[str, Any], folder: Path) -> None:
-    """CPU seconds over sites, both axes logarithmic, with the aims; beside it what plans cost over the exact optimum."""
+    """CPU seconds over sites with the aims; beside it what plans cost over the exact optimum."""
     figure, (times, gaps) = plt.subplots(1, 2, figsize=(10, 4.2))
     sites = [row["sites"] for row in result["sizes"]]
     for number, (kind, name) in enumerate(KINDS.items()):
@@ -63,10 +63,10 @@ def section(result: dict[str, Any]) -> list[str]:
         "## Planner: time, memory, and distance from the optimum",
         "",
         f"Made-up fleets with {result['models']} models, demand everywhere, mixed hardware and residency, at",
-        f"{result['load']:.0%} of capacity (`bench/fleets.py`). CPU seconds of one thread ({result['processor']}), each",
-        "plan in a process of its own. *Again* begins with the plan from scratch and unchanged inputs; *a region*: half",
-        "as much demand again at the hundredth of the sites around the busiest one; *lost*: the busiest site and its two",
-        "nearest.",
+        f"{result['load']:.0%} of capacity (`bench/fleets.py`). CPU seconds of one thread",
+        f"({result['processor']}), each plan in a process of its own. *Again* begins with the plan from scratch",
+        "and unchanged inputs; *a region*: half as much demand again at the hundredth of the sites around the busiest",
+        "one; *lost*: the busiest site and its two nearest.",
         "",
         "| sites | " + " | ".join(f"{name}, s" for name in KINDS.values()) + " | most memory, MiB |",
         "|---|---|---|---|---|---|",
@@ -123,7 +123,7 @@ def _heavy(result: dict[str, Any]) -> list[str]:
     plain = result["sizes"][-1]
     rows = [(result["load"], plain["scratch"]), *((row["load"], row) for row in result["heavy"])]
     return [
-        f"From scratch, {plain['sites']:,} sites, at rising load. The placement bound is a relaxation and loose: it says",
+        f"From scratch, {plain['sites']:,} sites, at rising load. The placement bound knows nothing of memory: it says",
         "what no placement can go below, not what one can reach.",
         "",
         "| load | CPU s | MiB | routing gap | placement gap, at most | demand without room |",
@@ -159,7 +159,7 @@ def _placement(placement: dict[str, Any]) -> list[str]:
         return ["No placement instance was solved exactly within the time limit.", ""]
     return [
         f"Placement against the exact mixed-integer program: {placement['proven']} of {len(placement['instances'])}",
-        f"instances were solved to the end. Plans cost {placement['median']:.2%} more (median), {placement['mean']:.2%}",
-        f"(mean), {placement['worst']:.1%} (worst).",
+        f"instances were solved to the end. Plans cost {placement['median']:.2%} more (median),",
+        f"{placement['mean']:.2%} (mean), {placement['worst']:.1%} (worst).",
         "",
     ]

@@ -155,22 +155,24 @@ def without(ground: Ground, routing: Routing, kept: Truths, gone: Truths) -> Rou
     Requests that nobody makes, or that had no room, are routed to the cheapest place that is left.
     """
     market = routing.market
-    every = market.models_of(np.arange(market.demand_per_s.size))
-    out = np.isfinite(market.cost_s) & gone[market.place, every]
+    out = np.isfinite(market.cost_s) & gone[market.place, market.models_of(np.arange(market.demand_per_s.size))]
     rows = np.flatnonzero(out.any(axis=0))
-    place, cost_s, work_s, share = market.place.copy(), market.cost_s.copy(), market.work_s.copy(), routing.share.copy()
-    cost_s[out], work_s[out], share[out] = np.inf, 0.0, 0.0
-    order = np.argsort(cost_s[:, rows], axis=0, kind="stable")
-    for values in (place, cost_s, work_s, share):
-        values[:, rows] = np.take_along_axis(values[:, rows], order, axis=0)
-    left = Market(place, cost_s, work_s, market.demand_per_s, market.unserved_s, market.sites, market.origin)
-    bare = rows[np.isinf(cost_s[0, rows])]
-    if len(bare):
-        width = len(place)
-        place[:, bare], cost_s[:, bare], work_s[:, bare], _ = priced(
-            ground.costs, left, kept, routing.price_s, bare, width
-        )
-    return finish(ground, left, share * routing.served, routing.price_s, routing.bound_s)
+    part, share = market.take(rows), np.take(routing.share, rows, axis=1)
+    part.cost_s[out[:, rows]] = np.inf
+    share[out[:, rows]] = 0.0
+    order = np.argsort(part.cost_s, axis=0, kind="stable")
+    for values in (part.place, part.cost_s, part.work_s):
+        values[:] = np.take_along_axis(values, order, axis=0)
+    share = np.take_along_axis(share, order, axis=0)
+    bare = np.flatnonzero(np.isinf(part.cost_s[0]))
+    found = priced(ground.costs, market, kept, routing.price_s, rows[bare], len(share))
+    part.place[:, bare], part.cost_s[:, bare], part.work_s[:, bare] = found[:3]
+    lost = np.flatnonzero((share.sum(axis=0) <= 1e-6) & np.isfinite(part.cost_s[0]))
+    share[:, lost] = 0.0
+    share[part.reduced_s(routing.price_s)[:, lost].argmin(axis=0), lost] = 1.0
+    whole = routing.share.copy()
+    whole[:, rows] = share / np.maximum(share.sum(axis=0), np.float32(1e-6))
+    return replace(routing, market=market.put(rows, part), share=whole)
 
 
 def losses(routing: Routing, shape: tuple[int, int]) -> tuple[Floats, Floats]:

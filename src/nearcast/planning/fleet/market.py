@@ -93,6 +93,12 @@ class Market:
             self.origin[:0],
         )
 
+    def put(self, rows: Ints, part: "Market") -> "Market":
+        """With the places of ``part`` as those of ``rows``."""
+        place, cost_s, work_s = self.place.copy(), self.cost_s.copy(), self.work_s.copy()
+        place[:, rows], cost_s[:, rows], work_s[:, rows] = part.place, part.cost_s, part.work_s
+        return Market(place, cost_s, work_s, self.demand_per_s, self.unserved_s, self.sites, self.origin)
+
     def top(self, ranks: int) -> "Market":
         """Only the first ``ranks`` places of each row; views."""
         return Market(

@@ -83,6 +83,8 @@ def place(ground: Ground, wide: Wide, moves: Moves) -> tuple[Truths, Floats]:
     price_s = settle(wide.market.top(PRICED), ground.queues, None, QUICK)
     nothing = np.zeros_like(costs.able)
     sweep = Sweep(costs, ground.near, wide.market, scarce(ground, nothing), price_s)
+    if sweep.placed.any():
+        sweep.look_far()
     _rest(sweep, ground, _value(ground, moves), moves.sweeps)
     return at_least(ground, _not_too_many(sweep, ground), nothing), price_s
 

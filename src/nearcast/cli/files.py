@@ -46,14 +46,10 @@ def write_named(path: Path, data: bytes) -> None:
     """Write ``data`` to ``path``, whole or not at all.
 
     Raises:
-        InvalidInput: nothing can be written there, or it is the name of a format, which is meant for another command.
+        InvalidInput: nothing can be written there.
         DiskFull: there is no room.
     """
-    if path.name in set(Format) and path.parent == Path():
-        raise InvalidInput(
-            f"expected the name of a file, got {path.name!r}, which is a format",
-            hint=f"it is written as it is, in its only format; a file of this name would be ./{path.name}.json",
-        )
+    refuse_format(path)
     try:
         write_whole(path, data)
     except DiskFull:
@@ -62,3 +58,12 @@ def write_named(path: Path, data: bytes) -> None:
         raise InvalidInput(
             f"{path} cannot be written: {error.strerror}", hint="name a file in a folder of yours"
         ) from error
+
+
+def refuse_format(path: Path) -> None:
+    """Raises :class:`InvalidInput` where ``path`` is the name of a format: whoever wrote it meant another ``-o``."""
+    if path.name in set(Format) and path.parent == Path():
+        raise InvalidInput(
+            f"expected the name of a file, got {path.name!r}, which is a format",
+            hint="it has one format only: name a file, such as saved.json",
+        )

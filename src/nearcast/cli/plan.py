@@ -72,7 +72,8 @@ def list_decisions(
     if output is not Format.TABLE:
         show_document({"items": [msgspec.to_builtins(item) for item in found]}, output)
         return
-    show_table((">decision", "at", "what changed"), ((str(item.id), item.at, "; ".join(item.reason)) for item in found))
+    rows = ((str(item.id), _second(item.at), "; ".join(item.reason)) for item in found)
+    show_table((">decision", "at", "what changed"), rows)
     if not found:
         note("the planner has not decided anything yet: it does once a deployment's version is released")
 
@@ -84,7 +85,7 @@ def list_decisions(
 )
 def replay(
     session: Session,
-    decision: Annotated[int | None, typer.Argument(metavar="[ID]", help="Number; default: the newest.", min=1)] = None,
+    decision: Annotated[int | None, typer.Argument(metavar="ID", help="Number; default: the newest.", min=1)] = None,
     file: Annotated[
         Path | None, typer.Option(help="A record that was saved, instead of asking a control plane.", dir_okay=False)
     ] = None,
@@ -144,13 +145,15 @@ def _fetched(session: Session, decision: int | None) -> bytes:
 def show_explanation(found: PlanExplanation, too_wide: TooWide = "fold") -> None:
     """Print the decision, its places, and where requests of the site go that was asked about."""
     show_lines(
-        Text.assemble((f"{found.model}@{found.version}", "bold"), f" by decision {found.decision} of {found.at}")
+        Text.assemble(
+            (f"{found.model}@{found.version}", "bold"), f" by decision {found.decision} of {_second(found.at)}"
+        )
     )
     show_pairs(
         (
             ("what changed", "; ".join(found.reason)),
             ("wanted", f"{found.objective}, within {milliseconds(found.target_ms)} ms"),
-            ("demand", f"{found.demand_per_s:g} requests/s" + _unserved(found)),
+            ("demand", f"{_rate(found.demand_per_s)} requests/s" + _unserved(found)),
             (
                 "bounds",
                 f"routing within {found.routing_gap:.2%}, placement within {found.placement_gap:.2%} of the best",
@@ -163,19 +166,21 @@ def show_explanation(found: PlanExplanation, too_wide: TooWide = "fold") -> None
         note(f"{found.unlisted} more sites are not listed; -o json lists no more either")
     if found.ways:
         show_lines("", Text.assemble("requests that enter at ", (found.site, "bold")))
-        show_table(WAYS, (_way(way) for way in found.ways), too_wide=too_wide)
+        told = any(way.why for way in found.ways)
+        columns = WAYS if told else WAYS[:-1]
+        show_table(columns, (_way(way)[: len(columns)] for way in found.ways), too_wide=too_wide)
 
 
 def _unserved(found: PlanExplanation) -> str:
-    return f", of which no place has room for {found.unserved_per_s:g}" if found.unserved_per_s else ""
+    return f", of which no place has room for {_rate(found.unserved_per_s)}" if found.unserved_per_s else ""
 
 
 def _place(place: PlannedPlace) -> tuple[Cell, ...]:
     return (
         place.site,
         coloured(place.role),
-        f"{place.demand_per_s:g}",
-        f"{place.serves_per_s:g}",
+        _rate(place.demand_per_s),
+        _rate(place.serves_per_s),
         "–" if place.utilization is None else f"{place.utilization:.0%}",
         milliseconds(place.wait_ms),
         place.why,
@@ -185,3 +190,13 @@ def _place(place: PlannedPlace) -> tuple[Cell, ...]:
 def _way(way: PlannedWay) -> tuple[Cell, ...]:
     times = (way.total_ms, way.round_trip_ms, way.transfer_ms, way.wait_ms, way.service_ms, way.extra_ms)
     return (way.site, f"{way.share_percent:g} %", *map(milliseconds, times), way.why)
+
+
+def _rate(per_s: float) -> str:
+    """A rate for people."""
+    return "0" if per_s == 0 else f"{per_s:,.0f}" if per_s >= 100 else f"{per_s:.1f}" if per_s >= 10 else f"{per_s:.3g}"
+
+
+def _second(at: str) -> str:
+    """A moment for people: to the second."""
+    return f"{at.partition('.')[0].removesuffix('Z')}Z"

@@ -91,7 +91,8 @@ def show_table(
         max(cell_len(column.lstrip(">")), *(row[n].cell_len for row in cells), 0) for n, column in enumerate(columns)
     ]
     if too_wide == "wide":
-        console.width = max(console.width, sum(widths) + GAP * len(widths))
+        wanted = max(console.width, sum(widths) + GAP * len(widths))
+        console = Console(file=sys.stdout, width=wanted, height=console.height, highlight=False)
     blocks = folded(widths, console.width) if too_wide == "fold" else [tuple(range(len(columns)))]
     for number, block in enumerate(blocks):
         if number:

@@ -13,11 +13,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from nearcast.cli.connect import connected
-from nearcast.cli.files import decoded, read_named, write_named
+from nearcast.cli.files import decoded, read_named, refuse_format, write_named
 from nearcast.cli.options import FoldedOutput, Form, application, command
 from nearcast.cli.screen import Cell, TooWide, milliseconds, note, show_document, show_lines, show_table, size
 from nearcast.cli.session import Session
-from nearcast.errors import InvalidInput
+from nearcast.errors import InvalidInput, NotFound
 
 if TYPE_CHECKING:
     from nearcast.twin.compare import Comparison
@@ -51,7 +51,7 @@ def _group() -> None:
 def run(
     session: Session,
     scenario: Annotated[
-        Path | None, typer.Argument(metavar="[SCENARIO]", help="File of the scenario (YAML).", show_default=False)
+        Path | None, typer.Argument(metavar="SCENARIO", help="File of the scenario (YAML).", show_default=False)
     ] = None,
     policy: Annotated[
         list[str] | None,
@@ -127,6 +127,8 @@ def snapshot(
 
     It holds no keys, tokens or addresses, and can be sent to whoever shall look at it.
     """
+    if file is not None:
+        refuse_format(file)
     with connected(session) as client:
         data = client.snapshot()
     if file is None:
@@ -156,6 +158,8 @@ def _of_scenario(
         )
     if change:
         raise InvalidInput("--change says what would be applied to a fleet: it goes with --from, not with a scenario")
+    if not scenario.exists():
+        raise NotFound(f"expected a scenario in {scenario}; there is no such file", hint="examples/twin/ has some")
     names = check_names(policy or NAMES)
     folder = data or (Path(named) if (named := os.environ.get("NEARCAST_TWIN_DATA")) else None)
     loaded = load_files(scenario, folder)

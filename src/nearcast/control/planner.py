@@ -37,6 +37,7 @@ from nearcast.resources.state import DesiredState
 log = logging.getLogger(__name__)
 
 AS_BEFORE: Final = "as before"
+NOTHING_YET: Final = "nothing to ask of sites yet"
 RECORD_EVERY_S: Final = 600.0
 """A record is made this often even where nothing changed, so that explanations rest on fresh observations."""
 
@@ -172,7 +173,7 @@ class Planner:
         record = Record(
             id=0,
             at=snapshot.at,
-            reason=decided.reason or (AS_BEFORE,),
+            reason=decided.reason or (AS_BEFORE if decisions.in_force.id else NOTHING_YET,),
             snapshot=snapshot,
             before=before,
             guided=decisions.in_force.guidance,

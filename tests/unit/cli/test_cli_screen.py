@@ -66,6 +66,7 @@ def test_a_wide_table_is_left_to_the_terminal_on_demand(terminal: Terminal, monk
     show_table(*WIDE, too_wide="wide")
     head, *rows = terminal.getvalue().splitlines()
     assert (head.count("FIGURE"), len(rows)) == (10, 2)
+    assert rows[1].count("1,234.5") == 10, "nothing is cut"
 
 
 def test_nothing_is_folded_for_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:

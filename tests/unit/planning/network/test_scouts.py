@@ -9,7 +9,7 @@ from nearcast.planning.peers import MAX_PEERS
 from nearcast.planning.plans import FleetFacts, site_plans
 from nearcast.planning.routes import route_table
 from nearcast.resources.kinds import KINDS, AnyResource
-from nearcast.resources.plan import ResidencyRule, ServedModel, SitePlan
+from nearcast.resources.plan import HoldingRule, ResidencyRule, ServedModel, SitePlan
 from nearcast.resources.state import DesiredState
 
 SITES = [f"s{n:03}" for n in range(200)]
@@ -101,3 +101,5 @@ def test_a_peer_with_nothing_that_may_be_asked_for_is_only_measured() -> None:
     assert all(is_scout(closed, peer) for peer in closed.peers)
     other = msgspec.structs.replace(closed.peers[0], models=(ServedModel(model="free", version="1"),))
     assert not is_scout(closed, other)
+    licensed = msgspec.structs.replace(plan, holding={"m": HoldingRule(tiers=("cloud",))})
+    assert all(is_scout(licensed, peer) for peer in licensed.peers)

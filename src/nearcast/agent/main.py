@@ -67,6 +67,7 @@ DRAIN_S: Final = 4.0
 """How long requests may take to finish when the node is stopped."""
 ENGINE_STOP_S: Final = 3.0
 STOP_S: Final = 15.0
+CANCEL_S: Final = 2.0
 ENDPOINT_VARIABLE: Final = "OTEL_EXPORTER_OTLP_ENDPOINT"
 RATIO_VARIABLE: Final = "OTEL_TRACES_SAMPLER_ARG"
 JOIN_RETRY: Final = Backoff(base_s=0.5, factor=2.0, cap_s=30.0)
@@ -357,7 +358,8 @@ class Agent:
         notify(STOPPING)
         hurrying = asyncio.create_task(self._hurry(hurried))
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._stop(), STOP_S)
+            async with asyncio.timeout(STOP_S):
+                await self._stop()
         hurrying.cancel()
         return False
 
@@ -398,7 +400,9 @@ async def _until(ended: asyncio.Event, tasks: list[asyncio.Task[None]]) -> BaseE
     done, _ = await asyncio.wait([waiting, *tasks], return_when=asyncio.FIRST_COMPLETED)
     for task in (waiting, *tasks):
         task.cancel()
-    await asyncio.gather(waiting, *tasks, return_exceptions=True)
+    _, alive = await asyncio.wait([waiting, *tasks], timeout=CANCEL_S)
+    for task in alive:  # stops in order all the same: what it holds ends with the process
+        log.error(line("a part of the agent does not end", part=task.get_coro()))
     return next((task.exception() for task in done if task is not waiting and not task.cancelled()), None)
 
 

@@ -181,7 +181,8 @@ class Node:
         timeout_s = None if wake_s is None else max(0.0, wake_s - self._clock())
         event: Event
         try:
-            event = await asyncio.wait_for(self._events.get(), timeout_s)
+            async with asyncio.timeout(timeout_s):
+                event = await self._events.get()
         except TimeoutError:
             event = Tick()
         self.tally.observe(event)

@@ -68,7 +68,8 @@ class Poller:
             if failures:
                 pause_s = retry.delay_s(failures, self._who)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._hinted.wait(), pause_s)
+                async with asyncio.timeout(pause_s):
+                    await self._hinted.wait()
 
     async def _refresh(self) -> None:
         try:

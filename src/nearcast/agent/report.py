@@ -112,7 +112,8 @@ class Reporter:
         """Report until cancelled."""
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), 1.0)
+                async with asyncio.timeout(1.0):
+                    await self._changed.wait()
             await asyncio.sleep(DEBOUNCE_S)
             self._changed.clear()
             status = self._status()
@@ -126,7 +127,8 @@ class Reporter:
             await asyncio.to_thread(write_whole, self._file, msgspec.json.encode(status))
         if self._uplink is not None and not self._failures:
             with contextlib.suppress(NearcastError, TimeoutError):
-                await asyncio.wait_for(self._uplink.report(status), timeout_s)
+                async with asyncio.timeout(timeout_s):
+                    await self._uplink.report(status)
 
     async def _write(self, status: NodeStatus) -> None:
         news, now_s = urgent(status), self._clock()

@@ -196,7 +196,8 @@ class Router:
                 await self._keep(*self._offer)
             pause_s = min(TICK_S, max(0.0, self._start_at_s - self._clock()) or TICK_S)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._woken.wait(), pause_s)
+                async with asyncio.timeout(pause_s):
+                    await self._woken.wait()
 
     async def stop(self, drain_s: float) -> None:
         """Send peers elsewhere, let requests finish, then end Envoy."""
@@ -225,7 +226,8 @@ class Router:
         self._previous = await asyncio.to_thread(self._memory.routes)
         deadline_s = self._clock() + SETTLE_S
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._woken.wait(), SETTLE_S)
+            async with asyncio.timeout(SETTLE_S):
+                await self._woken.wait()
         while self._offer is not None and self._clock() < deadline_s:
             if set(self._asked(self._offer[1])) <= self._measurements.estimates.keys():
                 return

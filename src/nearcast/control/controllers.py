@@ -92,7 +92,8 @@ class Controllers:
             least_s = max(self._plane.settings.publish_interval_s, self._planner.took_s)
             await asyncio.sleep(least_s)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), max(0.0, self._planner.pause_s - least_s))
+                async with asyncio.timeout(self._planner.pause_s - least_s):
+                    await self._changed.wait()
 
     async def _leading(self) -> None:
         while True:

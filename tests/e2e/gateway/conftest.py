@@ -193,7 +193,11 @@ class Engine:
             for _ in range(4):
                 writer.write(b"5\r\nchunk\r\n")
                 await writer.drain()
-                await (asyncio.sleep(0.05) if self.mode == "stream" else asyncio.wait_for(self._steps.acquire(), 10))
+                if self.mode == "stream":
+                    await asyncio.sleep(0.05)
+                else:
+                    async with asyncio.timeout(10):
+                        await self._steps.acquire()
             writer.write(b"0\r\n\r\n")
         else:
             writer.write(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)

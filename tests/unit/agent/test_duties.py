@@ -251,3 +251,25 @@ def test_releases_that_are_refused_are_a_condition_until_they_are_well_again() -
         await asyncio.gather(task, return_exceptions=True)
 
     asyncio.run(story())
+
+
+def test_told_to_stop_in_the_tick_of_a_hint_the_poller_ends() -> None:
+    """What it waited for is done, and it is cancelled before it went on: the cancellation must not be lost."""
+    asked: list[Event] = []
+
+    class Asked:
+        def poll(self) -> Event:
+            return PlanUnchanged()
+
+    async def story() -> bool:
+        poller = Poller(Asked(), asked.append, 3600.0, "n", Troubles())  # type: ignore[arg-type]
+        polling = asyncio.create_task(poller.run())
+        await until(lambda: len(asked) == 1)
+        await asyncio.sleep(0)
+        poller.hint()
+        polling.cancel()
+        done, _ = await asyncio.wait([polling], timeout=1.0)
+        polling.cancel()
+        return bool(done)
+
+    assert asyncio.run(story())

@@ -26,7 +26,8 @@ async def asked(scrape: Scrape) -> bytes:
     serving = asyncio.create_task(scrape.run())
     reader, writer = await asyncio.open_connection("127.0.0.1", scrape.port)
     writer.write(b"GET /metrics HTTP/1.1\r\nhost: n\r\nconnection: close\r\n\r\n")
-    answer = await asyncio.wait_for(reader.read(), 10)
+    async with asyncio.timeout(10):
+        answer = await reader.read()
     writer.close()
     serving.cancel()
     await asyncio.gather(serving, return_exceptions=True)

@@ -262,6 +262,7 @@ class Agent:
             settings.max_body_bytes,
             otlp_traces=settings.collector.url if settings.collector else None,
             name=who,
+            place=who,
         )
         self._engine = EngineProcess(launch, book, engine)
         self._poller = Poller(self._puller, self._node.post, settings.poll_s, who, self._troubles)

@@ -56,6 +56,7 @@ class EngineLaunch:
     max_body_bytes: int = wire.BODY_BYTES
     otlp_traces: str | None = None
     name: str = ""
+    place: str = ""
 
     def command(self) -> list[str]:
         """The command line."""
@@ -68,6 +69,7 @@ class EngineLaunch:
             *("--device", self.device),
             *("--device-memory", str(self.device_memory_bytes)),
             *("--max-body", str(self.max_body_bytes)),
+            *("--place", self.place),
             *(() if self.otlp_traces is None else ("--otlp-traces", self.otlp_traces, "--name", self.name)),
         ]
 

@@ -63,6 +63,7 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--log", type=Path, default=None, metavar="FILE", help="append the log here, not to stderr")
     parser.add_argument("--otlp-traces", default=None, metavar="URL", help="export spans there (default: no spans)")
     parser.add_argument("--name", default="", help="who this engine belongs to, in spans")
+    parser.add_argument("--place", default="", metavar="SITE/NODE", help="where it is, as gateways name places")
     return parser.parse_args(argv)
 
 
@@ -83,13 +84,15 @@ async def serve(
     drain_s: float,
     device: Device,
     tracing: "Tracing | None" = None,
+    place: str = "",
 ) -> None:
     """Serve until the process is told to end, then drain."""
     loop = asyncio.get_running_loop()
     ended, hurried = asyncio.Event(), asyncio.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, _told, ended, hurried)
-    serving = Serving(threads, Limits(body_bytes=max_body), device, tracing)
+    site, _, node = place.partition("/")
+    serving = Serving(threads, Limits(body_bytes=max_body), device, tracing, (site, node))
     desks: list[StatusDesk | AdminDesk] = [StatusDesk(serving), AdminDesk(serving, run_dir, queue)]
     opened = [
         await _open(desks[0], run_dir / wire.ENGINE_STATUS, STATUS_MODE),
@@ -163,6 +166,7 @@ def main(argv: list[str]) -> int:
                 drain_s=given.drain_s,
                 device=device,
                 tracing=tracing,
+                place=given.place,
             )
         )
         if tracing is not None:

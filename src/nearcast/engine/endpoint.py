@@ -23,6 +23,7 @@ from nearcast.engine.layout import Part
 from nearcast.engine.oip import EXTENSIONS, InferCodec, InferRequest
 from nearcast.engine.oip_grpc import GrpcCodec, check_prefix, path, server_answers, truth
 from nearcast.engine.openai import EmbeddingRequest, encode_embeddings, parse_embeddings, shortened
+from nearcast.engine.patience import Patience
 from nearcast.engine.reading import Readers, Ticket
 from nearcast.engine.refusal import (
     Family,
@@ -64,6 +65,7 @@ class ModelEndpoint:
         embedder: for models that serve embeddings, else None.
         readers: read what is long.
         limits: bounds of each connection.
+        patience: reads how long a request may wait here.
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class ModelEndpoint:
         *,
         readers: Readers,
         limits: Limits,
+        patience: Patience | None = None,
     ) -> None:
         self.limits = limits
         self._inference, self._embedding = _Inference, _Embedding
@@ -86,6 +89,7 @@ class ModelEndpoint:
         self.lane = lane
         self.embedder = embedder
         self.readers = readers
+        self._patience = patience or Patience()
         self.aside_bytes = 0
         self._model = codec.model.encode()
         identity = f"{wire.MODEL}: {wire.model_at(codec.model, codec.version)}\r\n".encode()
@@ -164,10 +168,19 @@ class ModelEndpoint:
     def _document(self, body: bytes, exchange: Exchange) -> None:
         exchange.reply(self.ok, body)
 
+    def check_room(self, exchange: Exchange) -> None:
+        """Refuse what has no room here, or would wait for longer than it may.
+
+        Raises:
+            Refusal: status 503, marked as full.
+        """
+        told = exchange.longest_wait
+        self.lane.check_room(None if told is None else self._patience.of(told))
+
     # --- inference -----------------------------------------------------------------------------------------------
 
     def _infer(self, exchange: Exchange) -> None:
-        self.lane.check_room()
+        self.check_room(exchange)
         body, json_length = exchange.body, _json_length(exchange.json_length)
         if len(body) > JSON_INLINE_MAX and (
             json_length is None or json_length > JSON_INLINE_MAX or self.codec.has_texts
@@ -188,7 +201,7 @@ class ModelEndpoint:
         self.lane.submit(work)
 
     def _infer_call(self, exchange: Exchange) -> None:
-        self.lane.check_room()
+        self.check_room(exchange)
         if self.grpc.takes_long(exchange.body):
             read = partial(self.grpc.parse, exchange.body)
             _Aside(self, exchange, partial(self._submit, self._inference_call)).begin(read)
@@ -202,7 +215,7 @@ class ModelEndpoint:
     # --- embeddings ----------------------------------------------------------------------------------------------
 
     def _embed(self, embedder: Embedder, exchange: Exchange) -> None:
-        self.lane.check_room()
+        self.check_room(exchange)
         read = partial(_tokenized, embedder, exchange.body, self.codec.model)
         if len(exchange.body) <= TEXT_INLINE_MAX:
             self._embed_read(embedder, perf_counter(), exchange, read())
@@ -266,7 +279,7 @@ class _Aside(Generic[Read]):
             self._exchange.refuse(engine_failure("the engine failed while reading the request"))
             raise error
         try:
-            endpoint.lane.check_room()
+            endpoint.check_room(self._exchange)
             self._then(self._exchange, future.result())
         except Refusal as refusal:
             self._exchange.refuse(refusal)

@@ -16,6 +16,7 @@ MODEL: Final = wire.MODEL.encode()
 REQUEST_ID: Final = wire.REQUEST_ID.encode()
 JSON_LENGTH: Final = wire.INFERENCE_HEADER_LENGTH.encode()
 CONTENT_TYPE: Final = b"content-type"
+LONGEST_WAIT: Final = wire.LONGEST_WAIT.encode()
 
 KNOWN_MAX: Final = 256
 KNOWN_BYTES_MAX: Final = 2048
@@ -34,6 +35,7 @@ class Names(NamedTuple):
     request_id: bytes = b""
     json_length: bytes = b""
     content_type: bytes = b""
+    longest_wait: bytes = b""
 
 
 class Spellings:
@@ -55,4 +57,4 @@ class Spellings:
         return names
 
 
-_WANTED: Final = (CONTENT_LENGTH, EXPECT, ENCODING, MODEL, REQUEST_ID, JSON_LENGTH, CONTENT_TYPE)
+_WANTED: Final = (CONTENT_LENGTH, EXPECT, ENCODING, MODEL, REQUEST_ID, JSON_LENGTH, CONTENT_TYPE, LONGEST_WAIT)

@@ -12,7 +12,7 @@ Guarantee: whoever submits work gets exactly one of ``finished``, ``failed``, or
 import asyncio
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Lock
 from time import perf_counter
@@ -59,6 +59,7 @@ class Lane:
         queue: most pieces of work that wait.
         loop: the loop.
         shared: charges batches on the worker thread, which run beside those of other lanes.
+        wait_s: how long a request waits that arrives now, for other models too; None: only this lane's work counts.
     """
 
     def __init__(
@@ -71,10 +72,12 @@ class Lane:
         queue: int,
         loop: asyncio.AbstractEventLoop,
         shared: SharedTime | None = None,
+        wait_s: Callable[[], float] | None = None,
     ) -> None:
         self.name = name
         self.gauges = Gauges(profile)
         self._shared = shared or SharedTime()
+        self._wait_s = wait_s
         self.inline = self._was_inline = profile.inline
         self._model: Runs | None = model
         self._max_batch = profile.max_batch
@@ -101,8 +104,11 @@ class Lane:
         """Pieces of work that wait for their turn."""
         return self._arrived.count + self._backlog.count
 
-    def check_room(self) -> None:
-        """Refuse when the queue is at its bound. Call before the costs of parsing.
+    def check_room(self, longest_s: float | None = None) -> None:
+        """Refuse when the queue is at its bound, or a request would wait too long. Call before the costs of parsing.
+
+        Args:
+            longest_s: the longest wait at which another place would not be asked instead; None where there is none.
 
         Raises:
             Refusal: status 503, marked as full.
@@ -115,6 +121,14 @@ class Lane:
             self.gauges.refused += 1
             wait_s = min(max(1, round(self.ahead_s() + 0.5)), RETRY_MAX_S)
             raise queue_full(f"the queue of {self.name} is full: {waiting} wait, {self._queue} may", wait_s)
+        if longest_s is not None:
+            expected_s = self.ahead_s() if self._wait_s is None else self._wait_s()
+            if expected_s > longest_s:
+                self.gauges.refused += 1
+                raise queue_full(
+                    f"expected to wait at most {1000 * longest_s:.0f} ms for {self.name}, got {1000 * expected_s:.0f}",
+                    1,
+                )
 
     def submit(self, work: Work) -> None:
         """Take ``work``; it runs at the end of this tick or later."""
@@ -331,7 +345,7 @@ class Lane:
 
     def close(self) -> None:
         """Refuse what waits, let what runs come to its end, and release the model. Idempotent."""
-        self._model = None
+        self._model = self._wait_s = None
         with self._lock:
             dropped = self._backlog.drop_all()
         dropped += self._arrived.drop_all()

@@ -11,7 +11,7 @@ import gc
 import logging
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,7 @@ from nearcast.engine.exchange import Limits, Link
 from nearcast.engine.lane import Lane
 from nearcast.engine.memory import available_bytes, check_fits, give_back
 from nearcast.engine.oip import InferCodec
+from nearcast.engine.patience import Patience
 from nearcast.engine.profile import Profile, Runs, made_up, profile
 from nearcast.engine.reading import Readers
 from nearcast.engine.refusal import Refusal
@@ -113,12 +114,19 @@ class Serving:
         limits: bounds of each connection.
         device: where models run.
         tracing: makes spans; None for none.
+        place: site and node that this engine belongs to.
     """
 
     def __init__(
-        self, threads: int, limits: Limits, device: Device | None = None, tracing: "Tracing | None" = None
+        self,
+        threads: int,
+        limits: Limits,
+        device: Device | None = None,
+        tracing: "Tracing | None" = None,
+        place: tuple[str, str] = ("", ""),
     ) -> None:
         self._tracing = tracing
+        self._patience = Patience(*place)
         self._threads = threads
         self._limits = limits
         self.device = device or Device()
@@ -203,6 +211,7 @@ class Serving:
             queue=order.queue,
             loop=self._loop,
             shared=self._shared,
+            wait_s=lambda: self._wait_s(served),
         )
         lane.gauges.sample(perf_counter())
         make, connection = (ModelEndpoint, Connection) if self._tracing is None else self._tracing.kinds()
@@ -218,6 +227,7 @@ class Serving:
             loaded.embedder,
             readers=self._readers,
             limits=self._limits,
+            patience=self._patience,
         )
         served.listening = sockets.listen(order.socket, SOCKET_MODE)
         served.server = await self._loop.create_unix_server(
@@ -300,14 +310,29 @@ class Serving:
 
     def loads(self) -> list[tuple[str, str, ModelLoad]]:
         """Model, version and load of everything that is ready. What drains still works, so the others wait for it."""
-        found = [(served, served.endpoint.lane) for served in self._served.values() if served.endpoint is not None]
-        waits_s = waits([lane.ahead_s() for _, lane in found], [lane.gauges.service_s for _, lane in found])
+        found = self._working()
+        waits_s = _waits([lane for _, lane in found])
         loop_s = self._loop_time.recent()
         return [
             (*served.order.key, lane.load(wait_s, loop_s))
             for (served, lane), wait_s in zip(found, waits_s, strict=True)
             if served.state == "ready"
         ]
+
+    def _working(self) -> list[tuple[Served, Lane]]:
+        return [(served, served.endpoint.lane) for served in self._served.values() if served.endpoint is not None]
+
+    def _wait_s(self, asked: Served) -> float:
+        """How long a request for ``asked`` waits that arrives now, for other models too."""
+        found = self._working()
+        return next(
+            (
+                wait_s
+                for (served, _), wait_s in zip(found, _waits([lane for _, lane in found]), strict=True)
+                if served is asked
+            ),
+            0.0,
+        )
 
     def report(self) -> LoadReport:
         """How busy this engine is. Of a model that is ready in two versions, the one loaded last is reported."""
@@ -394,6 +419,10 @@ def _settle() -> None:
     gc.unfreeze()
     gc.collect()
     gc.freeze()
+
+
+def _waits(lanes: Sequence[Lane]) -> list[float]:
+    return waits([lane.ahead_s() for lane in lanes], [lane.gauges.service_s for lane in lanes])
 
 
 def _conflict(message: str) -> Refusal:

@@ -100,6 +100,7 @@ def site_plans(
     }
     models = _models_by_site(state, grounds, facts, placements)
     catalog = tuple(sorted({deployment.spec.model for deployment in state.deployments}))
+    targets_s = _targets_s(state)
     round_trip_s, emulated = expected(state.sites), _emulated(sites)
     index = {name: n for n, name in enumerate(known)}
     routes = {name: {} if name in facts.older else _routes(name, models, grounds, facts, guidance) for name in sites}
@@ -138,6 +139,7 @@ def site_plans(
             closed={model: _refusing(rules, model, known[name], refused, known) for model, refused in closed.items()},
             revoked_nodes=facts.revoked_nodes,
             routes=routes[name],
+            targets_s={} if name in facts.older else targets_s,
             emulated_round_trip_s=dict(sorted(emulated[name].items())),
         )
         if name not in facts.older:
@@ -160,6 +162,15 @@ def _with_rules(plan: SitePlan, holding: Mapping[str, HoldingRule], grounds: Gro
     rules = holding if tenants else {model: HoldingRule(tiers=rule.tiers) for model, rule in holding.items()}
     rules = {model: rule for model, rule in rules.items() if rule != HoldingRule()}
     return msgspec.structs.replace(plan, holding=rules, tenants=tenants)
+
+
+def _targets_s(state: DesiredState) -> dict[str, float]:
+    """Model -> the soonest answer that a deployment of it asks for by name, in seconds."""
+    found: dict[str, float] = {}
+    for spec in (deployment.spec for deployment in state.deployments):
+        if spec.latency_target is not None:
+            found[spec.model] = min(spec.target_s, found.get(spec.model, spec.target_s))
+    return dict(sorted(found.items()))
 
 
 def _callers(peers: Mapping[str, tuple[str, ...]], facts: FleetFacts) -> dict[str, list[str]]:

@@ -21,6 +21,7 @@ from nearcast.planning.cost import Terms
 from nearcast.planning.holding import barred
 from nearcast.planning.residency import refusals
 from nearcast.planning.shares import GAP_S, Base, step
+from nearcast.planning.waits import longest_waits_ms
 from nearcast.resources.load import LoadReport, ModelLoad
 from nearcast.resources.plan import SiteFacts, SitePlan, place_of, siblings
 from nearcast.resources.status import Share
@@ -73,12 +74,16 @@ class RefusedPlace:
 
 @dataclass(frozen=True, slots=True)
 class ModelRoute:
-    """Where requests for one model go. ``shares`` is empty unless the verdict is ``routed``."""
+    """Where requests for one model go. ``shares`` is empty unless the verdict is ``routed``.
+
+    ``longest_ms``: of each share how long a request may wait at each place of its order (`waits`).
+    """
 
     verdict: Verdict
     shares: tuple[Share, ...] = ()
     places: tuple[PlaceCost, ...] = ()
     refused: tuple[RefusedPlace, ...] = ()
+    longest_ms: tuple[tuple[int, ...], ...] = ()
 
     @property
     def policies(self) -> tuple[str, ...]:
@@ -186,7 +191,11 @@ def _route(
         for name in ranking
     )
     shares = tuple(Share(percent=percent, order=_order(name, ranking)) for name, percent in _percents(weights))
-    return ModelRoute("routed", shares, places, refused)
+    standing_terms = {name: terms for name, (state, terms) in candidates.items() if state == "ready"}
+    longest_ms = tuple(
+        longest_waits_ms(share.order, standing_terms, plan.targets_s.get(model, 0.0)) for share in shares
+    )
+    return ModelRoute("routed", shares, places, refused, longest_ms)
 
 
 def _holders(plan: SitePlan, node: str, model: str, local: bool) -> list[tuple[str, SiteFacts, float, float]]:

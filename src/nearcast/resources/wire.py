@@ -8,6 +8,7 @@ every socket name here is at most 14 bytes, whatever the model is called.
 """
 
 import hashlib
+from collections.abc import Iterable
 from enum import IntEnum
 from typing import Final
 
@@ -51,6 +52,8 @@ MODEL: Final = "x-nearcast-model"
 """Request: the model that the gateway routed for, without version. Answer: ``model@version`` that computed."""
 FULL: Final = "x-nearcast-full"
 """On a 503: this place cannot take the request now, another may; it is not broken. A value of ``FULL_*``."""
+LONGEST_WAIT: Final = "x-nearcast-longest-wait"
+"""Request: :func:`longest_waits`; a place at which it would wait longer says that it is full."""
 ERROR: Final = "x-nearcast-error"
 """Machine code of an error answer: one of ``CODE_*``."""
 GRPC_STATUS_AT_LAST: Final = "x-nearcast-grpc-status"
@@ -73,6 +76,21 @@ FULL_NO_MODEL: Final = "no-model"
 """The place does not have the model, though somebody routed to it."""
 FULL_LEAVING: Final = "leaving"
 """The node is being stopped: it finishes what it has, and takes nothing more from peers."""
+
+
+def longest_waits(waits_ms: Iterable[tuple[str, int]]) -> str:
+    """Places, each with milliseconds, as :data:`LONGEST_WAIT` has them: ``frankfurt=20,paris=80``."""
+    return ",".join(f"{place}={milliseconds}" for place, milliseconds in waits_ms)
+
+
+def longest_wait_ms(value: str, site: str, node: str) -> int | None:
+    """What a value of :data:`LONGEST_WAIT` says of one node: by its own name, else by its site's; None for nothing."""
+    waits = dict(pair.partition("=")[::2] for pair in value.split(","))
+    found = waits.get(f"{site}/{node}", waits.get(site, ""))
+    return int(found) if found.isascii() and found.isdigit() and len(found) <= _MS_DIGITS else None
+
+
+_MS_DIGITS: Final = 8
 
 # --- paths -------------------------------------------------------------------------------------------------------
 

@@ -60,7 +60,8 @@ def _first_places(route: Route | None) -> dict[int, float]:
     found: dict[int, float] = {}
     before = 0.0
     for upper, order in zip(*route, strict=True) if route else ():
-        found[order[0]] = found.get(order[0], 0.0) + upper - before
+        first = order.places[0]
+        found[first] = found.get(first, 0.0) + upper - before
         before = upper
     return found
 

@@ -18,7 +18,7 @@ from nearcast.planning.routes import ModelRoute, Observation, RouteTable, route_
 from nearcast.resources.load import LoadReport, ModelLoad, named_metrics
 from nearcast.resources.plan import SiteNode, SitePlan
 from nearcast.twin.desired import FLEET, NODE, Fleet, snapshot_of
-from nearcast.twin.place import Route
+from nearcast.twin.place import Order, Route
 from nearcast.twin.scenario import Control
 from nearcast.twin.simulation import TICK_S, Moment, Report
 from nearcast.twin.world import Truths, World
@@ -169,7 +169,8 @@ class Nearcast:
         before, self._tables[at] = self._tables[at], table
         for to, model in enumerate(self._fleet.models):
             found = table.models[model]
-            if before is None or before.models[model].shares != found.shares:
+            known = before.models[model] if before else None
+            if known is None or (known.shares, known.longest_ms) != (found.shares, found.longest_ms):
                 moment.routes[at][to] = self._as_route(found)
 
     def _observation(self, moment: Moment, at: int, place: int, reachable: bool) -> Observation:
@@ -206,7 +207,10 @@ class Nearcast:
         if not found.shares:
             return None
         sums = np.cumsum([share.percent for share in found.shares]) / 100.0
-        orders = tuple(tuple(self._index[name] for name in share.order) for share in found.shares)
+        orders = tuple(
+            Order(tuple(self._index[name] for name in share.order), tuple(ms / 1000.0 for ms in longest_ms))
+            for share, longest_ms in zip(found.shares, found.longest_ms, strict=True)
+        )
         return tuple(sums.tolist()), orders
 
 

@@ -9,10 +9,22 @@ at it, which is exact, since nothing else can happen to it in between.
 from collections import deque
 from collections.abc import Sequence
 from heapq import heapreplace
+from typing import Final, NamedTuple
 
-Order = tuple[int, ...]
+
+class Order(NamedTuple):
+    """Places that a request tries, first to last, and how long it would wait at each before it asks the next one.
+
+    ``longest_s`` may be shorter than ``places``: the others take whatever their lanes have room for.
+    """
+
+    places: tuple[int, ...]
+    longest_s: tuple[float, ...] = ()
+
+
+NOWHERE: Final = Order(())
 Route = tuple[tuple[float, ...], tuple[Order, ...]]
-"""Rising sums of shares that end with 1, and the order of places of each."""
+"""Rising sums of shares that end with 1, and the order of each."""
 Routes = list[list[Route | None]]
 """[origin][model]."""
 Waiting = tuple[float, int, int, Order, float]
@@ -43,11 +55,22 @@ class Place:
         self.busy_s = 0.0
         self.down_at_s = float("inf")
 
-    def take(self, model: int, waiting: Waiting, work: Sequence[float]) -> Batch | bool:
+    def take(
+        self,
+        model: int,
+        waiting: Waiting,
+        work: Sequence[float],
+        work_s: Sequence[float] = (),
+        longest_s: float = float("inf"),
+    ) -> Batch | bool:
         """A request arrives; `until` must have been called for this moment.
 
+        Args:
+            work_s, longest_s: it is refused where it would wait longer, by `wait_s`; needed only where it is bounded.
+
         Returns:
-            Its batch where it is computed at once, True where it waits, False where the lane is full.
+            Its batch where it is computed at once, True where it waits, False where the lane is full, or the wait is
+            too long.
         """
         at_s = waiting[0]
         free = self.free
@@ -59,7 +82,7 @@ class Place:
             self.busy_s += taken_s
             return (at_s, at_s + taken_s, [waiting])
         lane = self.lanes[model]
-        if len(lane) >= self.room[model]:
+        if len(lane) >= self.room[model] or (longest_s != float("inf") and self.wait_s(at_s, work_s) > longest_s):
             return False
         lane.append(waiting)
         self.queued += 1

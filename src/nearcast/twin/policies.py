@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from nearcast.errors import InvalidInput
 from nearcast.resources.problems import did_you_mean
-from nearcast.twin.place import Route
+from nearcast.twin.place import Order, Route
 from nearcast.twin.simulation import Moment
 from nearcast.twin.world import Floats, Truths, World
 
@@ -108,7 +108,7 @@ class RoundRobin(_Ranked):
 
     def route(self, moment: Moment, origin: int, model: int) -> Route | None:
         places = [int(place) for place in self._candidates.standing(moment, origin, model)]
-        orders = tuple(tuple((places * 2)[i : i + min(LONGEST, len(places))]) for i in range(len(places)))
+        orders = tuple(Order(tuple((places * 2)[i : i + min(LONGEST, len(places))])) for i in range(len(places)))
         return (tuple((i + 1) / len(orders) for i in range(len(orders))), orders) if orders else None
 
 
@@ -123,7 +123,7 @@ class LatencyWeighted(_Ranked):
         sums = np.cumsum(weights / weights.sum())
         sums[-1] = 1.0
         near = [int(place) for place in places[:LONGEST]]
-        orders = [(int(first), *[p for p in near if p != first][: LONGEST - 1]) for first in places]
+        orders = [Order((int(first), *[p for p in near if p != first][: LONGEST - 1])) for first in places]
         return tuple(sums.tolist()), tuple(orders)
 
 
@@ -161,8 +161,8 @@ class NearestSpill(_Ranked):
 
 
 def _only(places: Iterable[int]) -> Route | None:
-    order = tuple(int(place) for place in places)
-    return ((1.0,), (order,)) if order else None
+    order = Order(tuple(int(place) for place in places))
+    return ((1.0,), (order,)) if order.places else None
 
 
 POLICIES: Final[Mapping[str, Callable[[str, Candidates], _Ranked]]] = {

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from nearcast.twin.churn import Churn
 from nearcast.twin.outages import Outages
-from nearcast.twin.place import Batch, Order, Place, Routes
+from nearcast.twin.place import NOWHERE, Batch, Order, Place, Routes
 from nearcast.twin.scenario import ScenarioSpec
 from nearcast.twin.workload import Workload
 from nearcast.twin.world import Floats, Truths, World
@@ -248,8 +248,10 @@ class Run:
             origin = entered[first]
             if enter[origin] != origin:
                 self._reenter(first, origin, now_s)
-            elif order := order_of(first, pick, now_s):
-                leave(first, 0, order, now_s)
+            else:
+                order = order_of(first, pick, now_s)
+                if order.places:
+                    leave(first, 0, order, now_s)
         self._next = max(request, stop)
         while events and events[0][0] <= end_s:
             event(heappop(events))
@@ -259,7 +261,7 @@ class Run:
         origin, model = self._entered[request], self._model[request]
         route = self.routes[origin][model]
         if route is None:
-            order: Order = ()
+            order = NOWHERE
         elif len(route[1]) == 1:
             order = route[1][0]
         elif self.policy.cyclic:
@@ -271,7 +273,7 @@ class Run:
             while route[0][spot] <= pick:
                 spot += 1
             order = route[1][spot]
-        if not order:
+        if not order.places:
             self._place[request] = CLOSED
         return order
 
@@ -282,11 +284,11 @@ class Run:
             self._place[request] = LOST
             return
         self._entered[request] = other
-        heappush(self._events, (now_s + self.round_trip_s[origin][other], request, _ENTER, 0, ()))
+        heappush(self._events, (now_s + self.round_trip_s[origin][other], request, _ENTER, 0, NOWHERE))
 
     def _leave(self, request: int, spot: int, order: Order, now_s: float) -> None:
         """``request`` leaves its origin for the place at ``spot`` of its order."""
-        origin, place = self._entered[request], order[spot]
+        origin, place = self._entered[request], order.places[spot]
         self._attempts[request] += 1
         if place == origin:
             self._arrive(request, spot, order, now_s, 0.0)
@@ -306,11 +308,12 @@ class Run:
     def _event(self, event: Event) -> None:
         now_s, request, kind, spot, order = event
         if kind == _ENTER:
-            if order := self._order(request, float(self.workload.pick[request]), now_s):
+            order = self._order(request, float(self.workload.pick[request]), now_s)
+            if order.places:
                 self._leave(request, 0, order, now_s)
             return
         if kind == _ARRIVE:
-            origin, place = self._entered[request], order[spot]
+            origin, place = self._entered[request], order.places[spot]
             if not self._reach[origin][place]:  # it broke while the request was on its way
                 heappush(self._events, (now_s + CONNECT_S, request, _DEAD, spot + 1, order))
                 return
@@ -322,22 +325,24 @@ class Run:
     def _again(self, request: int, spot: int, order: Order, now_s: float, why: int) -> None:
         """The next place of the order, or the end of the request."""
         if not self._up[self._entered[request]]:
-            why, spot = LOST, len(order)
-        if spot >= len(order):
+            why, spot = LOST, len(order.places)
+        if spot >= len(order.places):
             self._place[request] = why
             self._time[request] = now_s - self._at[request]
             return
         self._leave(request, spot, order, now_s)
 
     def _arrive(self, request: int, spot: int, order: Order, now_s: float, back_s: float) -> None:
-        index = order[spot]
+        index = order.places[spot]
         place = self.places[index]
         if not self._up[index]:
             self._again(request, spot + 1, order, now_s, LOST)
             return
         if place.queued:
             self._settle(index, place.until(now_s, self.work))
-        found = place.take(self._model[request], (now_s, request, spot, order, back_s), self.work)
+        longest_s = order.longest_s[spot] if spot < len(order.longest_s) else float("inf")
+        waiting = (now_s, request, spot, order, back_s)
+        found = place.take(self._model[request], waiting, self.work, self.work_s[index], longest_s)
         if found is False:
             if back_s:
                 heappush(self._events, (now_s + back_s, request, _FULL, spot + 1, order))

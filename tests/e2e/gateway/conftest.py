@@ -335,6 +335,7 @@ class Site:
         active: dict[str, str] | None = None,
         emulated: dict[str, float] | None = None,
         revoked: tuple[str, ...] = (),
+        longest_ms: dict[str, tuple[tuple[int, ...], ...]] | None = None,
     ) -> GatewayInputs:
         """Inputs with ``shares``: model -> [(percent, "fra>iad")]."""
         models = dict(sorted(self.engines))
@@ -356,7 +357,9 @@ class Site:
         )
         table = {
             model: ModelRoute(
-                "routed", tuple(Share(percent=percent, order=tuple(order.split(">"))) for percent, order in rows)
+                "routed",
+                tuple(Share(percent=percent, order=tuple(order.split(">"))) for percent, order in rows),
+                longest_ms=(longest_ms or {}).get(model, ()),
             )
             for model, rows in shares.items()
         }

@@ -34,6 +34,7 @@ def sites(fleet):
     fra.run(
         fra.inputs(
             {"m1": [(100, "fra>iad>sin")], "m2": [(100, "iad")], "ghost": [(100, "iad>sin")], "closed": [(100, "sin")]},
+            longest_ms={"m1": ((20, 80),)},
             peers=(iad, sin),
             callers=("iad",),
             rules=rules,
@@ -68,6 +69,13 @@ def many(fleet, sites, count, at_once=16, **options):
 def test_local_while_it_has_room(fleet, sites):
     answer = infer(fleet, sites)
     assert (answer.headers["x-nearcast-site"], answer.headers["x-nearcast-reason"]) == ("fra", "local;attempt=1")
+
+
+def test_each_place_hears_how_long_a_request_may_wait_and_clients_cannot_say_it(fleet, sites, modes):
+    modes(fra="full")
+    fleet.ask(sites["fra"].public, "/v2/models/m1/infer", {}, headers={"x-nearcast-longest-wait": "fra=9999"})
+    heard = [sites[name].engines["m1", "1"].seen[-1].headers["x-nearcast-longest-wait"] for name in ("fra", "iad")]
+    assert heard == ["fra=20,iad=80"] * 2
 
 
 def test_a_full_place_spills_and_is_not_ejected(fleet, sites, modes):

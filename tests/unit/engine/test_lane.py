@@ -293,3 +293,36 @@ def test_a_model_that_was_slow_for_a_while_comes_back_into_the_loop() -> None:
         assert lane.inline
 
     with_lane(model, INLINE, story)
+
+
+def test_who_would_wait_longer_than_it_may_is_sent_on() -> None:
+    gate = threading.Event()
+    model = Model(gate)
+
+    async def story(lane: Lane) -> None:
+        lane.check_room(0.0)  # nothing runs: nobody waits
+        works = [Asked(n) for n in range(10)]
+        for work in works:
+            lane.submit(work)
+        await until(lambda: bool(model.runs))
+        lane.check_room(10.0)
+        lane.check_room(None)
+        with pytest.raises(Refusal, match="expected to wait at most 1 ms") as caught:
+            lane.check_room(0.001)
+        assert (caught.value.status, caught.value.full) == (503, wire.FULL_QUEUE)
+        gate.set()
+        await settled(works)
+
+    with_lane(model, THREAD, story)
+
+
+def test_the_work_of_other_models_counts_as_the_engine_says() -> None:
+    async def run() -> None:
+        loop = asyncio.get_running_loop()
+        lane = Lane("m@1", Model(), THREAD, pad=False, queue=16, loop=loop, wait_s=lambda: 0.25)
+        lane.check_room(0.3)
+        with pytest.raises(Refusal):
+            lane.check_room(0.2)
+        lane.close()
+
+    asyncio.run(run())

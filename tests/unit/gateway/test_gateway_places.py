@@ -17,7 +17,9 @@ IAD = SiteFacts(name="iad", tier="edge", country="US")
 HOME = ResidencyRule(policy="home", models=("m",), allow_countries=("DE",))
 
 
-def inputs(*shares: tuple[int, str], rules=(), addresses=("192.0.2.1:1",), local=True, refused=()) -> GatewayInputs:
+def inputs(
+    *shares: tuple[int, str], rules=(), addresses=("192.0.2.1:1",), local=True, refused=(), longest_ms=()
+) -> GatewayInputs:
     peer = Peer(
         site=IAD,
         addresses=addresses,
@@ -35,7 +37,7 @@ def inputs(*shares: tuple[int, str], rules=(), addresses=("192.0.2.1:1",), local
         envoy_dir="/e",
         local=(LocalModel("m", "2", "/r/m"),) if local else (),
         active={"m": "2"},
-        routes=RouteTable(models={"m": ModelRoute("routed", rows, refused=refused)}),
+        routes=RouteTable(models={"m": ModelRoute("routed", rows, refused=refused, longest_ms=longest_ms)}),
     )
 
 
@@ -167,3 +169,30 @@ def routes_of(given: GatewayInputs) -> list[dict]:
     (public,) = render(given).routes["public"].resources
     tree = public["virtual_hosts"][0]["matcher"]["matcher_tree"]
     return tree["exact_match_map"]["map"]["m"]["action"]["typed_config"]["routes"]
+
+
+def longest(given: GatewayInputs) -> tuple[tuple[tuple[str, int], ...], ...]:
+    decision = decided(given)
+    assert isinstance(decision, Routed)
+    return decision.longest_ms
+
+
+def test_how_long_a_request_may_wait_goes_with_the_places_that_are_left():
+    assert longest(inputs((70, "fra>iad"), (30, "iad>fra"), longest_ms=((20,), (40, 80)))) == (
+        (("fra", 20),),
+        (("iad", 40), ("fra", 80)),
+    )
+    # iad is left out, so fra is the last place: it takes what it has room for
+    assert longest(inputs((100, "fra>iad"), addresses=(), longest_ms=((20,),))) == ((),)
+    assert longest(inputs((100, "fra>iad"))) == ((),)
+
+
+def test_longest_waits_are_told_to_places_and_are_no_matter_of_shape():
+    given = inputs((70, "fra>iad"), (30, "iad>fra"), longest_ms=((20,), (40, 80)))
+    files = render(given)
+    text = files.routes["public"].encode().decode()
+    assert '"key":"x-nearcast-longest-wait","value":"fra=20"' in text
+    assert '"key":"x-nearcast-longest-wait","value":"iad=40,fra=80"' in text
+    assert render(inputs((70, "fra>iad"), (30, "iad>fra"), longest_ms=((10,), (40, 160)))).shape == files.shape
+    only = render(inputs((100, "fra>iad"), longest_ms=((20,),))).routes["public"].encode().decode()
+    assert only.count('"value":"fra=20"') == 1

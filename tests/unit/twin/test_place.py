@@ -1,12 +1,12 @@
 """One simulated place: order, batches, room, failure."""
 
-from nearcast.twin.place import Place, Waiting
+from nearcast.twin.place import Order, Place, Waiting
 
 WORK = [1.0] * 100
 
 
 def waiting(at_s: float, request: int) -> Waiting:
-    return (at_s, request, 0, (0,), 0.0)
+    return (at_s, request, 0, Order((0,)), 0.0)
 
 
 def test_idle_place_computes_at_once_and_alone() -> None:
@@ -69,3 +69,12 @@ def test_expected_wait_is_the_work_ahead_over_the_workers() -> None:
     for request in range(5):
         place.take(0, waiting(0.0, request), WORK)
     assert place.wait_s(0.004, [0.010]) == 0.006 + 3 * 0.010 / 2
+
+
+def test_who_would_wait_longer_than_it_may_is_refused_although_there_is_room() -> None:
+    place = Place(1, [(0.010,)], [4])
+    place.take(0, waiting(0.0, 0), WORK)
+    assert place.take(0, waiting(0.004, 1), WORK, [0.010], 0.005) is False
+    assert place.take(0, waiting(0.006, 1), WORK, [0.010], 0.005) is True
+    assert place.take(0, waiting(0.006, 2), WORK, [0.010], 0.010) is False
+    assert place.take(0, waiting(0.006, 2), WORK, [0.010], 0.015) is True

@@ -8,6 +8,7 @@ import pytest
 
 from nearcast.twin.compare import Stage, run_policy, set_up
 from nearcast.twin.measures import figures
+from nearcast.twin.place import Order
 from nearcast.twin.policies import OURS, POLICIES, Candidates
 from nearcast.twin.simulation import CLOSED, LOST, REFUSED, Outcome, Run
 from unit.twin.tiny import document, loaded, model, named, stage
@@ -74,7 +75,7 @@ class _Fixed:
 
     def begin(self, moment: Any) -> None:
         for row in moment.routes:
-            row[:] = [((1.0,), (self._order,)) for _ in row]
+            row[:] = [((1.0,), (Order(self._order),)) for _ in row]
 
     def step(self, moment: Any) -> None:
         pass

@@ -121,8 +121,8 @@ def test_a_change_is_run_beside_the_fleet_as_it_is(tmp_path: Path, capsys: pytes
     assert (now["policy"], changed["policy"]) == ("nearcast, now", "nearcast, changed")
     assert now["requests"] == changed["requests"] > 1000
     assert now["network"]["mean_ms"] > 5.0
-    assert changed["network"]["mean_ms"] == 0.0
-    assert changed["wan_bytes"] == 0.0
+    assert changed["network"]["mean_ms"] < 0.5  # a burst may go on to a neighbour
+    assert changed["wan_bytes"] < 0.05 * now["wan_bytes"]
 
 
 def test_a_version_that_is_not_released_is_left_out_and_said(

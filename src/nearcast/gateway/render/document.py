@@ -33,6 +33,7 @@ ROUTE_NAMES: Final = ("public", "peer", "probe")
 
 _WEIGHT: Final = re.compile(rb'"weight":\d+')
 _PATIENCE: Final = re.compile(rb'"per_try_timeout":"\d+s"')
+_LONGEST: Final = re.compile(rb'"key":"x-nearcast-longest-wait","value":"[^"\\]*"')
 """Inside of strings quotes are escaped, so nothing but the fields matches."""
 
 
@@ -117,7 +118,10 @@ class GatewayFiles:
         measured: equal shapes are equally valid to Envoy."""
         documents = (self.clusters, self.listeners, *(self.routes[name] for name in sorted(self.routes)))
         parts = [canonical_json(self.bootstrap), *(document.encode_unversioned() for document in documents)]
-        plain = (_PATIENCE.sub(b'"per_try_timeout":""', _WEIGHT.sub(b'"weight":0', part)) for part in parts)
+        plain = (
+            _LONGEST.sub(b'"key":""', _PATIENCE.sub(b'"per_try_timeout":""', _WEIGHT.sub(b'"weight":0', part)))
+            for part in parts
+        )
         return digest_of(b"\n".join(plain))
 
     def flattened(self) -> Message:

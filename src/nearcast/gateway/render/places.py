@@ -12,6 +12,7 @@ from typing import Final
 from nearcast.gateway.render.inputs import GatewayInputs
 from nearcast.planning.holding import barred
 from nearcast.planning.residency import refusals
+from nearcast.planning.routes import ModelRoute
 from nearcast.resources.plan import Peer, SiteFacts
 from nearcast.resources.status import Share
 from nearcast.resources.wire import model_at
@@ -26,9 +27,14 @@ MAX_NODES_TRIED: Final = 2
 
 @dataclass(frozen=True, slots=True)
 class Routed:
-    """Requests go to ``shares``: each order holds usable, allowed places, each once; percents are positive."""
+    """Requests go to ``shares``: each order holds usable, allowed places, each once; percents are positive.
+
+    ``longest_ms``: of each share, how long a request may wait at places of its order; those left out take whatever they
+    have room for.
+    """
 
     shares: tuple[Share, ...]
+    longest_ms: tuple[tuple[tuple[str, int], ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +63,15 @@ def decisions(inputs: GatewayInputs) -> dict[str, Decision]:
 def _decision(inputs: GatewayInputs, model: str, others: Mapping[str, Peer]) -> Decision:
     route = inputs.routes.models.get(model)
     merged: dict[tuple[str, ...], int] = {}
-    for share in route.shares if route else ():
+    longest_ms: dict[tuple[str, ...], tuple[tuple[str, int], ...]] = {}
+    for number, share in enumerate(route.shares if route else ()):
         order = _usable(inputs, model, share.order, others)
         if order and share.percent > 0:
             merged[order] = merged.get(order, 0) + share.percent
+            longest_ms.setdefault(order, _longest_ms(route, number, order))
     if merged:
-        return Routed(tuple(Share(percent=percent, order=order) for order, percent in merged.items()))
+        shares = tuple(Share(percent=percent, order=order) for order, percent in merged.items())
+        return Routed(shares, tuple(longest_ms[order] for order in merged))
     holders = _holders(inputs, model)
     verdicts = [refusals(inputs.plan.residency, model, inputs.plan.site, site) for site in holders]
     if holders and all(verdicts):
@@ -72,6 +81,17 @@ def _decision(inputs: GatewayInputs, model: str, others: Mapping[str, Peer]) -> 
     if not holders and model in inputs.plan.closed:
         return Refused(inputs.plan.closed[model])
     return NotReady()
+
+
+def _longest_ms(route: ModelRoute | None, number: int, order: tuple[str, ...]) -> tuple[tuple[str, int], ...]:
+    """How long requests of a share may wait at places of ``order``, what is usable of the share's own. If its last
+    place was left out, the one before it is the last, and takes what it has room for."""
+    if route is None or number >= len(route.longest_ms):
+        return ()
+    share = route.shares[number]
+    waits_ms = dict(zip(share.order, route.longest_ms[number], strict=False))
+    bounded = order if order[-1] == share.order[-1] else order[:-1]
+    return tuple((place, waits_ms[place]) for place in bounded if place in waits_ms)
 
 
 def _usable(inputs: GatewayInputs, model: str, order: tuple[str, ...], others: Mapping[str, Peer]) -> tuple[str, ...]:

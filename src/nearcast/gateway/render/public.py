@@ -105,19 +105,27 @@ def _model(inputs: GatewayInputs, model: str, decision: Decision) -> list[Messag
         return [answers.refusal(403, answers.literal(text))]
     described = answers.found((f"/v1/models/{model}",), answers.model_document(model))
     if isinstance(decision, Routed):
-        return [described, _forward(inputs, model, decision.shares)]
+        return [described, _forward(inputs, model, decision)]
     nowhere = answers.refusal(503, answers.literal(f"no place can answer for model {model} now; retry"))
     return [described, {"name": model, **nowhere}]  # named: whoever asks in vain is demand all the same
 
 
-def _forward(inputs: GatewayInputs, model: str, shares: tuple[Share, ...]) -> Message:
+def _forward(inputs: GatewayInputs, model: str, decision: Routed) -> Message:
+    shares = decision.shares
     tries = max(sum(attempts(inputs, share.order).values()) for share in shares)
     # Nearly all models have one share: drawing lots among one costs 4,000 instructions per request.
     only = shares[0] if len(shares) == 1 else None
     where: Message = (
         {"cluster": order_cluster(inputs, model, only.order)}
         if only
-        else {"weighted_clusters": {"clusters": [_share(inputs, model, share) for share in shares]}}
+        else {
+            "weighted_clusters": {
+                "clusters": [
+                    {**_share(inputs, model, share), **_longest(waits_ms)}
+                    for share, waits_ms in zip(shares, decision.longest_ms, strict=True)
+                ]
+            }
+        }
     )
     return {
         "name": model,
@@ -130,6 +138,7 @@ def _forward(inputs: GatewayInputs, model: str, shares: tuple[Share, ...]) -> Me
             **where,
             **(_asked_in_turn(inputs, tries, patience_s(inputs, model, shares)) if tries > 1 else _asked_once()),
         },
+        **(_longest(decision.longest_ms[0]) if only else {}),
         "response_headers_to_remove": [_LOAD_METRICS, VIA],
         "response_headers_to_add": [
             answers.header(wire.SITE, "%UPSTREAM_METADATA(nearcast:site)%"),
@@ -168,6 +177,13 @@ def _share(inputs: GatewayInputs, model: str, share: Share) -> Message:
         "weight": share.percent,
         "response_headers_to_add": [_reason(inputs, share)],
     }
+
+
+def _longest(waits_ms: tuple[tuple[str, int], ...]) -> Message:
+    """What tells places how long the requests of a share may wait there; nothing where any wait will do."""
+    if not waits_ms:
+        return {}
+    return {"request_headers_to_add": [answers.header(wire.LONGEST_WAIT, wire.longest_waits(waits_ms))]}
 
 
 def _reason(inputs: GatewayInputs, share: Share) -> Message:

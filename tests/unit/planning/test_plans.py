@@ -1,5 +1,7 @@
 """Site plans: placement, make before break, peers, revisions that change only where something changed."""
 
+import dataclasses
+
 from nearcast.planning.grounds import grounds_of, placed
 from nearcast.planning.peers import MAX_PEERS
 from nearcast.planning.plans import FleetFacts, site_plans
@@ -153,3 +155,19 @@ def test_a_change_elsewhere_is_no_new_revision_here() -> None:
     after = site_plans(DesiredState.of([FRANKFURT, ASHBURN, labelled, deployment(sites=["ashburn"])]), FACTS, "f", 2)
     assert after["frankfurt"].revision == before["frankfurt"].revision
     assert after["singapore"].revision != before["singapore"].revision
+
+
+def test_a_target_that_a_deployment_names_is_told_to_every_site_of_this_release() -> None:
+    named = resource(
+        "Deployment",
+        "m",
+        {"model": "m", "version": "1", "latencyTarget": "150ms", "placement": {"sites": ["ashburn"]}},
+    )
+    state = DesiredState.of([*SITES, named])
+    plans = site_plans(state, dataclasses.replace(FACTS, older=frozenset({"ashburn"})), "f", 1)
+    assert {site: plan.targets_s for site, plan in plans.items()} == {
+        "ashburn": {},
+        "frankfurt": {"m": 0.15},
+        "singapore": {"m": 0.15},
+    }
+    assert all(not plan.targets_s for plan in site_plans(plain, FACTS, "f", 1).values())

@@ -32,7 +32,7 @@ TROUBLE: Mapping[str, dict[str, Any]] = {
     "5 % of sites lost": {"failures": [{"atS": 50, "lastsS": 25, "share": 0.05}]},
     "North America cut off": {"failures": [{"atS": 50, "lastsS": 25, "cutOff": {"continents": ["NA"]}}]},
     "crowd of ten times in one city": {
-        "demand": {"load": 0.5, "crowds": [{"atS": 50, "lastsS": 25, "times": 10, "where": {"countries": ["FR"]}}]}
+        "demand": {"load": 0.5, "crowds": [{"atS": 50, "lastsS": 25, "times": 10, "where": {"countries": ["GB"]}}]}
     },
 }
 

@@ -9,8 +9,8 @@ decides about each request, while shares follow reports that are seconds old. Do
 * Where the deployment says how soon it wants answers (``latencyTarget``), a place takes what it can answer in time, and
   no more: whoever is too late anyway makes all behind it late. What is in time by a margin stays, although the next
   place would be a little sooner: ways cost traffic.
-* The last place takes what it has room for; with a target, what is in time or waits no longer than
-  :data:`LATE` times its service. A fleet without room refuses early, and what it answers is in time.
+* The last place takes what it has room for; with a target, what it answers within :data:`LATE` times that, or what waits
+  no longer than its own service takes. A fleet without room refuses early, and most of what it answers is in time.
 
 A target that no place of the order can meet, idle as it may be, counts for nothing.
 """
@@ -26,7 +26,8 @@ MARGIN: Final = 0.7
 """Part of the time that is left at a place for which a request stays in any case."""
 STAY_S: Final = 0.1
 """It stays for no longer than this."""
-LATE: Final = 1.0
+LATE: Final = 2.0
+"""Rather a little late than refused, and rather refused than late for all that come behind."""
 
 
 def longest_waits_ms(order: Sequence[str], standing: Mapping[str, Terms], target_s: float = 0.0) -> tuple[int, ...]:
@@ -52,7 +53,7 @@ def longest_waits_ms(order: Sequence[str], standing: Mapping[str, Terms], target
             if target_s:
                 longest_s = max(min(longest_s, slack_s), min(MARGIN * slack_s, STAY_S))
         elif target_s:
-            longest_s = max(slack_s, LATE * service_s)
+            longest_s = max(LATE * target_s - idle_s[name], service_s)
         else:
             break
         found.append(max((step for step in STEPS_MS if step <= 1000.0 * longest_s), default=STEPS_MS[0]))

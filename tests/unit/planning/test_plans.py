@@ -170,4 +170,5 @@ def test_a_target_that_a_deployment_names_is_told_to_every_site_of_this_release(
         "frankfurt": {"m": 0.15},
         "singapore": {"m": 0.15},
     }
+    plain = DesiredState.of([*SITES, deployment(everywhere=True)])
     assert all(not plan.targets_s for plan in site_plans(plain, FACTS, "f", 1).values())

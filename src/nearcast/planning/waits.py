@@ -9,8 +9,8 @@ decides about each request, while shares follow reports that are seconds old. Do
 * Where the deployment says how soon it wants answers (``latencyTarget``), a place takes what it can answer in time, and
   no more: whoever is too late anyway makes all behind it late. What is in time by a margin stays, although the next
   place would be a little sooner: ways cost traffic.
-* The last place takes what it has room for; with a target, what it answers within :data:`LATE` times that, or what waits
-  no longer than its own service takes. A fleet without room refuses early, and most of what it answers is in time.
+* The last place takes what it has room for; with a target, what it answers within :data:`LATE` times that, or what
+  waits no longer than its own service takes. A fleet without room refuses early, and most of its answers are in time.
 
 A target that no place of the order can meet, idle as it may be, counts for nothing.
 """

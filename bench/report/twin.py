@@ -26,7 +26,7 @@ def plot(result: dict[str, Any], folder: Path) -> None:
         if key != "within":
             panel.set_yscale("log")
         bare(panel)
-    axes[0].legend(frameon=False, fontsize=7)
+    axes[1].legend(frameon=False, fontsize=7, loc="upper left")
     save(figure, folder / "twin.png")
 
 

@@ -3,13 +3,15 @@
 Decides nothing of what is in them.
 """
 
+import errno
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Final, TypeVar
 
 from nearcast.cli.options import Format
 from nearcast.durable import DiskFull, write_whole
-from nearcast.errors import InvalidInput, NotFound
+from nearcast.errors import InvalidInput, NearcastError, NotFound
 
 MAX_FILE_BYTES: Final = 256 * 1024 * 1024
 Found = TypeVar("Found")
@@ -42,28 +44,43 @@ def decoded(path: Path, data: bytes, decode: Callable[[bytes], Found]) -> Found:
         raise InvalidInput(f"{path}: {error.message}", hint=error.hint) from error
 
 
-def write_named(path: Path, data: bytes) -> None:
-    """Write ``data`` to ``path``, whole or not at all.
+def check_target(path: Path) -> None:
+    """That a file can be written to ``path``: asked before the work whose result it shall hold.
 
     Raises:
-        InvalidInput: nothing can be written there.
-        DiskFull: there is no room.
+        InvalidInput: nothing can be written there, or it is the name of a format, which is meant for another command.
     """
-    refuse_format(path)
-    try:
-        write_whole(path, data)
-    except DiskFull:
-        raise
-    except OSError as error:
-        raise InvalidInput(
-            f"{path} cannot be written: {error.strerror}", hint="name a file in a folder of yours"
-        ) from error
-
-
-def refuse_format(path: Path) -> None:
-    """Raises :class:`InvalidInput` where ``path`` is the name of a format: whoever wrote it meant another ``-o``."""
     if path.name in set(Format) and path.parent == Path():
         raise InvalidInput(
             f"expected the name of a file, got {path.name!r}, which is a format",
             hint="it has one format only: name a file, such as saved.json",
         )
+    folder = path.parent
+    if not folder.is_dir():
+        what = "is no folder" if folder.exists() else "does not exist"
+        raise InvalidInput(f"{path} cannot be written: the folder {folder} {what}", hint="make it, or name another one")
+    try:
+        with TemporaryFile(dir=folder):  # what permissions say is not enough: some file systems take no files
+            pass
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+def write_named(path: Path, data: bytes) -> None:
+    """Write ``data`` to ``path``, whole or not at all; no folder is made.
+
+    Raises:
+        InvalidInput: as :func:`check_target`.
+        DiskFull: there is no room.
+    """
+    check_target(path)
+    try:
+        write_whole(path, data)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+def _unwritable(path: Path, error: OSError) -> NearcastError:
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return DiskFull(path, error)
+    return InvalidInput(f"{path} cannot be written: {error.strerror}", hint="name a file in a folder of yours")

@@ -8,7 +8,7 @@ import typer
 from rich.text import Text
 
 from nearcast.cli.connect import connected
-from nearcast.cli.files import decoded, read_named, write_named
+from nearcast.cli.files import check_target, decoded, read_named, write_named
 from nearcast.cli.options import FoldedOutput, Form, Format, Output, application, command
 from nearcast.cli.screen import (
     Cell,
@@ -100,6 +100,8 @@ def replay(
     from nearcast.planning.fleet.decision import differences, replayed
     from nearcast.planning.fleet.record import decode_record
 
+    if save is not None:
+        check_target(save)
     if file is not None:
         if decision is not None:
             raise InvalidInput(f"expected a number or --file, got both: {decision} and {file}")

@@ -15,14 +15,13 @@ from typing import Final
 
 from nearcast.cli.fleet import LocalPaths
 from nearcast.cli.progress import transferring
+from nearcast.cli.roots import ROOT_FILE, held_root, newest_after
 from nearcast.cli.session import Session
 from nearcast.client import ControlClient
-from nearcast.durable import read_if_exists
 from nearcast.errors import Conflict, InvalidInput, NotFound
 from nearcast.registry.keys import load_signer
 from nearcast.registry.release import Described, describe, same_content
 from nearcast.registry.releases import propose
-from nearcast.registry.rotation import newest_root
 from nearcast.resources.release import ReleaseManifest, encode_release
 
 ATTEMPTS: Final = 5
@@ -140,10 +139,11 @@ def _root(client: ControlClient, paths: LocalPaths, *, own: bool) -> bytes:
     """The newest releases root, as it follows from our own copy where this machine made it for this fleet, else from
     the control plane's first one."""
     published = client.releases_roots()
-    held = read_if_exists(paths.releaser / "releases.root.json") if own else None
+    path = paths.releaser / ROOT_FILE
+    held = held_root(path) if own else None
     known = held or next(iter(published), None)
     if known is None:
         raise InvalidInput(
             "this fleet has no releases repository yet", hint="nearcast releaser init makes its first root"
         )
-    return newest_root(known, published)
+    return newest_after(known, path if held else Path("its first one"), published)

@@ -16,6 +16,7 @@ import typer
 from nearcast.cli.connect import connected
 from nearcast.cli.fleet import LocalPaths
 from nearcast.cli.options import application, command
+from nearcast.cli.roots import ROOT_FILE, held_root, newest_after
 from nearcast.cli.screen import note
 from nearcast.cli.session import Session
 from nearcast.client import ControlClient
@@ -23,7 +24,7 @@ from nearcast.durable import read_if_exists, write_whole
 from nearcast.errors import Conflict, InvalidInput, NotFound, Unavailable
 from nearcast.registry.keys import load_or_create_signer, load_signer
 from nearcast.registry.releases import new_releases_root, new_targets, online_key_of
-from nearcast.registry.rotation import Keys, newest_root, resigned_list, rotated_root
+from nearcast.registry.rotation import Keys, resigned_list, rotated_root
 from nearcast.registry.trust import version_of
 
 COMMANDS: Final = {"releaser": application(help="Keys of those who release models.", no_args_is_help=True)}
@@ -31,7 +32,6 @@ COMMANDS: Final = {"releaser": application(help="Keys of those who release model
 
 ROOT_KEY: Final = "root.pem"
 RELEASER_KEY: Final = "releaser.pem"
-ROOT_FILE: Final = "releases.root.json"
 NEXT: Final = "next"
 RETIRED: Final = "retired"
 ATTEMPTS: Final = 5
@@ -132,15 +132,16 @@ def rotate_keys(client: ControlClient, folder: Path, *, with_root: bool, lost: s
 
     Raises:
         Conflict: others published all the time.
-        InvalidInput: the folder holds no root of this fleet, or its keys are not those of the root.
+        InvalidInput: the folder holds no root, or its keys are not those of the root.
+        IntegrityError: its root is broken, or not of this fleet.
         NotFound: a key is not there.
     """
     root_file, prepared = folder / ROOT_FILE, folder / NEXT
-    known = read_if_exists(root_file)
+    known = held_root(root_file)
     if known is None:
         raise InvalidInput(f"there is no {root_file}", hint="rotate where `nearcast releaser init` (or `up`) ran")
     published = client.releases_roots()
-    root = newest_root(known, published)
+    root = newest_after(known, root_file, published)
     made = read_if_exists(prepared / ROOT_FILE)
     in_force = made is not None and made == root
     if in_force and not (prepared / RELEASER_KEY).exists():  # cut short at the very end

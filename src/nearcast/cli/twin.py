@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from nearcast.cli.connect import connected
-from nearcast.cli.files import decoded, read_named, refuse_format, write_named
+from nearcast.cli.files import check_target, decoded, read_named, write_named
 from nearcast.cli.options import FoldedOutput, Form, application, command
 from nearcast.cli.screen import Cell, TooWide, milliseconds, note, show_document, show_lines, show_table, size
 from nearcast.cli.session import Session
@@ -99,6 +99,8 @@ def run(
     The policy nearcast is the planning code of this very version. The bound is what no policy can beat. The same
     scenario and seed give the same figures.
     """
+    if report is not None:
+        check_target(report)
     if snapshot_file is not None:
         loaded, found = _of_snapshot(snapshot_file, scenario, policy, change, seed, load, duration)
     else:
@@ -128,7 +130,7 @@ def snapshot(
     It holds no keys, tokens or addresses, and can be sent to whoever shall look at it.
     """
     if file is not None:
-        refuse_format(file)
+        check_target(file)
     with connected(session) as client:
         data = client.snapshot()
     if file is None:

@@ -139,7 +139,10 @@ def propose(
     judge = first_root(root, PREFIX)
     signed = verified(Targets, targets, judge, PREFIX)
     if signer.public_key.keyid not in judge.roles[Targets.type].keyids:
-        raise IntegrityError(f"key {signer.public_key.keyid} is none of the releasers' keys in the root")
+        raise IntegrityError(
+            f"key {signer.public_key.keyid} is none of the releasers' keys in version {judge.version} of the root",
+            hint="where it was replaced (releaser rotate), sign with the new one: it lies where the rotation ran",
+        )
     data = encode_release(manifest)
     path = manifest.target_path
     entry = TargetFile.from_data(path, data, ["sha256"])

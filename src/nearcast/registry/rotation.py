@@ -59,7 +59,10 @@ def rotated_root(root: bytes, keys: Keys, *, now: datetime, lifetimes: Lifetimes
         if judge.roles[role].threshold != 1:
             raise InvalidInput(f"expected a root that one {role} key signs for, this one wants several signatures")
         if before not in judge.roles[role].keyids:
-            raise InvalidInput(f"expected a {role} key of the fleet's root, got {before}")
+            raise InvalidInput(
+                f"expected a {role} key of version {judge.version} of the fleet's root, got {before}",
+                hint="these keys were replaced by a rotation with another copy of the folder: take that copy",
+            )
     others = [judge.keys[keyid] for keyid in judge.roles[Targets.type].keyids if keyid != keys.releaser_id]
     signers = {signer.public_key.keyid: signer for signer in (keys.root, keys.next_root)}
     roots = [judge.keys[keyid] for keyid in judge.roles[Root.type].keyids if keyid != keys.root.public_key.keyid]

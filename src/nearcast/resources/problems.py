@@ -192,6 +192,9 @@ def _hint(node: Mapping[str, Any], schema: Mapping[str, Any], value: object, pla
     """The way out of a wrong value, where it can be guessed."""
     kind = node.get("type")
     key = str(location[-1]) if location and isinstance(location[-1], str) else ""
+    raw = value if isinstance(value, str) else place.raw
+    if "pattern" in node and (unit := _with_unit(node["pattern"], raw)):
+        return f"Write it with its unit: {key}: {unit}" if key else f"Write it with its unit: {unit}"
     if kind == "string" and isinstance(value, bool | int | float):
         quoted = f'{key}: "{place.raw}"' if key else f'"{place.raw}"'
         if place.plain:
@@ -206,6 +209,11 @@ def _hint(node: Mapping[str, Any], schema: Mapping[str, Any], value: object, pla
             return f"Did you mean {other!r}?" if other else ""
         return did_you_mean(value, candidates)
     return ""
+
+
+def _with_unit(pattern: str, raw: str) -> str:
+    """``raw`` with milliseconds, where ``pattern`` is that of durations and nothing else is missing; else empty."""
+    return f"{raw}ms" if pattern.endswith("(ms|s)$") and re.fullmatch(pattern, f"{raw}ms") else ""
 
 
 def _kind_of(value: object) -> str:

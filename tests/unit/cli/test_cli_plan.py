@@ -89,9 +89,15 @@ def test_a_record_of_another_release_is_told_so(record: Record, tmp_path: Path, 
 def test_where_nothing_can_be_written_is_said(record: Record, tmp_path: Path, run: Any) -> None:
     file = tmp_path / "record.json"
     file.write_bytes(encode_record(record))
-    for save, said in ((file / "below", "cannot be written"), (Path("json"), "which is a format")):
+    for save, said in (
+        (file / "below", f"the folder {file} is no folder"),
+        (tmp_path / "none" / "d.json", f"the folder {tmp_path / 'none'} does not exist"),
+        (Path("/proc/d.json"), "/proc/d.json cannot be written"),
+        (Path("json"), "which is a format"),
+    ):
         done = run("plan", "replay", "--file", str(file), "--save", str(save))
         assert (done.code, said in done.err) == (2, True), done.err
+    assert not (tmp_path / "none").exists()
 
 
 def test_an_explanation_tells_every_place_and_why_not(record: Record, capsys: pytest.CaptureFixture[str]) -> None:

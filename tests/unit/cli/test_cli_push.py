@@ -169,3 +169,14 @@ def test_ls_and_inspect(control: "FakeControl", run: "Run", model: Path) -> None
     assert "expected one version" in run("model", "inspect", "m@1", "--version", "2").err
     assert "Did you mean 'm'?" in run("model", "inspect", "mm").err
     assert run("model", "inspect", "m", "--version", "2").code == 4
+
+
+def test_a_key_that_was_replaced_is_told_with_the_way_out(
+    control: "FakeControl", run: "Run", model: Path, tmp_path: Path
+) -> None:
+    keys = tmp_path / "data" / "releaser"
+    (keys / "releaser.pem").unlink()
+    load_or_create_signer(keys / "releaser.pem")
+    code, said = push(run, model)
+    assert code == 7
+    assert "way out: where it was replaced (releaser rotate), sign with the new one" in said

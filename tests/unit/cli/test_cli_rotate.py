@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import shutil
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +14,7 @@ from securesystemslib.signer import CryptoSigner
 from nearcast.cli import releaser as releasers
 from nearcast.cli.releaser import begin_releases, rotate_keys
 from nearcast.client.views import Targets, Trust
-from nearcast.errors import Conflict, InvalidInput, NotFound
+from nearcast.errors import Conflict, IntegrityError, InvalidInput, NotFound
 from nearcast.registry.blobs import BlobStore
 from nearcast.registry.keys import load_signer
 from nearcast.registry.objects import open_objects
@@ -179,3 +180,28 @@ def test_a_rotation_that_was_cut_short_is_finished(
     assert version_of((tmp_path / "releases.root.json").read_bytes()) == len(control.releases.roots())
     assert rotate_keys(control, tmp_path, with_root=True, lost=None) == len(control.releases.roots())
     control.release(tmp_path, "2")
+
+
+def test_keys_that_another_copy_replaced_are_told_with_the_way_out(control: Any, tmp_path: Path) -> None:
+    copy = tmp_path.with_name(f"{tmp_path.name}-copy")
+    shutil.copytree(tmp_path, copy)
+    rotate_keys(control, tmp_path, with_root=False, lost=None)
+    with pytest.raises(InvalidInput, match=r"a targets key of version 2 of the fleet's root") as refused:
+        rotate_keys(control, copy, with_root=False, lost=None)
+    assert "another copy of the folder" in refused.value.hint
+
+
+@pytest.mark.parametrize(("content", "said"), [(b"{", "arbitrary bytes"), (None, "do not follow")])
+def test_a_broken_or_foreign_root_is_told_by_its_file(
+    control: Any, tmp_path: Path, content: bytes | None, said: str
+) -> None:
+    if content is None:
+        other = tmp_path / "other"
+        begin_releases(Control(), other)  # type: ignore[arg-type]
+        rotate_keys(control, tmp_path, with_root=True, lost=None)
+        content = (other / "releases.root.json").read_bytes()
+    (tmp_path / "releases.root.json").write_bytes(content)
+    with pytest.raises(IntegrityError, match=said) as refused:
+        rotate_keys(control, tmp_path, with_root=False, lost=None)
+    assert str(tmp_path / "releases.root.json") in refused.value.message
+    assert "another copy" in refused.value.hint

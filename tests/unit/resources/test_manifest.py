@@ -205,6 +205,14 @@ def test_a_latency_target_is_a_duration(target: str) -> None:
     assert "duration" in found
 
 
+@pytest.mark.parametrize("written", ["150", '"150"', "1.5"])
+def test_a_latency_target_without_a_unit_is_told_with_one(written: str) -> None:
+    (found,) = problems(auto("{}").replace("model: magika", f"latencyTarget: {written}, model: magika"))
+    bare = written.strip('"')
+    assert found.endswith(f"Write it with its unit: latencyTarget: {bare}ms")
+    assert "quote" not in found
+
+
 def _with_target(target: str) -> str:
     return auto("{}").replace("model: magika", f'latencyTarget: "{target}", model: magika')
 

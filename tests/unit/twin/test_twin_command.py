@@ -125,6 +125,17 @@ def test_a_change_is_run_beside_the_fleet_as_it_is(tmp_path: Path, capsys: pytes
     assert changed["wan_bytes"] < 0.05 * now["wan_bytes"]
 
 
+def test_a_report_that_cannot_be_written_is_refused_before_the_run(
+    scenario: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def never(*_: object) -> None:
+        raise AssertionError("it ran")
+
+    monkeypatch.setattr("nearcast.twin.compare.compare", never)
+    assert run(str(scenario), "--report", str(scenario / "page.html")) == 2
+    assert f"the folder {scenario} is no folder" in " ".join(capsys.readouterr().err.split())
+
+
 def test_a_version_that_is_not_released_is_left_out_and_said(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

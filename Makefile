@@ -21,7 +21,7 @@ down: $(VENV)/.core ## stop it, and leave no process behind
 
 examples: $(VENV)/.examples ## install what the examples need, to run them by hand
 
-test: $(VENV)/.dev build/s3/.done ## all tests
+test: $(VENV)/.dev build/s3/.done build/azure/.done ## all tests
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 fuzz: $(VENV)/.dev ## 10,000 malformed requests per protocol and kind, and every attack (tens of minutes)
@@ -87,6 +87,12 @@ build/s3/.done: tests/servers/s3.txt  # an S3 server for tests, apart: its needs
 	@$(PYTHON) -m venv build/s3
 	@build/s3/bin/python -m pip --disable-pip-version-check install --quiet --constraint tests/servers/s3.txt 'moto[server]'
 	@touch $@
+
+build/azure/.done: tests/servers/azure/package.json tests/servers/azure/package-lock.json  # an Azure Blob server for tests
+	@mkdir -p build/azure && cp -R tests/servers/azure/. build/azure
+	@if command -v npm >/dev/null; then \
+	   (cd build/azure && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error) >/dev/null && touch $@; \
+	 else echo "no npm here: the tests on Azure are left out"; fi
 
 $(VENV)/.docs: $(VENV)/.core
 	@$(PIP) install --quiet --constraint constraints.txt --group docs

@@ -1,18 +1,25 @@
-"""What every object store, and the blobs in it, promise: one suite on memory, a folder and an S3 server."""
+"""What every object store, and the blobs in it, promise: one suite on memory, a folder, and S3, GCS, Azure."""
 
 import itertools
 import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Protocol
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
 
-from nearcast.errors import IntegrityError, InvalidInput, NotFound, Unauthenticated, Unavailable
+from nearcast.errors import Conflict, IntegrityError, InvalidInput, NotFound, Unauthenticated, Unavailable
 from nearcast.registry.blobs import BlobStore, blob_path, digest_of_file
-from nearcast.registry.objects import FolderObjects, Objects, open_objects
+from nearcast.registry.objects import FolderObjects, Objects, client_options, open_objects
+from nearcast.registry.releases import propose
+from nearcast.resources.release import encode_release, release_digest
 from nearcast.resources.revision import digest_of
-from servers.s3 import S3, s3_server
+from scenario.registry_world import World
+from servers.azure_blobs import azure_server
+from servers.gcs import account_file, gcs_server
+from servers.s3 import s3_server
 
 BIG = bytes(range(251)) * 30_000
 
@@ -20,24 +27,63 @@ BIG = bytes(range(251)) * 30_000
 NUMBERS = itertools.count(1)
 
 
+class Cloud(Protocol):
+    """A server that speaks as one of the clouds does."""
+
+    scheme: str
+    endpoint: str
+    endpoint_variable: str
+    environment: dict[str, str]
+
+    def bucket(self, name: str) -> str:
+        """A new bucket; its URL."""
+
+    def parts(self, name: str, path: str) -> int:
+        """In how many parts an object came."""
+
+    def has_uploads(self, name: str) -> bool:
+        """Whether there are parts of uploads that never ended."""
+
+
 @pytest.fixture(scope="module")
-def server() -> Iterator[S3]:
+def s3_cloud() -> Iterator[Cloud]:
     with s3_server() as running:
         yield running
 
 
-@pytest.fixture
-def s3(server: S3, monkeypatch: pytest.MonkeyPatch) -> S3:
-    for name, value in server.environment.items():
-        monkeypatch.setenv(name, value)
-    return server
+@pytest.fixture(scope="module")
+def gcs_cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
+    with gcs_server(tmp_path_factory.mktemp("gcs")) as running:
+        yield running
 
 
-@pytest.fixture(params=["memory", "folder", "file-url", "s3"])
+@pytest.fixture(scope="module")
+def azure_cloud() -> Iterator[Cloud]:
+    with azure_server() as running:
+        yield running
+
+
+CLOUDS = ("s3", "gcs", "azure")
+
+
+def opened(request: pytest.FixtureRequest, name: str) -> Cloud:
+    """The server of a cloud; the environment has its endpoint and credentials."""
+    cloud: Cloud = request.getfixturevalue(f"{name}_cloud")
+    patch: pytest.MonkeyPatch = request.getfixturevalue("monkeypatch")
+    for variable, value in cloud.environment.items():
+        patch.setenv(variable, value)
+    return cloud
+
+
+@pytest.fixture(params=CLOUDS)
+def cloud(request: pytest.FixtureRequest) -> Cloud:
+    return opened(request, request.param)
+
+
+@pytest.fixture(params=["memory", "folder", "file-url", *CLOUDS])
 def objects(request: pytest.FixtureRequest, tmp_path: Path) -> Objects:
-    if request.param == "s3":
-        server: S3 = request.getfixturevalue("s3")
-        return open_objects(f"{server.bucket(f'bucket-{next(NUMBERS)}')}/some/prefix")
+    if request.param in CLOUDS:
+        return open_objects(f"{opened(request, request.param).bucket(f'bucket-{next(NUMBERS)}')}/some/prefix")
     folder = tmp_path / "with space" / "store"
     return open_objects({"memory": "memory:", "folder": str(folder), "file-url": folder.as_uri()}[request.param])
 
@@ -297,25 +343,48 @@ def test_a_folder_that_takes_nothing_is_unavailable_and_no_defect(tmp_path: Path
         objects.create("new", b"data")
 
 
+# --- a repository in them --------------------------------------------------------------------------------------------
+
+
+def test_a_repository_in_it_is_published_read_and_fetched(objects: Objects, tmp_path: Path) -> None:
+    """Releases and plans, signed, through this store and back through a node's eyes; of two publishers one wins."""
+    world = World(tmp_path, objects)
+    first, second = world.push("1"), world.push("2")
+    world.plans.publish(world.plan(1, first))
+    node = world.node()
+    assert node.poll_plan() == world.plan(1, first)
+    assert node.release("m", "1", release_digest(first)) == first
+    world.plans.publish(world.plan(2, second))
+    assert node.poll_plan() == world.plan(2, second)
+    world.restart()
+    assert world.plans.latest("fra") == world.plan(2, second)
+    targets, number = world.releases.targets()
+    proposal = propose(world.releases_root, targets, world.manifest("3"), world.releaser, now=world.now)
+    world.releases.accept(proposal, encode_release(world.manifest("3")), number)
+    with pytest.raises(Conflict):
+        world.releases.accept(proposal[:-1] + b" ", encode_release(world.manifest("3")), number)
+
+
 # --- clouds ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_bucket_that_is_not_there_is_told(s3: S3) -> None:
-    objects = open_objects("s3://no-such-bucket/prefix")
+def test_a_bucket_that_is_not_there_is_told(cloud: Cloud) -> None:
+    objects = open_objects(f"{cloud.scheme}://no-such-bucket/prefix")
     for call in (objects.reach, lambda: objects.read("a"), lambda: objects.replace("a", b"")):
         with pytest.raises(InvalidInput, match="there is no such bucket") as caught:
             call()
         assert "Make the bucket" in caught.value.hint
 
 
-def test_a_store_that_nobody_answers_for_is_unavailable(s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+def test_a_store_that_nobody_answers_for_is_unavailable(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(cloud.endpoint_variable, "http://127.0.0.1:1")
     monkeypatch.setattr("nearcast.registry.objects.RETRIES", {"max_retries": 0})
-    with pytest.raises(Unavailable, match="s3://bucket failed"):
-        open_objects("s3://bucket").read("a")
+    with pytest.raises(Unavailable, match=f"{cloud.scheme}://bucket failed"):
+        open_objects(f"{cloud.scheme}://bucket").read("a")
 
 
-def test_no_credentials_are_told(s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_credentials_are_told(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened(request, "s3")
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     monkeypatch.setenv("AWS_METADATA_ENDPOINT", "http://127.0.0.1:1")
@@ -325,14 +394,47 @@ def test_no_credentials_are_told(s3: S3, monkeypatch: pytest.MonkeyPatch) -> Non
     assert "secret" not in caught.value.message
 
 
-def test_large_files_travel_in_parts_and_leave_none_behind(s3: S3, tmp_path: Path) -> None:
-    objects = open_objects(s3.bucket("parts"))
+@pytest.mark.parametrize("name", ["gcs", "azure"])
+def test_credentials_of_somebody_else_are_told(
+    request: pytest.FixtureRequest, name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    url = opened(request, name).bucket(f"bucket-{next(NUMBERS)}")
+    strange = rsa.generate_private_key(65537, 2048)
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(account_file(tmp_path / "account.json", strange)))
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_KEY", "bm90IHRoZSBrZXk=")
+    objects = open_objects(url)
+    for call in (objects.reach, lambda: objects.replace("a", b"")):
+        with pytest.raises(Unauthenticated, match="does not know our credentials"):
+            call()
+
+
+def test_large_files_travel_in_parts_and_leave_none_behind(cloud: Cloud, tmp_path: Path) -> None:
+    bucket = f"parts-{next(NUMBERS)}"
+    objects = open_objects(cloud.bucket(bucket))
     file = tmp_path / "weights"
     content = os.urandom(1 << 20) * 20
     file.write_bytes(content)
     objects.adopt("weights", file)
     assert b"".join(objects.stream("weights")) == content
-    stored = objects.stat("weights")
-    assert stored is not None
-    assert stored.etag.rstrip('"').endswith("-3")  # S3 counts the parts in the etag
-    assert "<Upload>" not in s3.uploads("parts")
+    assert cloud.parts(bucket, "weights") == 3
+    assert not cloud.has_uploads(bucket)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "environment", "allowed"),
+    [
+        ("s3", {"AWS_ENDPOINT_URL": "http://127.0.0.1:9"}, True),
+        ("s3", {"AWS_ENDPOINT_URL": "http://store.example"}, False),
+        ("s3", {"AWS_ENDPOINT_URL": "http://store.example", "AWS_ALLOW_HTTP": "true"}, True),
+        ("gs", {"GOOGLE_BASE_URL": "http://localhost:9"}, True),
+        ("gs", {"GOOGLE_BASE_URL": "http://store.example", "AWS_ENDPOINT_URL": "http://127.0.0.1:9"}, False),
+        ("az", {"AZURE_STORAGE_ENDPOINT": "http://[::1]:9/account"}, True),
+        ("az", {"AZURE_ENDPOINT": "http://127.0.0.1:9/account"}, True),
+        ("az", {"AZURE_STORAGE_ENDPOINT": "http://store.example", "AZURE_ALLOW_HTTP": "1"}, True),
+        ("az", {}, False),
+    ],
+)
+def test_nothing_travels_in_the_clear_unless_it_stays_here_or_was_asked_for(
+    scheme: str, environment: dict[str, str], allowed: bool
+) -> None:
+    assert bool(client_options(scheme, environment).get("allow_http")) is allowed

@@ -86,10 +86,10 @@ class Mirror:
 
 
 class World:
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, store: Objects | None = None) -> None:
         self.folder = folder
         self.now = BEGIN
-        self.store = open_objects("memory:")
+        self.store = store or open_objects("memory:")
         self.dying = Dying(self.store)
         self.online = CryptoSigner.generate_ed25519()
         self.releaser = CryptoSigner.generate_ed25519()

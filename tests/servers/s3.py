@@ -1,15 +1,13 @@
 """An S3 server for tests: moto, in an environment of its own that ``make test`` makes."""
 
 import contextlib
-import os
-import socket
-import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
+
+from servers.running import free_port, running
 
 PROGRAM = Path(__file__).parents[2] / "build" / "s3" / "bin" / "moto_server"
 REGION = "us-east-1"
@@ -18,6 +16,9 @@ CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "secret", "
 
 class S3:
     """One server on loopback."""
+
+    scheme = "s3"
+    endpoint_variable = "AWS_ENDPOINT_URL"
 
     def __init__(self, port: int) -> None:
         self.endpoint = f"http://127.0.0.1:{port}"
@@ -28,9 +29,14 @@ class S3:
         httpx.put(f"{self.endpoint}/{name}", headers=self._who()).raise_for_status()
         return f"s3://{name}"
 
-    def uploads(self, name: str) -> str:
-        """What the server says of uploads in parts that were not ended."""
-        return httpx.get(f"{self.endpoint}/{name}?uploads", headers=self._who()).text
+    def parts(self, name: str, path: str) -> int:
+        """In how many parts an object came: S3 counts them in the etag."""
+        etag = httpx.head(f"{self.endpoint}/{name}/{path}", headers=self._who()).headers["etag"].strip('"')
+        return int(etag.partition("-")[2] or 1)
+
+    def has_uploads(self, name: str) -> bool:
+        """Whether the server holds uploads in parts that were not ended."""
+        return "<Upload>" in httpx.get(f"{self.endpoint}/{name}?uploads", headers=self._who()).text
 
     def _who(self) -> dict[str, str]:
         scope = f"test/20261120/{REGION}/s3/aws4_request"
@@ -42,25 +48,6 @@ def s3_server() -> Iterator[S3]:
     """A running server; gone afterwards."""
     if not PROGRAM.exists():
         pytest.skip(f"no S3 server at {PROGRAM}: `make test` installs it; the tests on S3 are left out")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
-    process = subprocess.Popen(
-        [str(PROGRAM), "-H", "127.0.0.1", "-p", str(port)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env={name: value for name, value in os.environ.items() if not name.startswith("PYTHON")},
-    )
-    try:
-        deadline = time.monotonic() + 60
-        while True:
-            with contextlib.suppress(httpx.HTTPError):
-                httpx.get(f"http://127.0.0.1:{port}/moto-api/", timeout=5)
-                break
-            assert process.poll() is None
-            assert time.monotonic() < deadline, "the S3 server did not come up"
-            time.sleep(0.1)
+    port = free_port()
+    with running([str(PROGRAM), "-H", "127.0.0.1", "-p", str(port)], f"http://127.0.0.1:{port}/moto-api/"):
         yield S3(port)
-    finally:
-        process.terminate()
-        process.wait(30)

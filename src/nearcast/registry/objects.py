@@ -22,18 +22,12 @@ from typing import Any, Final, Protocol, TypeVar
 from urllib.parse import unquote, urlsplit
 
 import obstore
-from obstore.exceptions import (
-    AlreadyExistsError,
-    BaseError,
-    NotSupportedError,
-    PermissionDeniedError,
-    PreconditionError,
-    UnauthenticatedError,
-)
+from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 from obstore.store import LocalStore, MemoryStore, ObjectStore, from_url
 
 from nearcast.durable import sync_directory, sync_file, write_whole
-from nearcast.errors import Forbidden, InvalidInput, NearcastError, NotFound, Unauthenticated, Unavailable
+from nearcast.errors import InvalidInput, NotFound, Unavailable
+from nearcast.registry.store_errors import first_line, names_no_bucket, no_bucket, refused
 
 CHUNK_BYTES = 1 << 20
 SPOOL_LIFE_S = 86_400.0
@@ -137,19 +131,27 @@ def open_objects(url: str) -> Objects:
     if parts.scheme not in CLOUDS or not parts.netloc:
         raise InvalidInput(said, hint=hint)
     try:
-        return StoreObjects(from_url(url, client_options=_client(os.environ), retry_config=RETRIES), url)
+        options: Any = client_options(parts.scheme, os.environ)
+        return StoreObjects(from_url(url, client_options=options, retry_config=RETRIES), url)
     except (BaseError, ValueError) as error:
-        raise InvalidInput(f"{said}: {_first_line(error)}", hint=hint) from error
+        raise InvalidInput(f"{said}: {first_line(error)}", hint=hint) from error
 
 
-CLOUDS: Final = frozenset({"s3", "gs", "az"})
+ENDPOINTS: Final[Mapping[str, tuple[str, ...]]] = {
+    "s3": ("AWS_ENDPOINT_URL",),
+    "gs": ("GOOGLE_BASE_URL",),
+    "az": ("AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT"),
+}
+"""The variables that name another endpoint than the cloud's own."""
+CLOUDS: Final = frozenset(ENDPOINTS)
+_CLEAR: Final = ("AWS_ALLOW_HTTP", "AZURE_ALLOW_HTTP")
 
 
-def _client(environment: Mapping[str, str]) -> Any:
+def client_options(scheme: str, environment: Mapping[str, str]) -> dict[str, Any]:
     """Options of the HTTP client. In the clear only where the environment says so, or to this machine itself."""
-    endpoint = urlsplit(environment.get("AWS_ENDPOINT_URL", ""))
-    here = endpoint.hostname in {"localhost", "127.0.0.1", "::1"}
-    asked = any(environment.get(name, "").lower() in {"1", "true"} for name in ("AWS_ALLOW_HTTP", "AZURE_ALLOW_HTTP"))
+    given = (environment[name] for name in ENDPOINTS[scheme] if environment.get(name))
+    here = urlsplit(next(given, "")).hostname in {"localhost", "127.0.0.1", "::1"}
+    asked = any(environment.get(name, "").lower() in {"1", "true"} for name in _CLEAR)
     return {**CLIENT, "allow_http": True} if asked or here else dict(CLIENT)
 
 
@@ -220,12 +222,12 @@ class StoreObjects:
 
     def replace(self, path: str, data: bytes) -> None:
         """See :class:`Objects`."""
-        self._reached(lambda: obstore.put(self._store, plain_path(path), data))
+        self._written(lambda: obstore.put(self._store, plain_path(path), data))
 
     def create(self, path: str, data: bytes) -> bool:
         """See :class:`Objects`."""
         try:
-            self._reached(lambda: obstore.put(self._store, plain_path(path), data, mode="create"))
+            self._written(lambda: obstore.put(self._store, plain_path(path), data, mode="create"))
         except AlreadyExistsError:
             return False
         return True
@@ -244,7 +246,7 @@ class StoreObjects:
 
     def adopt(self, path: str, file: Path) -> None:
         """See :class:`Objects`."""
-        self._reached(
+        self._written(
             lambda: obstore.put(
                 self._store, plain_path(path), file, chunk_size=PART_BYTES, max_concurrency=PARTS_AT_ONCE
             )
@@ -272,6 +274,13 @@ class StoreObjects:
         while (chunk := self._reached(lambda: next(stream, None))) is not None:
             yield bytes(chunk)
 
+    def _written(self, call: Callable[[], Result]) -> Result:
+        """As :meth:`_reached`: what is not there when something is written is the bucket, however it is put."""
+        try:
+            return self._reached(call)
+        except FileNotFoundError as error:
+            raise no_bucket(self._where) from error
+
     def _reached(self, call: Callable[[], Result]) -> Result:
         """The result of ``call``; a missing object is FileNotFoundError, what the store says an error of ours."""
         try:
@@ -279,11 +288,11 @@ class StoreObjects:
         except (AlreadyExistsError, PreconditionError):
             raise
         except FileNotFoundError as error:
-            if any(word in str(error) for word in _NO_BUCKET):
-                raise _refused(error, self._where) from error
+            if names_no_bucket(error):
+                raise no_bucket(self._where) from error
             raise
         except BaseError as error:
-            raise _refused(error, self._where) from error
+            raise refused(error, self._where) from error
 
 
 class FolderObjects(StoreObjects):
@@ -375,41 +384,3 @@ def _room(path: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise Unavailable(f"cannot write {path!r}: {error.strerror}", retry_after_s=30.0) from error
-
-
-_NO_BUCKET: Final = ("NoSuchBucket", "ContainerNotFound", "The specified bucket does not exist")
-
-
-def _refused(error: Exception, where: str) -> NearcastError:
-    """What a store's word means, and what to do. Of the word itself the first line: the rest is for programmers."""
-    said, whole = _first_line(error), str(error)
-    if any(word in whole for word in _NO_BUCKET):
-        return InvalidInput(
-            f"{where}: there is no such bucket", hint="Make the bucket first; check its name, region and endpoint."
-        )
-    if isinstance(error, NotSupportedError) or "NotImplemented" in whole:
-        return InvalidInput(
-            f"{where}: the store lacks something that nearcast needs: {said}",
-            hint="It must be able to write conditionally (If-None-Match, If-Match).",
-        )
-    if "PermanentRedirect" in whole or "AuthorizationHeaderMalformed" in whole or "IllegalLocationConstraint" in whole:
-        return InvalidInput(f"{where}: the bucket lies in another region: {said}", hint="Set AWS_REGION to its region.")
-    if isinstance(error, UnauthenticatedError) or any(word in whole for word in _NO_KEY):
-        return Unauthenticated(
-            f"{where}: the store does not know our credentials: {said}",
-            hint="Set its usual variables: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or those of GCS or Azure.",
-        )
-    if isinstance(error, PermissionDeniedError):
-        return Forbidden(
-            f"{where}: the store refuses us: {said}",
-            hint="Our credentials need to get, put, delete and list objects below the prefix.",
-        )
-    return Unavailable(f"{where} failed: {said}", retry_after_s=5.0)
-
-
-_NO_KEY: Final = ("InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "169.254.169.254")
-"""The last: without any key the client asks the cloud's own machines for one, and there is nobody."""
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

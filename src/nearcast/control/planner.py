@@ -6,6 +6,9 @@ in force once it is written (`decisions`); site plans follow at the next publica
 continues from the last record, which also holds what was measured between sites: a scout is measured for an hour, the
 map is learned every half hour, and the next record is at most ten minutes later, so none is lost with its leader. A
 pass that fails changes nothing.
+
+A decision is also recorded where the guidance stays as it is, but what is planned changed (`planning.fleet.subject`), or
+the last record is old: explanations rest on records.
 """
 
 import logging
@@ -26,10 +29,11 @@ from nearcast.control.recorder import PLAN
 from nearcast.control.store import timestamp
 from nearcast.control.watch import Watched, recalled, snapshot_of, watched
 from nearcast.errors import IntegrityError, NotFound
-from nearcast.planning.fleet.decision import Decided, decide
+from nearcast.planning.fleet.decision import MAX_REASONS, Decided, decide
 from nearcast.planning.fleet.problem import Floats
 from nearcast.planning.fleet.record import Pace, PlanRecord, Record, Unwanted
 from nearcast.planning.fleet.snapshot import SeenWay, Snapshot
+from nearcast.planning.fleet.subject import Subject, changes
 from nearcast.planning.fleet.ways import estimated
 from nearcast.resources.kinds import Location
 from nearcast.resources.state import DesiredState
@@ -37,7 +41,6 @@ from nearcast.resources.state import DesiredState
 log = logging.getLogger(__name__)
 
 AS_BEFORE: Final = "as before"
-NOTHING_YET: Final = "nothing to ask of sites yet"
 RECORD_EVERY_S: Final = 600.0
 """A record is made this often even where nothing changed, so that explanations rest on fresh observations."""
 
@@ -48,11 +51,12 @@ LEARN_GROWTH: Final = 1.2
 
 @dataclass(frozen=True, slots=True)
 class _Last:
-    """The pass before: its plan, the sites that it held, and when it was."""
+    """The pass before: its plan, the sites that it held, and when it was; what was recorded last, and when."""
 
     plan: PlanRecord | None = None
     unwanted: tuple[Unwanted, ...] = ()
     at_s: float = 0.0
+    recorded: Subject | None = None
     recorded_s: float = float("-inf")
 
 
@@ -98,8 +102,9 @@ class Planner:
         began_s = perf_counter()
         last = self._resumed()
         state, snapshot, memory = self._taken()
-        if not snapshot.releases and plane.decisions.in_force.id == 0:
-            return False  # nothing to place, and nothing was
+        subject = Subject.of(snapshot)
+        if not subject.planned and plane.decisions.in_force.id == 0:
+            return False  # nothing to plan, and nothing was
         now_s = self._clock()
         before = plane.decisions.in_force.guidance
         pace = Pace(hold_s=plane.settings.placement_hold_s)
@@ -109,12 +114,13 @@ class Planner:
         snapshot = _with_map(snapshot, learned.ways, max(0.0, now_s - learned.at_s))
         decided = decide(snapshot, last.plan, before, unwanted, pace, estimate_s=learned.estimate_s)
         changed = bool(decided.reason)
-        recorded_s = last.recorded_s
-        if changed or plane.decisions.in_force.id == 0 or now_s - recorded_s >= RECORD_EVERY_S:
-            self._record(snapshot, last.plan, unwanted, pace, decided)
-            recorded_s = now_s
+        reason = (*changes(last.recorded, subject), *decided.reason)[:MAX_REASONS]
+        recorded, recorded_s = last.recorded, last.recorded_s
+        if reason or now_s - recorded_s >= RECORD_EVERY_S:
+            self._record(snapshot, last.plan, unwanted, pace, decided, reason or (AS_BEFORE,))
+            recorded, recorded_s = subject, now_s
         with self._guard:
-            self._last = _Last(decided.record, decided.unwanted, now_s, recorded_s)
+            self._last = _Last(decided.record, decided.unwanted, now_s, recorded, recorded_s)
         self.took_s = perf_counter() - began_s
         plane.recorder.time(PLAN, self.took_s)
         if changed:
@@ -168,12 +174,13 @@ class Planner:
         unwanted: tuple[Unwanted, ...],
         pace: Pace,
         decided: Decided,
+        reason: tuple[str, ...],
     ) -> None:
         decisions: Decisions = self._plane.decisions
         record = Record(
             id=0,
             at=snapshot.at,
-            reason=decided.reason or (AS_BEFORE if decisions.in_force.id else NOTHING_YET,),
+            reason=reason,
             snapshot=snapshot,
             before=before,
             guided=decisions.in_force.guidance,
@@ -184,8 +191,8 @@ class Planner:
             software=__version__,
         )
         found = decisions.add(record, self._plane.leader)
-        if decided.reason:
-            log.info("decision %d: %s", found.id, "; ".join(decided.reason[:3]))
+        if reason != (AS_BEFORE,):
+            log.info("decision %d: %s", found.id, "; ".join(reason[:3]))
 
     def _resumed(self) -> _Last:
         """The pass before: our own, or where another replica or process made it, the one of the last record."""
@@ -202,7 +209,7 @@ class Planner:
         with self._guard:
             held = self._watched or Watched.of(record.snapshot, now_s)
             self._watched = recalled(held, record.snapshot, self._passed_s(record.snapshot), now_s)
-        return _Last(record.plan, record.unwanted, now_s, now_s)
+        return _Last(record.plan, record.unwanted, now_s, Subject.of(record.snapshot), now_s)
 
 
 def _with_map(snapshot: Snapshot, learned: tuple[SeenWay, ...], age_s: float) -> Snapshot:

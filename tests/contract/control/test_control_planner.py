@@ -147,6 +147,27 @@ def test_records_explain_and_repeat(fleet: Any, make: Any) -> None:
     assert differences(record, replayed(msgspec.structs.replace(record, snapshot=busier))) != ()
 
 
+def test_a_placement_by_name_is_explained_as_soon_as_it_is_planned(fleet: Any, make: Any) -> None:
+    fleet.start_releases()
+    fleet.push("m", "1")
+    fleet.applied(*(make.site(name, country) for name, country in SITES.items()))
+    assert not fleet.planner.step()
+    assert fleet.call("GET", "/v1/decisions").json()["items"] == [], "nothing to plan is no decision"
+    named = {"model": "m", "version": "1", "placement": {"sites": ["frankfurt"]}}
+    fleet.applied(make.manifest("Deployment", "m", **named))
+    assert not fleet.planner.step(), "sites and shares stay as they are"
+    (first,) = fleet.call("GET", "/v1/decisions").json()["items"]
+    assert first["reason"] == ["m: planned from now on"]
+    assert fleet.call("GET", "/v1/decisions/explain?name=m").json()["target_ms"] == 200.0
+    fleet.applied(make.manifest("Deployment", "m", **named, latencyTarget="150ms"))
+    fleet.planner.step()
+    assert fleet.call("GET", "/v1/decisions/explain?name=m").json()["target_ms"] == 150.0
+    assert fleet.call("GET", "/v1/decisions").json()["items"][0]["reason"] == ["m: its deployment changed"]
+    fleet.restart()
+    fleet.planner.step()
+    assert len(fleet.call("GET", "/v1/decisions").json()["items"]) == 2, "the same again is no other decision"
+
+
 @pytest.mark.parametrize(
     ("path", "status"),
     [

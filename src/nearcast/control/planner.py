@@ -7,8 +7,8 @@ continues from the last record, which also holds what was measured between sites
 map is learned every half hour, and the next record is at most ten minutes later, so none is lost with its leader. A
 pass that fails changes nothing.
 
-A decision is also recorded where the guidance stays as it is, but what is planned changed (`planning.fleet.subject`), or
-the last record is old: explanations rest on records.
+A decision is also recorded where the guidance stays as it is, but what is planned changed (`planning.fleet.subject`),
+or the last record is old: explanations rest on records.
 """
 
 import logging

@@ -12,7 +12,9 @@ def document(kind: str, name: str, **spec: Any) -> dict[str, Any]:
 
 
 def subject(*resources: dict[str, Any], version: str = "1", **parts: Any) -> Subject:
-    return Subject.of(Snapshot(fleet="f", at="", resources=resources, releases=(SeenRelease("m", version, 9),), **parts))
+    return Subject.of(
+        Snapshot(fleet="f", at="", resources=resources, releases=(SeenRelease("m", version, 9),), **parts)
+    )
 
 
 DEPLOYMENT = document("Deployment", "d", model="m", version="1", placement={"everywhere": True})

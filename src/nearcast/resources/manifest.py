@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from nearcast.errors import NotFound
 from nearcast.resources.kinds import API_VERSION, KINDS, AnyResource, kind_named
 from nearcast.resources.located import Document, Place, TextError, name_of, read_json, read_yaml
-from nearcast.resources.problems import ManifestError, Problem, did_you_mean, problem_of
+from nearcast.resources.problems import ManifestError, Problem, did_you_mean, problems_of
 
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 _SHAPE: Final = "a mapping with apiVersion, kind, metadata, spec"
@@ -129,8 +129,7 @@ def _resource(document: Document, source: str) -> AnyResource:
         )
     except ValidationError as error:
         details = _details(model.__name__)
-        found = [problem_of(item, details, document, source) for item in error.errors(include_url=False)]
-        found.sort(key=lambda problem: (problem.line, problem.column))
+        found = problems_of(error.errors(include_url=False), details, document, source)
         raise ManifestError(found, hint=f"nearcast schema {kind} shows what may stand where.") from error
 
 

@@ -5,7 +5,7 @@ Turns the errors of pydantic into :class:`Problem`, with the words of the kind's
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -18,6 +18,8 @@ from nearcast.resources.names import NAME_PATTERN, NAME_RULE, SITE_PATTERN, SITE
 MAX_SHOWN: Final = 20
 MAX_TEXT: Final = 400
 """Characters of one text of a problem. Keys and values of a manifest stand in them, and may be as long as it is."""
+BOUNDLESS: Final = 1e12
+"""Bounds from here on only keep arithmetic finite: nobody is told of them."""
 _RULES: Final = {NAME_PATTERN: NAME_RULE, SITE_PATTERN: SITE_RULE, VERSION_PATTERN: VERSION_RULE}
 
 
@@ -79,17 +81,31 @@ def nearest(word: str, candidates: Iterable[str]) -> str | None:
     def plain(text: str) -> str:
         return "".join(character for character in text.lower() if character.isalnum())
 
+    def likeness(candidate: str) -> tuple[float, bool]:
+        wanted = plain(word)
+        return difflib.SequenceMatcher(None, candidate, wanted).ratio(), wanted.startswith(candidate)
+
     by_plain: dict[str, str] = {}
     for candidate in sorted(candidates):
         by_plain.setdefault(plain(candidate), candidate)
-    found = difflib.get_close_matches(plain(word), list(by_plain), n=1, cutoff=0.6)
-    return by_plain[found[0]] if found else None
+    found = difflib.get_close_matches(plain(word), list(by_plain), n=3, cutoff=0.6)
+    return by_plain[max(found, key=likeness)] if found else None
 
 
 def did_you_mean(word: str, candidates: Iterable[str]) -> str:
     """``Did you mean 'x'?``, or the empty string."""
     near = nearest(word, candidates)
     return f"Did you mean {near!r}?" if near and near != word else ""
+
+
+def problems_of(
+    errors: Sequence[ErrorDetails], schema: Mapping[str, Any], document: Document, source: str
+) -> list[Problem]:
+    """As :func:`problem_of`, all in the order of the text; a list is not called too short for its wrong items."""
+    wrong = {error["loc"][:end] for error in errors for end in range(len(error["loc"]))}
+    real = [error for error in errors if error["type"] != "too_short" or error["loc"] not in wrong]
+    found = [problem_of(error, schema, document, source) for error in real]
+    return sorted(found, key=lambda problem: (problem.line, problem.column))
 
 
 def problem_of(error: ErrorDetails, schema: Mapping[str, Any], document: Document, source: str) -> Problem:
@@ -108,7 +124,8 @@ def problem_of(error: ErrorDetails, schema: Mapping[str, Any], document: Documen
         place = document.place(location[:-1])
         message, hint = f"expected {_expected(_node_at(schema, location), schema)}; got nothing: it is missing", ""
     elif error["type"] == "value_error":
-        message, hint = str(error.get("ctx", {}).get("error", error["msg"])), ""
+        reason = error.get("ctx", {}).get("error", error["msg"])
+        message, hint = str(reason), str(getattr(reason, "hint", ""))
     else:
         node = _node_at(schema, location)
         message = f"expected {_expected(node, schema)}; got {name_of(error['input'])}"
@@ -157,7 +174,7 @@ def _node_at(schema: Mapping[str, Any], location: Path) -> Mapping[str, Any]:
         if isinstance(part, int):
             node = node.get("items", {})
         else:
-            extra = node.get("additionalProperties")
+            extra = next(iter(node.get("patternProperties", {}).values()), node.get("additionalProperties"))
             node = node.get("properties", {}).get(part) or (extra if isinstance(extra, Mapping) else {})
     return _resolved(node, schema)
 
@@ -176,9 +193,7 @@ def _expected(node: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
             details = "; ".join(part for part in (rule, limit) if part)
             return f"text ({details})" if details else "text"
         case "integer" | "number" as kind:
-            number = "a whole number" if kind == "integer" else "a number"
-            low, high = node.get("minimum"), node.get("maximum")
-            return f"{number} from {low} to {high}" if low is not None and high is not None else number
+            return ("a whole number" if kind == "integer" else "a number") + _range(node)
         case "array":
             least = f" (at least {node['minItems']})" if "minItems" in node else ""
             return f"a list{least}, each {_expected(node.get('items', {}), schema)}"
@@ -186,6 +201,18 @@ def _expected(node: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
             names = list(node.get("properties", {}))
             return f"a mapping with {', '.join(names)}" if names else "a mapping"
     return str(node.get("description", "another value"))
+
+
+def _range(node: Mapping[str, Any]) -> str:
+    """The bounds of a number, in words; empty where there are none."""
+    low, high = node.get("minimum"), node.get("maximum")
+    high = None if high is not None and high >= BOUNDLESS else high
+    if low is not None and high is not None:
+        return f" from {low:g} to {high:g}"
+    bounds = [("at least", low), ("above", node.get("exclusiveMinimum"))]
+    bounds += [("at most", high), ("below", node.get("exclusiveMaximum"))]
+    said = [f"{word} {bound:g}" for word, bound in bounds if bound is not None]
+    return f" {' and '.join(said)}" if said else ""
 
 
 def _hint(node: Mapping[str, Any], schema: Mapping[str, Any], value: object, place: Place, location: Path) -> str:

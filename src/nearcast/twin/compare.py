@@ -12,7 +12,7 @@ from nearcast.twin.measures import Curves, Figures, curves, figures
 from nearcast.twin.ours import Nearcast
 from nearcast.twin.outages import Outages, resolve
 from nearcast.twin.policies import BOUND, OURS, POLICIES, Candidates, central_world, check_names
-from nearcast.twin.scenario import ScenarioSpec
+from nearcast.twin.scenario import Misfit, ScenarioSpec
 from nearcast.twin.simulation import Outcome, Policy, Run
 from nearcast.twin.workload import Workload, draw
 from nearcast.twin.world import Truths, World, build
@@ -55,11 +55,17 @@ def set_up(loaded: Loaded, seed: int | None = None, load: float | None = None) -
         loaded: the scenario and its data.
         seed: instead of the scenario's.
         load: part of the fleet's capacity, instead of the scenario's.
+
+    Raises:
+        InvalidInput: the parts do not make a fleet; with the line of the scenario where it was read from a file.
     """
     spec = loaded.scenario.spec
     dice = spec.seed if seed is None else seed
     spec = spec.model_copy(update={"seed": dice})
-    world = build(spec, loaded.data, dice, load)
+    try:
+        world = build(spec, loaded.data, dice, load)
+    except Misfit as error:
+        raise loaded.located(error) from error
     workload = draw(spec, world, loaded.data, dice)
     return Stage(spec, world, workload, resolve(spec, world, dice), fitting(world))
 

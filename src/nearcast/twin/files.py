@@ -11,7 +11,7 @@ import csv
 import gzip
 import io
 import zlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Final
@@ -19,7 +19,8 @@ from typing import Final
 import numpy as np
 
 from nearcast.errors import InvalidInput, NotFound
-from nearcast.twin.scenario import Scenario, ScenarioSpec, parse_scenario
+from nearcast.resources.located import Document
+from nearcast.twin.scenario import Misfit, Scenario, ScenarioSpec, located, read_scenario
 from nearcast.twin.world import City, Data, Floats
 
 MAX_FILE_BYTES: Final = 256 * 1024 * 1024
@@ -27,11 +28,17 @@ MAX_FILE_BYTES: Final = 256 * 1024 * 1024
 
 @dataclass(frozen=True, eq=False)
 class Loaded:
-    """A scenario with its data, and what a reader of the result must know about them."""
+    """A scenario with its data, what a reader of the result must know about them, and the text it was read from."""
 
     scenario: Scenario
     data: Data
     notes: tuple[str, ...] = ()
+    document: Document | None = None
+    source: str = ""
+
+    def located(self, error: Misfit) -> InvalidInput:
+        """``error`` with file and line, where there is a text."""
+        return error if self.document is None else located(error, self.document, self.source)
 
 
 @dataclass(slots=True)
@@ -51,8 +58,9 @@ def load(path: Path, data_dir: Path | None = None) -> Loaded:
         NotFound: a file is absent, and the scenario names no fallback.
         InvalidInput: a file is not what it should be.
     """
-    scenario = parse_scenario(_text(path), str(path))
-    return load_data(scenario, (path.parent, *([data_dir] if data_dir else [])))
+    scenario, document = read_scenario(_text(path), str(path))
+    found = load_data(scenario, (path.parent, *([data_dir] if data_dir else [])))
+    return replace(found, document=document, source=str(path))
 
 
 def load_data(scenario: Scenario, folders: tuple[Path, ...]) -> Loaded:

@@ -9,10 +9,11 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import ConfigDict, Field, ValidationError, model_validator
 
+from nearcast.errors import InvalidInput
 from nearcast.resources.kinds import Country, Group, Location, Metadata, Name, Part, PolicyMatch, Residency, SiteRef
-from nearcast.resources.located import Document, TextError, name_of, read_yaml
+from nearcast.resources.located import Document, Path, TextError, name_of, read_yaml
 from nearcast.resources.plan import Objective, Tier
-from nearcast.resources.problems import ManifestError, Problem, problem_of
+from nearcast.resources.problems import ManifestError, Problem, did_you_mean, field_name, problems_of
 
 SCENARIO_VERSION: Final = "nearcast.dev/v1alpha1"
 MAX_SITES: Final = 5000
@@ -23,6 +24,20 @@ NotNegative = Annotated[float, Field(ge=0, le=1e15)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Seconds = Annotated[float, Field(ge=0, le=1e6)]
 Point = Annotated[tuple[int, float], Field(strict=False, description="batch size, and milliseconds of such a batch")]
+
+
+class Misfit(InvalidInput, ValueError):
+    """Parts of a scenario do not fit together.
+
+    Args:
+        field: path below ``spec`` of what should change.
+        message: what was expected and what came.
+        hint: the way out.
+    """
+
+    def __init__(self, field: Path, message: str, *, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.field = field
 
 
 class Cities(Part):
@@ -237,19 +252,29 @@ class ScenarioSpec(Part):
 
     @model_validator(mode="after")
     def _fits_together(self) -> "ScenarioSpec":
-        for group in self.sites:
+        for number, group in enumerate(self.sites):
             if group.node not in self.nodes:
-                raise ValueError(f"sites name the node class {group.node!r}; nodes has {', '.join(self.nodes)}")
+                raise Misfit(
+                    ("sites", number, "node"),
+                    f"sites name the node class {group.node!r}; nodes has {', '.join(self.nodes)}",
+                    hint=did_you_mean(group.node, self.nodes),
+                )
         names = [model.name for model in self.models]
-        if len(set(names)) < len(names):
-            raise ValueError(f"a model is named twice: {', '.join(names)}")
-        for model in self.models:
-            _check_service(model, self.nodes)
-        for crowd in self.demand.crowds:
-            if unknown := set(crowd.models) - set(names):
-                raise ValueError(f"a crowd asks for {', '.join(sorted(unknown))}; models has {', '.join(names)}")
+        for number, model in enumerate(self.models):
+            if model.name in names[:number]:
+                raise Misfit(("models", number, "name"), f"a model is named twice: {', '.join(names)}")
+            _check_service(model, ("models", number, "service"), self.nodes)
+        for number, crowd in enumerate(self.demand.crowds):
+            if unknown := sorted(set(crowd.models) - set(names)):
+                raise Misfit(
+                    ("demand", "crowds", number, "models"),
+                    f"a crowd asks for {', '.join(unknown)}; models has {', '.join(names)}",
+                    hint=did_you_mean(unknown[0], names),
+                )
         if self.warm_up_s >= self.duration_s:
-            raise ValueError(f"expected warmUpS below durationS, got {self.warm_up_s:g} and {self.duration_s:g}")
+            field = "warmUpS" if "warm_up_s" in self.model_fields_set else "durationS"
+            message = f"expected warmUpS below durationS, got {self.warm_up_s:g} and {self.duration_s:g}"
+            raise Misfit((field,), message)
         return self
 
 
@@ -264,21 +289,31 @@ class Scenario(Part):
     spec: ScenarioSpec
 
 
-def _check_service(model: TwinModel, nodes: dict[str, NodeClass]) -> None:
-    if unknown := set(model.service) - set(nodes):
-        raise ValueError(f"model {model.name}: service of {', '.join(sorted(unknown))}; nodes has {', '.join(nodes)}")
+def _check_service(model: TwinModel, field: Path, nodes: dict[str, NodeClass]) -> None:
+    if unknown := sorted(set(model.service) - set(nodes)):
+        raise Misfit(
+            (*field, unknown[0]),
+            f"model {model.name}: service of {', '.join(unknown)}; nodes has {', '.join(nodes)}",
+            hint=did_you_mean(unknown[0], nodes),
+        )
     for name, points in model.service.items():
         sizes, times = [size for size, _ in points], [ms for _, ms in points]
         rising = all(one < other for one, other in pairwise(sizes)) and times == sorted(times)
         if sizes[0] != 1 or not rising or times[0] <= 0 or sizes[-1] > 4096:
-            raise ValueError(
+            raise Misfit(
+                (*field, name),
                 f"model {model.name}, service of {name}: expected batch sizes that begin with 1 and rise to 4096 at "
-                f"most, with times above 0 that do not fall; got {[list(point) for point in points]}"
+                f"most, with times above 0 that do not fall; got {[list(point) for point in points]}",
             )
 
 
 def parse_scenario(text: str, source: str) -> Scenario:
-    """The scenario in ``text``.
+    """The scenario in ``text``; raises as :func:`read_scenario` does."""
+    return read_scenario(text, source)[0]
+
+
+def read_scenario(text: str, source: str) -> tuple[Scenario, Document]:
+    """The scenario in ``text``, and where each of its values stands there.
 
     Raises:
         ManifestError: it is none; every problem with line and column.
@@ -290,7 +325,14 @@ def parse_scenario(text: str, source: str) -> Scenario:
         raise ManifestError([found]) from error
     if len(documents) != 1:
         raise ManifestError([Problem(source, 1, 1, "", f"expected one scenario, got {len(documents)} documents")])
-    return _scenario(documents[0], source)
+    return _scenario(documents[0], source), documents[0]
+
+
+def located(error: Misfit, document: Document, source: str) -> ManifestError:
+    """``error`` with the place in ``source`` of what should change."""
+    field = ("spec", *error.field)
+    place = document.values.get(field) or document.place(field)
+    return ManifestError([Problem(source, place.line, place.column, field_name(field), error.message, error.hint)])
 
 
 def _scenario(document: Document, source: str) -> Scenario:
@@ -300,11 +342,13 @@ def _scenario(document: Document, source: str) -> Scenario:
     try:
         return Scenario.model_validate(document.value, by_alias=True, by_name=False)
     except ValidationError as error:
-        details = scenario_schema()
-        problems = [problem_of(item, details, document, source) for item in error.errors(include_url=False)]
-        problems.sort(key=lambda problem: (problem.line, problem.column))
-        hint = "docs/reference/scenario.md lists every field."
-        raise ManifestError(problems, hint=hint) from error
+        details = error.errors(include_url=False)
+        for item in details:
+            misfit = item.get("ctx", {}).get("error")
+            if isinstance(misfit, Misfit):
+                item["loc"] = (*item["loc"], *misfit.field)
+        problems = problems_of(details, scenario_schema(), document, source)
+        raise ManifestError(problems, hint="docs/reference/scenario.md lists every field.") from error
 
 
 def scenario_schema() -> dict[str, Any]:

@@ -20,8 +20,10 @@ from nearcast.planning.distance import EARTH_RADIUS_KM, FIBRE_KM_PER_S, LAST_MIL
 from nearcast.planning.fleet.problem import Problem
 from nearcast.planning.residency import refusals
 from nearcast.resources.jurisdiction import groups_of
+from nearcast.resources.located import Path
 from nearcast.resources.plan import ResidencyRule, SiteFacts
-from nearcast.twin.scenario import NamedPolicy, NodeClass, Region, ScenarioSpec, SiteGroup, TwinModel
+from nearcast.resources.problems import did_you_mean
+from nearcast.twin.scenario import Misfit, NamedPolicy, NodeClass, Region, ScenarioSpec, SiteGroup, TwinModel
 
 Floats = NDArray[np.float64]
 Truths = NDArray[np.bool_]
@@ -126,7 +128,7 @@ def build(spec: ScenarioSpec, data: Data, seed: int, load: float | None = None) 
         load: part of the fleet's capacity that is asked for, instead of the scenario's.
 
     Raises:
-        InvalidInput: the parts do not make a fleet: no place for a model, a site named twice, an unknown region.
+        Misfit: the parts do not make a fleet: no place for a model, a site named twice, an unknown region.
     """
     sites = _sites(spec, data)
     rules = tuple(_rule(policy) for policy in spec.policies)
@@ -162,14 +164,14 @@ def build(spec: ScenarioSpec, data: Data, seed: int, load: float | None = None) 
 
 def _sites(spec: ScenarioSpec, data: Data) -> tuple[TwinSite, ...]:
     found: list[TwinSite] = []
-    for group in spec.sites:
-        found.extend(_by_cities(group, data, {site.facts.name for site in found}))
+    for number, group in enumerate(spec.sites):
+        found.extend(_by_cities(group, number, data, {site.facts.name for site in found}))
         found.extend(_by_name(group))
     names = [site.facts.name for site in found]
     if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise InvalidInput(f"expected each site once; named twice: {', '.join(twice)}")
+        raise Misfit(("sites",), f"expected each site once; named twice: {', '.join(twice)}")
     if not any(site.demand for site in found):
-        raise InvalidInput("expected at least one site where clients enter; every group says demand: false")
+        raise Misfit(("sites",), "expected at least one site where clients enter; every group says demand: false")
     return tuple(found)
 
 
@@ -196,7 +198,7 @@ def _by_name(group: SiteGroup) -> list[TwinSite]:
     ]
 
 
-def _by_cities(group: SiteGroup, data: Data, taken: set[str]) -> list[TwinSite]:
+def _by_cities(group: SiteGroup, number: int, data: Data, taken: set[str]) -> list[TwinSite]:
     if group.cities is None:
         return []
     wanted = group.cities
@@ -216,7 +218,11 @@ def _by_cities(group: SiteGroup, data: Data, taken: set[str]) -> list[TwinSite]:
         taken.add(name)
         chosen.append((name, city))
     if len(chosen) < wanted.count:
-        raise InvalidInput(f"expected {wanted.count} cities; the table has {len(chosen)} such")
+        raise Misfit(
+            ("sites", number, "cities", "count"),
+            f"expected {wanted.count} cities; the table has {len(chosen)} such",
+            hint="Ask for fewer, or widen continents, countries or perCountry.",
+        )
     shares = _nodes(group, [city.population for _, city in chosen])
     return [
         TwinSite(
@@ -261,14 +267,23 @@ def _rule(policy: NamedPolicy) -> ResidencyRule:
 
 def _check_regions(spec: ScenarioSpec, world: World) -> None:
     names = {site.facts.name for site in world.sites}
-    for failure in spec.failures:
+    for number, failure in enumerate(spec.failures):
         named = {*(failure.sites or ()), *(failure.link or ())}
         if unknown := sorted(named - names):
-            raise InvalidInput(f"a failure names sites that are not there: {', '.join(unknown)}")
-    regions = [failure.cut_off for failure in spec.failures] + [crowd.where for crowd in spec.demand.crowds]
-    for region in regions:
-        if region is not None and not world.within(region).any():
-            raise InvalidInput(f"expected a site in {region.model_dump(exclude_defaults=True)}; there is none")
+            raise Misfit(
+                ("failures", number, "sites" if failure.sites else "link"),
+                f"a failure names sites that are not there: {', '.join(unknown)}",
+                hint=did_you_mean(unknown[0], names),
+            )
+        _check_region(failure.cut_off, ("failures", number, "cutOff"), world)
+    for number, crowd in enumerate(spec.demand.crowds):
+        _check_region(crowd.where, ("demand", "crowds", number, "where"), world)
+
+
+def _check_region(region: Region | None, field: Path, world: World) -> None:
+    if region is not None and not world.within(region).any():
+        wanted = "; ".join(f"{name} {', '.join(values)}" for name, values in region if values)
+        raise Misfit(field, f"expected a region with a site in it; none has {wanted}")
 
 
 # --- network ---------------------------------------------------------------------------------------------------------
@@ -282,7 +297,7 @@ def _round_trips(sites: Sequence[TwinSite], data: Data, dice: np.random.Generato
         )
     measured = data.round_trips_ms
     if len(sites) > len(measured):
-        raise InvalidInput(f"the matrix has {len(measured)} nodes, too few for {len(sites)} sites")
+        raise Misfit(("network",), f"the matrix has {len(measured)} nodes, too few for {len(sites)} sites")
     rows = dice.permutation(len(measured))[: len(sites)]
     return np.asarray(measured[np.ix_(rows, rows)] / 1000.0)
 
@@ -326,10 +341,9 @@ def _problem(
     memory = np.array([spec.nodes[site.node].memory_gb * site.nodes * GB for site in sites])
     footprint = np.array([model.footprint_gb * GB for model in spec.models])
     eligible = able & np.array(fitting) & (footprint[None, :] <= memory[:, None])
-    if missing := [
-        model.name for model, any_site in zip(spec.models, eligible.any(axis=0), strict=True) if not any_site
-    ]:
-        raise InvalidInput(f"no site can hold {', '.join(missing)}: by tier, node class, or memory")
+    for number in np.flatnonzero(~eligible.any(axis=0)):
+        message = f"no site can hold {spec.models[number].name}: by tier, node class (service), or memory"
+        raise Misfit(("models", int(number)), message)
     classes, may, rule_set = residency_classes(tuple(site.facts for site in sites), spec.models, rules)
     node_classes: dict[str, NodeClass] = spec.nodes
     return Problem(
@@ -372,7 +386,7 @@ def _demand_shares(spec: ScenarioSpec, sites: tuple[TwinSite, ...]) -> Floats:
         [rank if model.weight is None else model.weight for model, rank in zip(spec.models, ranks, strict=True)]
     )
     if weights.sum() <= 0:
-        raise InvalidInput("expected a model whose weight is above 0")
+        raise Misfit(("models",), "expected a model whose weight is above 0")
     return np.asarray(np.outer(people / people.sum(), weights / weights.sum()))
 
 
@@ -419,7 +433,8 @@ def fleet_capacity(problem: Problem) -> float:
     for row, (origin, model) in enumerate(groups):
         open_to = problem.may[problem.rule_set[model], origin][problem.site_class] & problem.eligible[:, model]
         if not open_to.any():
-            raise InvalidInput(f"no place may answer some requests for {problem.models[model]}: residency, tier, nodes")
+            message = f"no place may answer some requests for {problem.models[model]}: residency, tier, nodes"
+            raise Misfit(("models", model), message)
         found = np.flatnonzero(open_to)
         rows.extend([row] * len(found))
         places.extend(int(place) for place in found)

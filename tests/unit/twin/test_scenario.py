@@ -57,6 +57,58 @@ def test_what_does_not_fit_together_is_refused(spec: dict[str, Any], said: str) 
     assert said in refusal(document(**spec))
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("node: arena", "node: areena", "spec.sites[0].node: sites name the node class 'areena'"),
+        ("{arena: [[1, 60]]", "{areena: [[1, 60]]", "spec.models[0].service.areena: model match"),
+        ("{arena: [[1, 60]]", "{arena: [[2, 60]]", "spec.models[0].service.arena: model match"),
+        ("warmUpS: 30", "warmUpS: 300", "spec.warmUpS: expected warmUpS below durationS"),
+        ("where: {cont", "models: [mach], where: {cont", "spec.demand.crowds[0].models: a crowd asks for mach"),
+        ("share: 0.1", "sites: [ohia]", "spec.failures[0].sites: a failure names sites that are not there"),
+        ("share: 0.1", "link: [ohio, tokio]", "spec.failures[0].link: a failure names sites"),
+        ("share: 0.1", "cutOff: {countries: [MT]}", "spec.failures[0].cutOff: expected a region with a site"),
+        ("count: 24", "count: 5000", "spec.sites[0].cities.count: expected 5000 cities; the table has"),
+        ("room: 6", "tiers: [device]", "spec.models[0]: no site can hold match"),
+        ("workers: 2,", "workers: -2,", "spec.nodes.arena.workers: expected a whole number from 1 to 10000;"),
+        ("[AS]", "[ASIA]", "Did you mean 'AS'?"),
+        (
+            "[AS]",
+            "[AN]",
+            "spec.demand.crowds[0].where: expected a region with a site in it; none has continents",
+        ),
+    ],
+)
+def test_what_is_wrong_is_named_with_its_line(tmp_path: Path, old: str, new: str, said: str) -> None:
+    text = (LIBRARY / "matchmaking.yaml").read_text()
+    assert old in text
+    path = tmp_path / "s.yaml"
+    path.write_text(text.replace(old, new, 1))
+    with pytest.raises(ManifestError) as caught:
+        set_up(load(path))
+    (problem,) = caught.value.problems
+    assert said in str(problem)
+    changed = "name: match" if problem.field == "spec.models[0]" else new
+    assert changed in path.read_text().splitlines()[problem.line - 1]
+
+
+def test_a_name_that_is_nearly_one_is_told() -> None:
+    cities = {"named": [named("berlin")], "node": "bux"}
+    assert "Did you mean 'box'?" in refusal(document(sites=[cities]))
+    with pytest.raises(InvalidInput) as caught:
+        stage(failures=[{"atS": 1, "lastsS": 1, "sites": ["pariss"]}])
+    assert caught.value.hint == "Did you mean 'paris'?"
+
+
+def test_a_wrong_item_does_not_make_its_list_too_short() -> None:
+    value = document()
+    value["spec"]["models"][0]["targetMS"] = value["spec"]["models"][0].pop("targetMs")
+    said = refusal(value)
+    assert "Did you mean 'targetMs'?" in said
+    assert "got a list" not in said
+    assert "targetMs: expected a number above 0; got nothing" in said
+
+
 def test_one_document_is_expected() -> None:
     with pytest.raises(ManifestError, match="expected one scenario, got 0"):
         parse_scenario("", "s.yaml")

@@ -98,13 +98,17 @@ def show_results(results: Iterable[Applied], *, dry_run: bool) -> None:
 
 
 def _not_accepted(client: ControlClient, results: Iterable[Applied]) -> list[str]:
-    """What is written down and cannot be done yet, and why: a deployment whose release nobody pushed, say."""
+    """What is written down and cannot be done yet, and why: a deployment whose release nobody pushed, say, or one that
+    asks for more sites than may run it."""
     found = []
     for result in results:
         if result.kind == "Deployment":
-            accepted = condition_of(client.resource(PLURALS[result.kind], result.name).document, "Accepted")
+            document = client.resource(PLURALS[result.kind], result.name).document
+            accepted, min_sites = condition_of(document, "Accepted"), condition_of(document, "MinSites")
             if accepted is not None and accepted.status == "False":
                 found.append(f"deployment/{result.name}: {accepted.message}")
+            if min_sites is not None and min_sites.reason == "TooFewSites":
+                found.append(f"deployment/{result.name}: {min_sites.message}")
     return found
 
 

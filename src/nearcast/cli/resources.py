@@ -229,11 +229,17 @@ def _task(document: Document) -> str:
 
 def _deployment_row(document: Document) -> tuple[Cell, ...]:
     spec = document["spec"]
-    placement = spec["placement"]
-    where = (
-        "everywhere" if placement.get("everywhere") else ", ".join(placement.get("sites", placement.get("tiers", [])))
-    )
-    return spec["model"], spec["version"], where, _ready(document, "Ready"), _trouble(document)
+    return spec["model"], spec["version"], _where(spec["placement"]), _ready(document, "Ready"), _trouble(document)
+
+
+def _where(placement: Document) -> str:
+    """A placement in a word or two: names, tiers, or among what the planner chooses."""
+    auto = placement.get("auto")
+    if auto is not None:
+        among = [", ".join(auto[field]) for field in ("sites", "tiers", "countries") if auto.get(field)]
+        return "; ".join(["auto", *among])
+    named: list[str] = placement.get("sites") or placement.get("tiers") or []
+    return "everywhere" if placement.get("everywhere") else ", ".join(named)
 
 
 def _policy_row(document: Document) -> tuple[Cell, ...]:

@@ -86,6 +86,9 @@ def show_explanation(explanation: Explanation, too_wide: TooWide = "fold") -> No
         show_table(
             ("no candidate", "state", "why not"), ((place.site, _state(place), place.rule or "") for place in others)
         )
+    if explanation.outside:
+        names = ", ".join(explanation.outside)
+        note(f"outside of the deployment's placement, until sites of it serve: {names} (nearcast describe deployment)")
     if explanation.unlisted:
         note(f"{explanation.unlisted} more sites do not have the model")
     if not explanation.reported:

@@ -15,7 +15,7 @@ from nearcast.cli.models import ready_models
 from nearcast.cli.options import Format, Output, application, command
 from nearcast.cli.screen import Cell, coloured, milliseconds, note, show_document, show_lines, show_pairs, show_table
 from nearcast.cli.session import Session
-from nearcast.client import Document, FleetStatus, SiteView, Unreachable
+from nearcast.client import DeploymentView, Document, FleetStatus, SiteView, Unreachable
 from nearcast.documents import refuse_newer
 from nearcast.durable import read_if_exists
 from nearcast.resources.status import NodeStatus
@@ -50,13 +50,16 @@ def status(session: Session, output: Output = Format.TABLE) -> None:
 
 
 def show_fleet(document: Document, nodes: list[Document]) -> None:
-    """Print the control plane, one row per site, and the round trips between sites."""
+    """Print the control plane, one row per site, deployments with trouble, and the round trips between sites."""
     fleet = msgspec.convert(document, FleetStatus)
     silent = document["control"].get("reachable") is False
     about = "does not answer" if silent else f"version {fleet.control.version}" if fleet.control.version else "answers"
     show_pairs([("Fleet", fleet.fleet or "–"), ("Control plane", f"{fleet.control.url} ({about})")])
     show_lines("")
     show_table(("site", "country", "ready", "gateway", "models", "trouble"), (_row(site) for site in fleet.sites))
+    if troubled := [(each.name, _said(each)) for each in fleet.deployments if trouble_in(each.conditions)]:
+        show_lines("")
+        show_table(("deployment", "trouble"), troubled)
     at = Counter(str(node["site"]) for node in nodes)
     trips = [row for node in nodes for row in _round_trips(node, alone=at[str(node["site"])] == 1)]
     if trips:
@@ -111,6 +114,14 @@ def _trouble(site: SiteView) -> str:
     """Conditions that do not hold, and models that could not be served, in one line."""
     failed = [f"{model.model}@{model.version} failed" for model in site.models if model.state == "failed"]
     return "; ".join(filter(None, [trouble_in(site.conditions), *failed]))
+
+
+def _said(deployment: DeploymentView) -> str:
+    """What conditions that do not hold say, each message once."""
+    found = {
+        item.message or item.reason: item.type for item in reversed(deployment.conditions) if item.status != "True"
+    }
+    return "; ".join(f"{kind}: {message}" for message, kind in reversed(found.items()))
 
 
 def _round_trips(node: Document, *, alone: bool) -> list[tuple[Cell, ...]]:

@@ -61,12 +61,23 @@ class SiteView(msgspec.Struct, frozen=True, kw_only=True):
     conditions: tuple[ConditionView, ...] = ()
 
 
+class DeploymentView(msgspec.Struct, frozen=True, kw_only=True):
+    """One deployment as the control plane sees it."""
+
+    name: str
+    model: str
+    version: str
+    ready: bool = False
+    conditions: tuple[ConditionView, ...] = ()
+
+
 class FleetStatus(msgspec.Struct, frozen=True, kw_only=True):
     """``GET /v1/status``."""
 
     fleet: str
     control: ControlInfo
     sites: tuple[SiteView, ...] = ()
+    deployments: tuple[DeploymentView, ...] = ()
 
 
 class ReleaseView(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
+from nearcast.control.accepted import Hold, accepted
+from nearcast.control.finding import Finding, listed
 from nearcast.control.nodes import NodeView
 from nearcast.planning.grounds import Chosen, Grounds, Placed, placed
 from nearcast.resources.kinds import AnyResource, Deployment, Model, Policy, Site
@@ -20,16 +22,6 @@ Said = TypeVar("Said")
 Phase = Literal["Ready", "NotReady", "Draining", "Drained"]
 Slice = tuple[tuple[str, str, bool], ...]
 """What a plan says of one model: (site, version, whether its peer listener is known) of each place that serves it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """A condition before it has a time."""
-
-    type: str
-    status: Literal["True", "False", "Unknown"]
-    reason: str
-    message: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +49,7 @@ class Observed:
         releases: (model, version) of every release.
         grounds: the rules of the state about places.
         chosen: the sites of ``auto`` placements.
+        holders: deployment -> the sites whose ``plans`` hold it.
     """
 
     state: DesiredState
@@ -66,6 +59,7 @@ class Observed:
     published: Mapping[str, Published]
     nodes: Mapping[str, tuple[NodeView, ...]]
     releases: frozenset[tuple[str, str]]
+    holders: Mapping[str, tuple[str, ...]]
 
     def placed(self, deployment: Deployment) -> Placed:
         """Where ``deployment`` goes."""
@@ -78,6 +72,15 @@ class Observed:
     def serving(self, site: str) -> list[NodeView]:
         """The nodes of ``site`` that are connected and shall serve models."""
         return [node for node in self.connected(site) if not node.draining]
+
+
+def holders(plans: Mapping[str, SitePlan]) -> dict[str, tuple[str, ...]]:
+    """Deployment -> the sites whose plans hold it. Cost: O(sites x models of each)."""
+    found: dict[str, list[str]] = {}
+    for site, plan in plans.items():
+        for planned in plan.models:
+            found.setdefault(planned.deployment, []).append(site)
+    return {name: tuple(sorted(sites)) for name, sites in found.items()}
 
 
 def slices(plan: SitePlan) -> dict[str, Slice]:
@@ -140,9 +143,9 @@ def _of_site(site: Site, observed: Observed) -> tuple[Finding, ...]:
     if not nodes:
         reach = Finding("Connected", "False", "NoNode", "no node has joined this site")
     elif not connected:
-        reach = Finding("Connected", "False", "NodesSilent", f"no report from {_list(node.node for node in nodes)}")
+        reach = Finding("Connected", "False", "NodesSilent", f"no report from {listed(node.node for node in nodes)}")
     elif len(connected) < len(nodes):
-        silent = _list(node.node for node in nodes if not node.connected)
+        silent = listed(node.node for node in nodes if not node.connected)
         reach = Finding("Connected", "True", "SomeNodesSilent", f"no report from {silent}")
     else:
         reach = Finding("Connected", "True", "Reporting")
@@ -194,13 +197,13 @@ def _released(model: Model, observed: Observed) -> Finding:
     versions = sorted(version for name, version in observed.releases if name == model.name)
     if not versions:
         return Finding("Released", "False", "NoRelease", f"nearcast model push {model.name} --version V PATH makes one")
-    return Finding("Released", "True", "Released", f"versions {_list(versions)}")
+    return Finding("Released", "True", "Released", f"versions {listed(versions)}")
 
 
 def _reach(policy: Policy, observed: Observed) -> str:
     rule = policy.rule()
     bound = [item.name for item in observed.state.deployments if not rule.models or item.spec.model in rule.models]
-    return f"binds {_list(f'Deployment/{name}' for name in bound)}" if bound else "binds no deployment yet"
+    return f"binds {listed(f'Deployment/{name}' for name in bound)}" if bound else "binds no deployment yet"
 
 
 def _enforced(policy: Policy, observed: Observed) -> Finding:
@@ -220,66 +223,29 @@ def _enforced(policy: Policy, observed: Observed) -> Finding:
     if waiting:
         return Finding("Enforced", "False", "Routing", "; ".join(waiting))
     silent = [site.name for site in observed.state.sites if not observed.connected(site.name)]
-    message = "at every connected site" + (f"; not connected: {_list(silent)}" if silent else "")
+    message = "at every connected site" + (f"; not connected: {listed(silent)}" if silent else "")
     return Finding("Enforced", "True", "Routed", message)
 
 
 # --- deployments -----------------------------------------------------------------------------------------------------
 
 
-def _of_deployment(deployment: Deployment, observed: Observed) -> tuple[Finding, Finding]:
+def _of_deployment(deployment: Deployment, observed: Observed) -> tuple[Finding, ...]:
     where = observed.placed(deployment)
-    accepted = _accepted(deployment, where, observed)
-    if accepted.status != "True":
-        return accepted, Finding("Ready", "False", "NotAccepted", accepted.message)
-    return accepted, _ready(deployment, where, observed)
-
-
-def _accepted(deployment: Deployment, where: Placed, observed: Observed) -> Finding:
-    spec = deployment.spec
-    release = f"{spec.model}@{spec.version}"
-    if (spec.model, spec.version) not in observed.releases:
-        others = sorted(version for name, version in observed.releases if name == spec.model)
-        known = f"released are {_list(others)}" if others else "no version is released"
-        hint = f"nearcast model push {spec.model} --version {spec.version} PATH"
-        return Finding("Accepted", "False", "ReleaseNotFound", f"{release} is not released; {known}; {hint}")
-    closed = "; ".join(f"{site}: refused by {_list(names)}" for site, names in sorted(where.refused.items()))
-    if not where.open and where.refused:
-        return Finding("Accepted", "False", "ResidencyRefused", f"policies close every site of the placement: {closed}")
-    barred = "; ".join(f"{site}: {why}" for site, why in sorted(where.barred.items()))
-    if not where.open and where.barred:
-        return Finding("Accepted", "False", "NotAllowed", f"no site of the placement may run it: {barred}")
-    if not where.open:
-        return Finding("Accepted", "False", "NoSite", "the placement names no site that exists")
-    if not where.sites:
-        why = "has found no site with room" if where.is_planned else "has not chosen sites yet"
-        return Finding("Accepted", "False", "NotPlanned", f"the planner {why}; {_list(where.open)} may run it")
-    unserved = _origins_without_a_place(deployment, where, observed)
-    is_auto = deployment.spec.placement.auto is not None  # which does not ask for every site that it may have
-    notes = [f"left out by policy: {closed}"] if closed and not is_auto else []
-    notes += [f"left out: {barred}"] if barred and not is_auto else []
-    notes += [f"requests that enter at {_list(unserved)} are refused by residency"] if unserved else []
-    return Finding("Accepted", "True", "Placed", "; ".join([f"on {_list(where.sites)}", *notes]))
-
-
-def _origins_without_a_place(deployment: Deployment, where: Placed, observed: Observed) -> list[str]:
-    grounds = observed.grounds
-    if not grounds.rules:
-        return []
-    classes, names = grounds.classes, list(grounds.sites)
-    number = dict(zip(names, classes.site_class, strict=True))
-    places = sorted({int(number[site]) for site in where.sites})
-    served = classes.may[classes.rule_set[deployment.spec.model]][:, places].any(axis=1)
-    return sorted(name for name in names if not served[number[name]])
+    hold = Hold(where, observed.holders.get(deployment.name, ()))
+    first, *more = accepted(deployment, hold, observed.grounds, observed.releases)
+    if first.status != "True":
+        return first, *more, Finding("Ready", "False", "NotAccepted", first.message)
+    return first, *more, _ready(deployment, where, observed)
 
 
 def _ready(deployment: Deployment, where: Placed, observed: Observed) -> Finding:
     serving = [site for site in where.sites if observed.serving(site)]
     drained = [site for site in where.sites if observed.connected(site) and site not in serving]
     if not serving and drained:
-        return Finding("Ready", "False", "Drained", f"every node of {_list(drained)} that is connected drains")
+        return Finding("Ready", "False", "Drained", f"every node of {listed(drained)} that is connected drains")
     if not serving:
-        return Finding("Ready", "False", "NoSiteConnected", f"none of {_list(where.sites)} is connected")
+        return Finding("Ready", "False", "NoSiteConnected", f"none of {listed(where.sites)} is connected")
     lacking: list[str] = []
     failed = False
     for site in serving:
@@ -296,10 +262,10 @@ def _ready(deployment: Deployment, where: Placed, observed: Observed) -> Finding
         return Finding("Ready", "False", "Routing", "; ".join(unrouted))
     away = [site for site in where.sites if site not in serving and site not in drained]
     message = (
-        f"{_list(serving)} serve{'s' if len(serving) == 1 else ''} {deployment.spec.model}@{deployment.spec.version}"
+        f"{listed(serving)} serve{'s' if len(serving) == 1 else ''} {deployment.spec.model}@{deployment.spec.version}"
     )
-    notes = [f"not connected: {_list(away)}"] if away else []
-    notes += [f"draining: {_list(drained)}"] if drained else []
+    notes = [f"not connected: {listed(away)}"] if away else []
+    notes += [f"draining: {listed(drained)}"] if drained else []
     return Finding("Ready", "True", "Serving", "; ".join([message, *notes]))
 
 
@@ -344,10 +310,4 @@ def _routing(deployment: Deployment, site: str, observed: Observed) -> str:
 def _behind(connected: Iterable[NodeView], version: int) -> str:
     """Which gateways run routes of a plan older than ``version``, or nothing."""
     waiting = [node.node for node in connected if node.status is None or node.status.routed_version < version]
-    return f"the gateway of {_list(waiting)} has not accepted plan {version} yet" if waiting else ""
-
-
-def _list(names: Iterable[str]) -> str:
-    """Names for people, shortened where they are many."""
-    items = list(names)
-    return ", ".join(items[:8]) + (f" and {len(items) - 8} more" if len(items) > 8 else "")
+    return f"the gateway of {listed(waiting)} has not accepted plan {version} yet" if waiting else ""

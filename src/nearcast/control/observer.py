@@ -11,7 +11,9 @@ from typing import Any
 import msgspec
 
 from nearcast import __version__
-from nearcast.control.conditions import Finding, Observed, findings, model_on, node_phase, site_is_ready
+from nearcast.control.accepted import Hold
+from nearcast.control.conditions import Observed, findings, holders, model_on, node_phase, site_is_ready
+from nearcast.control.finding import Finding
 from nearcast.control.nodes import NodeView
 from nearcast.control.plane import ControlPlane
 from nearcast.control.publisher import facts_of
@@ -45,6 +47,7 @@ class Observer:
         self._guard = threading.Lock()
         self._planned: tuple[int, int, FleetFacts, Mapping[str, SitePlan]] | None = None
         self._grounds: tuple[int, Grounds] | None = None
+        self._holders: tuple[Mapping[str, SitePlan], Mapping[str, tuple[str, ...]]] | None = None
 
     def plans(self, snapshot: Snapshot) -> Mapping[str, SitePlan]:
         """The plans that ``snapshot``, the facts and the guidance ask for now; their version is 0. Costly after a
@@ -74,6 +77,14 @@ class Observer:
                 self._grounds = held
             return held[1]
 
+    def _holders_of(self, plans: Mapping[str, SitePlan]) -> Mapping[str, tuple[str, ...]]:
+        with self._guard:
+            held = self._holders
+            if held is None or held[0] is not plans:
+                held = (plans, holders(plans))
+                self._holders = held
+            return held[1]
+
     def look(self) -> View:
         """The fleet now."""
         plane = self._plane
@@ -81,9 +92,11 @@ class Observer:
         nodes: dict[str, tuple[NodeView, ...]] = {}
         for node in plane.nodes.views():
             nodes[node.site] = (*nodes.get(node.site, ()), node)
+        plans = self.plans(snapshot)
         observed = Observed(
             state=snapshot.state,
-            plans=self.plans(snapshot),
+            plans=plans,
+            holders=self._holders_of(plans),
             published=plane.publisher.published(site.name for site in snapshot.state.sites),
             nodes=nodes,
             releases=frozenset(plane.index.entries()),
@@ -124,6 +137,7 @@ class Observer:
             "fleet": self._plane.fleet,
             "control": {"url": url, "version": __version__},
             "sites": [self._site(site, view) for site in view.snapshot.state.sites],
+            "deployments": [self._deployment(item, view) for item in view.snapshot.state.deployments],
         }
 
     def explain(self, model: str, site: str, node: str | None = None) -> Explanation:
@@ -229,6 +243,16 @@ class Observer:
             "conditions": [item.model_dump(mode="json", by_alias=True) for item in conditions],
         }
 
+    def _deployment(self, deployment: Deployment, view: View) -> dict[str, Any]:
+        conditions = [self._timed(deployment, finding) for finding in findings(deployment, view.observed)]
+        return {
+            "name": deployment.name,
+            "model": deployment.spec.model,
+            "version": deployment.spec.version,
+            "ready": all(item.status == "True" for item in conditions if item.type == "Ready"),
+            "conditions": [item.model_dump(mode="json", by_alias=True) for item in conditions],
+        }
+
     def _timed(self, resource: AnyResource, finding: Finding) -> Condition:
         since = self._plane.transitions.since(resource.kind, resource.name, finding.type, finding.status)
         return Condition(
@@ -300,6 +324,7 @@ def _where(deployment: Deployment, observed: Observed) -> dict[str, Any]:
             )
     return {
         "sites": list(where.sites),
+        "outside": Hold(where, observed.holders.get(deployment.name, ())).outside,
         "refused": {site: list(policies) for site, policies in where.refused.items()},
         "nodes": found,
     }

@@ -71,6 +71,7 @@ def explain(
         reported=status is not None,
         places=(*candidates, *closed, *others[:MAX_LISTED]),
         unlisted=max(0, len(others) - MAX_LISTED),
+        outside=_outside(state, plan, model, guidance.placements),
         node=node,
     )
 
@@ -125,6 +126,17 @@ def _refused(state: DesiredState, plan: SitePlan, model: str, chosen: Chosen) ->
             found |= where.refused
             barred |= where.barred
     return barred | {name: _rule(policies) for name, policies in found.items() if policies}
+
+
+def _outside(state: DesiredState, plan: SitePlan, model: str, chosen: Chosen) -> tuple[str, ...]:
+    """Sites that hold ``model`` by ``plan`` although no deployment of it is placed there."""
+    grounds = grounds_of(state)
+    mine = [deployment for deployment in state.deployments if deployment.spec.model == model]
+    there = {name for deployment in mine for name in placed(deployment, grounds, chosen).sites}
+    holding = {peer.site.name for peer in plan.peers if any(served.model == model for served in peer.models)}
+    if any(planned.model == model for planned in plan.models):
+        holding.add(plan.site.name)
+    return tuple(sorted(holding - there))
 
 
 def _rule(policies: tuple[str, ...]) -> str:

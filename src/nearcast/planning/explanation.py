@@ -38,6 +38,7 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
         reported: whether the site has reported; without a report, costs rest on the plan alone.
         places: candidates by cost, then the refused ones, then sites without the model.
         unlisted: how many sites without the model were left out.
+        outside: sites that go on with the model although its deployment is not placed there, until others serve.
         node: whose report this rests on; the other nodes of its site are places by the name ``site/node``.
     """
 
@@ -47,4 +48,5 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     reported: bool
     places: tuple[PlaceExplanation, ...]
     unlisted: int = 0
+    outside: tuple[str, ...] = ()
     node: str = ""

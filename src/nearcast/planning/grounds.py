@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from nearcast.planning.classes import Classes, closing, compiled
 from nearcast.planning.holding import bar
-from nearcast.resources.kinds import Deployment
+from nearcast.resources.kinds import Deployment, Placement
 from nearcast.resources.plan import HoldingRule, ResidencyRule, SiteFacts, Tier
 from nearcast.resources.state import DesiredState
 
@@ -131,3 +131,19 @@ def asked(deployment: Deployment, grounds: Grounds) -> list[str]:
         for name, site in grounds.sites.items()
         if wanted.everywhere or (wanted.tiers is not None and site.tier in wanted.tiers)
     ]
+
+
+def wanted(placement: Placement) -> str:
+    """What ``placement`` asks for, in one line for people."""
+    if placement.sites is not None:
+        return f"sites {', '.join(placement.sites)}"
+    if placement.tiers is not None:
+        return f"tiers {', '.join(placement.tiers)}"
+    auto = placement.auto
+    if auto is None:
+        return "everywhere"
+    fields = (("sites", auto.sites), ("tiers", auto.tiers), ("countries", auto.countries))
+    parts = [f"{name} {', '.join(values)}" for name, values in fields if values]
+    parts += [f"minSites {auto.min_sites}"] if auto.min_sites > 1 else []
+    parts += [f"maxSites {auto.max_sites}"] if auto.max_sites else []
+    return "; ".join(["auto", *parts])

@@ -118,6 +118,63 @@ def test_rules_hold_whatever_the_demand(fleet: Any, make: Any) -> None:
     assert world.planned() == {"frankfurt"}
 
 
+def test_a_placement_that_no_site_matches_keeps_what_serves_and_says_so(fleet: Any, make: Any) -> None:
+    world = World(fleet, make, {"auto": {}})
+    world.report("frankfurt", frankfurt=5.0)
+    assert world.pass_on()
+    named = {"model": "m", "version": "1"}
+    fleet.applied(make.manifest("Deployment", "m", **named, placement={"auto": {"countries": ["FR"]}}))
+    for _ in range(20):
+        world.report("frankfurt", frankfurt=5.0)
+        world.pass_on(50.0)
+    assert world.planned() == {"frankfurt"}, "a country that was mistyped takes no model away"
+    (told,) = fleet.call("GET", "/v1/status").json()["deployments"]
+    (accepted, ready) = told["conditions"]
+    assert (told["ready"], accepted["reason"], ready["reason"]) == (False, "NoSite", "NotAccepted")
+    assert "no site matches the placement: auto; countries FR" in accepted["message"]
+    assert "until one serves, frankfurt go on outside of the placement" in accepted["message"]
+    document = fleet.call("GET", "/v1/resources/deployments/m").json()
+    assert (document["status"]["details"]["sites"], document["status"]["details"]["outside"]) == ([], ["frankfurt"])
+    assert fleet.call("GET", "/v1/route/explain?model=m&site=ashburn").json()["outside"] == ["frankfurt"]
+
+    fleet.applied(make.manifest("Deployment", "m", **named, placement={"auto": {}}))
+    assert "has not chosen sites yet" in _message(fleet, "Accepted"), "nobody looked for room"
+    world.pass_on()
+    assert fleet.condition("deployments", "m", "Accepted") == ("True", "Placed")
+
+    fleet.applied(
+        make.manifest("Deployment", "m", **named, placement={"auto": {"countries": ["FR"]}}),
+        make.manifest("Policy", "no-de", match={"models": ["m"]}, residency={"countries": ["US"]}),
+    )
+    world.pass_on()
+    assert world.planned() == set(), "rules are no wishes"
+
+
+def test_more_sites_than_may_run_it_are_told_of_at_once(fleet: Any, make: Any) -> None:
+    world = World(fleet, make, {"auto": {"countries": ["DE", "FR"], "minSites": 2}})
+    assert fleet.condition("deployments", "m", "MinSites") == ("False", "TooFewSites")
+    assert "1 of 2 sites may run it: frankfurt" in _message(fleet, "MinSites")
+    world.report("frankfurt")
+    world.pass_on()
+    assert fleet.condition("deployments", "m", "Accepted") == ("True", "Placed")
+    assert fleet.condition("deployments", "m", "MinSites") == ("False", "TooFewSites")
+    named = {"model": "m", "version": "1"}
+    fleet.applied(make.manifest("Deployment", "m", **named, placement={"auto": {"minSites": 3}}))
+    assert fleet.condition("deployments", "m", "MinSites") == ("False", "NotPlanned"), "the planner has not looked"
+    world.report("frankfurt")
+    world.pass_on()
+    assert fleet.condition("deployments", "m", "MinSites") == ("True", "Placed")
+    fleet.applied(make.manifest("Deployment", "m", **named, placement={"auto": {}}))
+    found = fleet.call("GET", "/v1/resources/deployments/m").json()["status"]["conditions"]
+    assert "MinSites" not in {item["type"] for item in found}, "one site is what Accepted says"
+
+
+def _message(fleet: Any, kind: str) -> str:
+    document = fleet.call("GET", "/v1/resources/deployments/m").json()
+    (found,) = (item["message"] for item in document["status"]["conditions"] if item["type"] == kind)
+    return str(found)
+
+
 def test_a_node_of_an_older_release_gets_no_shares(fleet: Any, make: Any) -> None:
     world = World(fleet, make, {"everywhere": True})
     world.report("frankfurt", "ashburn", "singapore", frankfurt=80.0)

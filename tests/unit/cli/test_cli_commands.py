@@ -152,6 +152,24 @@ def test_apply_says_what_happened_and_dry_run_changes_nothing(
     assert run("apply", "-f", str(file)).out.split()[-1] == "unchanged"
 
 
+def test_apply_warns_of_what_cannot_be_had(control: "FakeControl", run: "Run", tmp_path: Path) -> None:
+    spec = {"model": "m", "version": "1", "placement": {"auto": {"countries": ["DE", "FR"], "minSites": 2}}}
+    document = {"apiVersion": "nearcast.dev/v1alpha1", "kind": "Deployment", "metadata": {"name": "m"}, "spec": spec}
+    (tmp_path / "m.yaml").write_text(json.dumps(document))
+
+    def told(min_sites: str, reason: str) -> str:
+        conditions = [
+            {"type": "Accepted", "status": "True", "reason": "Placed", "message": "on a"},
+            {"type": "MinSites", "status": min_sites, "reason": reason, "message": "1 of 2 sites"},
+        ]
+        control.on_get = lambda key: control.resources[key].update(status={"conditions": conditions})
+        return run("apply", "-f", str(tmp_path / "m.yaml")).err
+
+    assert "warning: deployment/m: 1 of 2 sites" in told("False", "TooFewSites")
+    assert "warning" not in told("False", "NotPlanned"), "the planner has not looked yet"
+    assert "warning" not in told("True", "Placed")
+
+
 def test_apply_reads_standard_input(control: "FakeControl", run: "Run", monkeypatch: pytest.MonkeyPatch) -> None:
     import io
 

@@ -75,6 +75,35 @@ def test_status_for_people(fleet: "FakeControl", run: "Run") -> None:
     assert ["frankfurt", "ashburn", "88.0", "reachable"] in rows
 
 
+def test_status_tells_of_deployments_with_trouble(fleet: "FakeControl", run: "Run") -> None:
+    def condition(kind: str, status: str, reason: str, message: str) -> dict[str, str]:
+        return {"type": kind, "status": status, "reason": reason, "message": message}
+
+    well = [condition("Accepted", "True", "Placed", "on frankfurt"), condition("Ready", "True", "Serving", "fine")]
+    ill = [condition("Accepted", "False", "NoSite", "nobody"), condition("Ready", "False", "NotAccepted", "nobody")]
+    few = [well[0], condition("MinSites", "False", "TooFewSites", "1 of 2"), well[1]]
+    fleet.status["deployments"] = [
+        {"name": name, "model": name, "version": "1", "ready": True, "conditions": conditions}
+        for name, conditions in (("well", well), ("ill", ill), ("few", few))
+    ]
+    rows = [line.split() for line in run("status").out.splitlines()]
+    assert ["ill", "Accepted:", "nobody"] in rows, "what both conditions say is said once"
+    assert ["few", "MinSites:", "1", "of", "2"] in rows
+    assert not [row for row in rows if row[:1] == ["well"]]
+
+
+def test_placements_in_a_word(control: "FakeControl", run: "Run") -> None:
+    for name, placement in (
+        ("a", {"auto": {}}),
+        ("b", {"auto": {"countries": ["DE", "FR"], "tiers": ["edge"], "minSites": 2}}),
+        ("c", {"everywhere": True}),
+        ("d", {"tiers": ["edge", "cloud"]}),
+    ):
+        control.put("Deployment", name, {"model": name, "version": "1", "placement": placement}, Ready="True")
+    rows = {line.split()[0]: " ".join(line.split()[3:-1]) for line in run("get", "deployments").out.splitlines()}
+    assert [rows[name] for name in "abcd"] == ["auto", "auto; edge; DE, FR", "everywhere", "edge, cloud"]
+
+
 def test_round_trips_of_a_site_with_several_nodes_name_the_node(fleet: "FakeControl", run: "Run") -> None:
     fleet.nodes = [node | {"name": name} for node in fleet.nodes[:1] for name in ("n1", "n2")]
     rows = [line.split() for line in run("status").out.splitlines()]
@@ -156,6 +185,7 @@ def test_route_explain_shows_every_term_and_every_refusal(control: "FakeControl"
             found["places"][1],
         ],
         "node": "",
+        "outside": [],
     }
     assert found["places"][1]["rule"] == "policy/eu-only"
 

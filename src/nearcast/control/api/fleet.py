@@ -55,12 +55,23 @@ class SiteView(BaseModel):
     conditions: list[dict[str, Any]]
 
 
+class DeploymentView(BaseModel):
+    """One deployment."""
+
+    name: str
+    model: str
+    version: str
+    ready: bool = Field(description="served as it is written, by every connected site of its placement")
+    conditions: list[dict[str, Any]]
+
+
 class FleetView(BaseModel):
     """The fleet at a glance."""
 
     fleet: str
     control: ControlView
     sites: list[SiteView]
+    deployments: list[DeploymentView]
 
 
 @router.get("/healthz", summary="Whether the process lives", response_model=Health)
@@ -97,7 +108,7 @@ def trust(services: ServicesOf) -> Trust:
 
 @router.get("/v1/status", summary="The fleet at a glance", response_model=FleetView, responses=failures(401, 403, 503))
 def status(services: ServicesOf, _admin: AdminOf) -> dict[str, Any]:
-    """Sites with their nodes, models and conditions."""
+    """Sites with their nodes, models and conditions, and deployments with theirs."""
     return services.observer.fleet(services.url)
 
 

@@ -112,8 +112,8 @@ def _placements(
     still: list[Unwanted] = []
     names = {item.name for item in gathered.state.deployments if item.spec.placement.auto is not None}
     for column, item in enumerate(gathered.deployments):
-        if item.name not in names:
-            continue
+        if item.name not in names or not problem.eligible[:, column].any():
+            continue  # where no site may hold it, there is nothing to choose: rules say so, and not a plan
         wanted = {problem.sites[n] for n in np.flatnonzero(plan.placed[:, column] & problem.eligible[:, column])}
         # A site that nobody hears of keeps its own as well: once it is back, it shall not have to load it anew.
         able = {

@@ -184,18 +184,31 @@ def _route(
     standing = [name for name, (state, _) in candidates.items() if state == "ready"] or list(candidates)
     base = Base.of(plan.routes.get(model, ()) if asked.guided else (), standing)
     held = {place.site: place.weight for place in before.places} if before else {}
-    weights = step({name: terms for name, (_, terms) in candidates.items()}, standing, held, base, elapsed_s)
     ranking = _ranking(candidates, before, place_of(plan.site.name, node))
+    standing_terms = {name: terms for name, (state, terms) in candidates.items() if state == "ready"}
+    target_s = plan.targets_s.get(model, 0.0)
+    weighed = {name: terms for name, (_, terms) in candidates.items()}
+    if plan.site.name in weighed:
+        weighed[plan.site.name] = _judged_here(_order(plan.site.name, ranking), standing_terms, target_s, weighed)
+    weights = step(weighed, standing, held, base, elapsed_s)
     places = tuple(
         PlaceCost(name, *candidates[name], weights.get(name, 0.0), base.share.get(name, 0.0) if base.share else None)
         for name in ranking
     )
     shares = tuple(Share(percent=percent, order=_order(name, ranking)) for name, percent in _percents(weights))
-    standing_terms = {name: terms for name, (state, terms) in candidates.items() if state == "ready"}
-    longest_ms = tuple(
-        longest_waits_ms(share.order, standing_terms, plan.targets_s.get(model, 0.0)) for share in shares
-    )
+    longest_ms = tuple(longest_waits_ms(share.order, standing_terms, target_s) for share in shares)
     return ModelRoute("routed", shares, places, refused, longest_ms)
+
+
+def _judged_here(
+    order: tuple[str, ...], standing: Mapping[str, Terms], target_s: float, terms: Mapping[str, Terms]
+) -> Terms:
+    """The own place without the wait up to which it takes requests: being sent on from home costs no way, so each
+    request finds out by itself, and shares need not follow a queue that comes and goes."""
+    found = terms[order[0]]
+    longest_ms = longest_waits_ms(order, standing, target_s)
+    taken_s = longest_ms[0] / 1000.0 if longest_ms else 0.0
+    return replace(found, wait_s=max(0.0, found.wait_s - taken_s))
 
 
 def _holders(plan: SitePlan, node: str, model: str, local: bool) -> list[tuple[str, SiteFacts, float, float]]:

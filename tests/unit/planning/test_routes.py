@@ -84,6 +84,19 @@ def drive(seconds: int, local_wait_s: float, table: RouteTable | None, start: in
     return table
 
 
+def test_shares_do_not_follow_a_queue_at_home_that_requests_leave_by_themselves() -> None:
+    calm = drive(2, 0.0, None)
+    assert calm.models["m"].longest_ms == ((80, 160),)
+    assert [share.percent for share in drive(20, 0.15, calm, 2).models["m"].shares] == [100]
+
+
+def test_a_target_bounds_the_wait_at_every_place_the_last_one_too() -> None:
+    timely = msgspec.structs.replace(PLAN, targets_s={"m": 0.2})
+    observations = {name: seen(0.0, round_trip_s=way_s) for name, way_s in (("ashburn", 0.088), ("singapore", 0.160))}
+    route = route_table(timely, LOCAL, {"frankfurt": seen(0.0), **observations}, None, 0.0).models["m"]
+    assert route.longest_ms == ((80, 80, 160),)
+
+
 def test_a_queue_at_home_sends_shares_away_by_limited_steps_and_they_come_home() -> None:
     calm = drive(2, 0.0, None)
     one_second_later = drive(1, 2.0, calm, 2).models["m"]

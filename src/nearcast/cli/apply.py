@@ -16,7 +16,7 @@ from nearcast.cli.screen import coloured, note, show_document, show_lines, show_
 from nearcast.cli.session import Session
 from nearcast.client import Applied, ControlClient
 from nearcast.errors import InvalidInput
-from nearcast.resources.kinds import PLURALS, to_document
+from nearcast.resources.kinds import PLURALS, Deployment, Weights, to_document
 from nearcast.resources.manifest import ParsedManifest, parse_manifests
 from nearcast.resources.problems import ManifestError, Problem
 
@@ -49,7 +49,7 @@ def apply(
     documents = [to_document(each.resource, with_status=False) for each in parsed]
     with connected(session) as client:
         results = client.apply(documents, dry_run=dry_run)
-        warnings = [] if dry_run else _not_accepted(client, results)
+        warnings = [] if dry_run else [*_not_accepted(client, results), *_weightless(client, parsed)]
     if output is Format.TABLE:
         show_results(results, dry_run=dry_run)
     else:
@@ -95,6 +95,27 @@ def show_results(results: Iterable[Applied], *, dry_run: bool) -> None:
         ("resource", "action"),
         ((f"{result.kind.lower()}/{result.name}", coloured(result.action)) for result in results),
     )
+
+
+def _weightless(client: ControlClient, parsed: Iterable[ParsedManifest]) -> list[str]:
+    """Weights of deployments that change nothing, since no site says what they weigh."""
+    weighed = [item.resource for item in parsed if isinstance(item.resource, Deployment)]
+    weighed = [item for item in weighed if item.spec.weights != Weights()]
+    if not weighed:
+        return []
+    rates = [document["spec"].get("rates", {}) for document in client.resources(PLURALS["Site"])]
+    needed = {"price": ("price",), "energy": ("energy",), "carbon": ("carbon", "energy")}
+    idle = {
+        name: " and ".join(f"rates.{of}" for of in of_site)
+        for name, of_site in needed.items()
+        if not any(all(rate.get(of, 0) > 0 for of in of_site) for rate in rates)
+    }
+    return [
+        f"deployment/{item.name}: weights.{name} changes nothing: no site has {missing}"
+        for item in weighed
+        for name, missing in idle.items()
+        if getattr(item.spec.weights, name) > 0
+    ]
 
 
 def _not_accepted(client: ControlClient, results: Iterable[Applied]) -> list[str]:

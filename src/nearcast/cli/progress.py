@@ -51,6 +51,21 @@ class Ticker:
         self.step(f"{text} ({self._clock() - self._started_s:.1f} s)")
 
 
+class Seldom:
+    """Says how far long work is, away from a terminal: nothing of short work, then a line every ``pause_s``."""
+
+    def __init__(self, pause_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._pause_s = pause_s
+        self._clock = clock
+        self._said_s = clock()
+
+    def tell(self, text: str) -> None:
+        """How far it is."""
+        if self._clock() >= self._said_s + self._pause_s:
+            note(text)
+            self._said_s = self._clock()
+
+
 @contextmanager
 def ticking(title: str) -> Iterator[Ticker]:
     """A ticker that lives as long as the block."""

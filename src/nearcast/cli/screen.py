@@ -129,6 +129,16 @@ def show_lines(*lines: Cell) -> None:
         console.print(plain(line), soft_wrap=True)
 
 
+def show_prose(*lines: Cell) -> None:
+    """Print sentences; on a terminal that is narrower they go on in the next line, between two words."""
+    console = data_console()
+    for line in lines:
+        if console.is_terminal:
+            console.print(plain(line))
+        else:
+            console.print(plain(line), soft_wrap=True)
+
+
 def show_pairs(pairs: Iterable[tuple[str, Cell]]) -> None:
     """Print names and values, aligned."""
     table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
@@ -154,7 +164,7 @@ def milliseconds(value: float | None) -> str:
     """A time for people; an unknown one is a dash."""
     if value is None:
         return "–"
-    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
 def size(size_bytes: float) -> str:

@@ -5,9 +5,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
-import msgspec
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -15,7 +14,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from nearcast.cli.connect import connected
 from nearcast.cli.files import check_target, decoded, read_named, write_named
 from nearcast.cli.options import FoldedOutput, Form, application, command
-from nearcast.cli.screen import Cell, TooWide, milliseconds, note, show_document, show_lines, show_table, size
+from nearcast.cli.progress import Seldom
+from nearcast.cli.screen import note, show_document, size
 from nearcast.cli.session import Session
 from nearcast.errors import InvalidInput, NotFound
 
@@ -27,10 +27,8 @@ if TYPE_CHECKING:
 COMMANDS: Final = {"twin": application(help="Ask the digital twin what would happen.", no_args_is_help=True)}
 SNAPSHOT_S: Final = 120.0
 """How long a snapshot's fleet is simulated."""
-COLUMNS: Final = (
-    *("policy", ">p50 ms", ">p95", ">p99", ">network", ">in target", ">refused", ">lost"),
-    *(">WAN/request", ">use", ">cost/million", ">moved/s", ">undone/s"),
-)
+TELL_S: Final = 10.0
+"""Between two lines on progress where standard error is no terminal."""
 
 
 @COMMANDS["twin"].callback()
@@ -110,6 +108,8 @@ def run(
 
         write_named(report, page(loaded, found).encode())
         note(f"wrote {report}")
+    from nearcast.cli.comparison import document, show
+
     if output.document is not None:
         show_document(document(loaded, found), output.document)
         return
@@ -133,11 +133,20 @@ def snapshot(
         check_target(file)
     with connected(session) as client:
         data = client.snapshot()
+    _warn_if_idle(data)
     if file is None:
         sys.stdout.write(data.decode() + "\n")
         return
     write_named(file, data)
     note(f"the fleet of this moment is in {file}: {size(len(data))}")
+
+
+def _warn_if_idle(data: bytes) -> None:
+    """A snapshot without demand says nothing of a change: tell it now, while another one can be taken."""
+    from nearcast.planning.fleet.snapshot import decode_snapshot
+
+    if not any(seen.rate_per_s > 0 for seen in decode_snapshot(data).demand):
+        note("nobody asks at this moment: twin run --from needs demand, take another snapshot while clients ask")
 
 
 def _of_scenario(
@@ -163,7 +172,7 @@ def _of_scenario(
     if not scenario.exists():
         raise NotFound(f"expected a scenario in {scenario}; there is no such file", hint="examples/twin/ has some")
     names = check_names(policy or NAMES)
-    folder = data or (Path(named) if (named := os.environ.get("NEARCAST_TWIN_DATA")) else None)
+    folder = _data_folder(data)
     loaded = load_files(scenario, folder)
     if duration is not None:
         loaded = _shortened(loaded, duration)
@@ -194,8 +203,7 @@ def _of_snapshot(
         raise InvalidInput("--from runs nearcast over the snapshot's fleet: leave SCENARIO and --policy out")
     before = decoded(file, _snapshot_bytes(file), decode_snapshot)
     dice, lasts_s = (1 if seed is None else seed), (duration or SNAPSHOT_S)
-    stage = live_stage(before, dice, lasts_s, load)
-    after = None
+    stage = after = None
     notes: tuple[str, ...] = ()
     if change:
         parsed = [
@@ -208,6 +216,12 @@ def _of_snapshot(
         wanted = changed(before, [item.resource for item in parsed])
         notes = tuple(f"{name} is not released: it is left out" for name in unreleased(wanted))
         after = live_stage(wanted, dice, lasts_s, load)
+    try:
+        stage = live_stage(before, dice, lasts_s, load)
+    except InvalidInput as error:
+        if after is None:
+            raise
+        notes += (f"the fleet as it is cannot be run, only the change is shown: {error.message}",)
     for text in notes:
         note(text)
     with _telling((NOW, CHANGED)) as tell:
@@ -224,99 +238,46 @@ def _snapshot_bytes(file: Path) -> bytes:
     return read_named(file, "the snapshot of a fleet", "nearcast twin snapshot -o FILE writes one")
 
 
+def _data_folder(given: Path | None) -> Path | None:
+    """Where data files may lie.
+
+    Raises:
+        NotFound: a folder was named that is not there.
+    """
+    named = os.environ.get("NEARCAST_TWIN_DATA")
+    folder = given or (Path(named) if named else None)
+    if folder is not None and not folder.is_dir():
+        told = "--data" if given else "NEARCAST_TWIN_DATA"
+        raise NotFound(f"expected a folder of data files in {told} {folder}; there is none")
+    return folder
+
+
 def _shortened(loaded: "Loaded", duration_s: float) -> "Loaded":
-    """The scenario over another time; the warm-up is at most a quarter of it."""
+    """The scenario over another time; the warm-up is at most a quarter of it, which is noted."""
     from dataclasses import replace
 
     spec = loaded.scenario.spec
-    changed = {"duration_s": duration_s, "warm_up_s": min(spec.warm_up_s, duration_s / 4)}
+    warm_up_s = min(spec.warm_up_s, duration_s / 4)
+    changed = {"duration_s": duration_s, "warm_up_s": warm_up_s}
     scenario = loaded.scenario.model_copy(update={"spec": spec.model_copy(update=changed)})
-    return replace(loaded, scenario=scenario)
+    notes = loaded.notes
+    if warm_up_s < spec.warm_up_s:
+        notes += (f"the warm-up is {warm_up_s:g} s, a quarter of --duration, instead of {spec.warm_up_s:g} s",)
+    return replace(loaded, scenario=scenario, notes=notes)
 
 
 @contextmanager
 def _telling(names: tuple[str, ...]) -> Iterator["Tell"]:
-    """One bar for all policies; silent where standard error is no terminal."""
+    """One bar for all policies; where standard error is no terminal, a line now and then."""
+    if not sys.stderr.isatty():
+        lines = Seldom(TELL_S)
+        yield lambda name, part: lines.tell(f"{name}, {names.index(name) + 1} of {len(names)}: {part:.0%}")
+        return
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(file=sys.stderr), disable=not sys.stderr.isatty(), transient=True) as bar:
+    with Progress(*columns, console=Console(file=sys.stderr), transient=True) as bar:
         task = bar.add_task("drawing requests", total=float(len(names)))
 
         def tell(name: str, part: float) -> None:
             bar.update(task, description=name, completed=names.index(name) + part)
 
         yield tell
-
-
-def document(loaded: "Loaded", found: "Comparison") -> dict[str, Any]:
-    """Everything, for programs."""
-    stage = found.stage
-    return {
-        "scenario": loaded.scenario.metadata.name,
-        "seed": stage.spec.seed,
-        "duration_s": stage.spec.duration_s,
-        "warm_up_s": stage.spec.warm_up_s,
-        "sites": len(stage.world.sites),
-        "requests": len(stage.workload),
-        "capacity_per_s": stage.world.capacity_per_s,
-        "load": float(stage.world.problem.demand_per_s.sum() / stage.world.capacity_per_s),
-        "notes": list(loaded.notes),
-        "policies": [msgspec.to_builtins(figures) for figures in found.figures],
-        "bound": None if found.bound is None else msgspec.to_builtins(found.bound),
-    }
-
-
-def show(loaded: "Loaded", found: "Comparison", too_wide: TooWide = "fold") -> None:
-    """Print what was run, then a row for each policy, then objectives where there are several."""
-    stage, spec = found.stage, found.stage.spec
-    total = float(stage.world.problem.demand_per_s.sum())
-    show_lines(
-        f"{loaded.scenario.metadata.name}: {len(stage.world.sites)} sites, {len(stage.world.models)} models, "
-        f"{len(stage.workload):,} requests in {spec.duration_s:g} s, seed {spec.seed}; {total:,.0f}/s of "
-        f"{stage.world.capacity_per_s:,.0f}/s that the fleet could serve at most "
-        f"({100 * total / stage.world.capacity_per_s:.0f} %)",
-        *([spec.about] if spec.about else []),
-        "",
-    )
-    show_table(COLUMNS, [*(_row(figures) for figures in found.figures), *_bound_row(found)], too_wide=too_wide)
-    if any(len(figures.by_class) > 1 for figures in found.figures):
-        show_lines("")
-        rows = [
-            (figures.policy, name, f"{of.requests:,}", percent(of.within), *_times(of.answer))
-            for figures in found.figures
-            for name, of in figures.by_class.items()
-        ]
-        columns = ("policy", "objective", ">requests", ">in target", ">p50 ms", ">p95", ">p99")
-        show_table(columns, rows, too_wide=too_wide)
-
-
-def _row(figures: Any) -> tuple[Cell, ...]:
-    return (
-        figures.policy,
-        *_times(figures.answer),
-        milliseconds(figures.network.mean_ms),
-        percent(figures.within),
-        percent(figures.refused + figures.closed),
-        percent(figures.lost),
-        size(figures.wan_bytes),
-        percent(figures.utilization_mean),
-        f"{figures.cost_per_million:.2f}",
-        percent(figures.moved_mean),
-        percent(figures.undone),
-    )
-
-
-def _bound_row(found: "Comparison") -> list[tuple[Cell, ...]]:
-    bound = found.bound
-    if bound is None:
-        return []
-    times = (milliseconds(bound.p50_ms), milliseconds(bound.p95_ms), milliseconds(bound.p99_ms))
-    return [("clairvoyant (bound)", *times, "–", percent(bound.within), *["–"] * 7)]
-
-
-def _times(times: Any) -> tuple[str, str, str]:
-    return milliseconds(times.p50_ms), milliseconds(times.p95_ms), milliseconds(times.p99_ms)
-
-
-def percent(share: float) -> str:
-    """A share for people; none at all is told from a little."""
-    return "0 %" if share == 0 else f"{100 * share:.1f} %" if share >= 0.001 else "<0.1 %"

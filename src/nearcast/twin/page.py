@@ -12,6 +12,7 @@ from nearcast.twin.compare import Comparison
 from nearcast.twin.files import Loaded
 from nearcast.twin.measures import Curves, Figures
 from nearcast.twin.policies import NAMES
+from nearcast.twin.story import events_of, loads_of, measured_of
 from nearcast.twin.style import STYLE
 from nearcast.twin.svg import Band, Dot, Series, bars, legend, lines, world_map
 
@@ -46,7 +47,10 @@ def page(loaded: Loaded, found: Comparison) -> str:
         name=escape(name),
         about=escape(found.stage.spec.about),
         facts=_facts(found),
-        notes="".join(f'<p class="note">{escape(note)}</p>' for note in loaded.notes),
+        notes="".join(
+            f'<p class="note">{escape(note)}</p>'
+            for note in (*loads_of(found), *events_of(found.stage), *measured_of(found), *loaded.notes)
+        ),
         sections="\n".join(section for section in sections if section),
     )
 
@@ -63,13 +67,10 @@ def _section(title: str, body: str, reading: str) -> str:
 
 def _facts(found: Comparison) -> str:
     stage = found.stage
-    rate = float(stage.world.problem.demand_per_s.sum())
     facts = {
         "sites": f"{len(stage.world.sites):,}",
         "models": f"{len(stage.world.models)}",
         "requests": f"{len(stage.workload):,}",
-        "asked": f"{rate:,.0f}/s",
-        "of capacity": f"{100 * rate / stage.world.capacity_per_s:.0f} %",
         "simulated": f"{stage.spec.duration_s:g} s",
         "telemetry": f"{stage.spec.telemetry.age_s:g} s old",
         "seed": f"{stage.spec.seed}",
@@ -89,7 +90,7 @@ def _table(found: Comparison) -> str:
         "p50",
         "p95",
         "p99",
-        "network",
+        "network mean",
         "in target",
         "refused",
         "lost",

@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 import numpy as np
 
-from nearcast.errors import InvalidInput
+from nearcast.errors import Bug, InvalidInput
 from nearcast.planning.fleet.gather import Gathered, gather
 from nearcast.planning.fleet.problem import Problem
 from nearcast.planning.fleet.snapshot import Snapshot
@@ -89,8 +89,15 @@ def live_stage(snapshot: Snapshot, seed: int, duration_s: float, load: float | N
     return LiveStage(stage, fleet)
 
 
-def what_if(before: LiveStage, after: LiveStage | None, progress: Progress | None = None) -> Comparison:
-    """Both fleets under nearcast; the rows are called :data:`NOW` and :data:`CHANGED`."""
+def what_if(before: LiveStage | None, after: LiveStage | None, progress: Progress | None = None) -> Comparison:
+    """Those of both fleets that there are, under nearcast; the rows are called :data:`NOW` and :data:`CHANGED`.
+
+    Raises:
+        Bug: there is neither.
+    """
+    last = after or before
+    if last is None:
+        raise Bug("expected a fleet to run, got none")
     found, drawn = [], []
     for name, live in ((NOW, before), (CHANGED, after)):
         if live is None:
@@ -101,7 +108,8 @@ def what_if(before: LiveStage, after: LiveStage | None, progress: Progress | Non
         one = figures(outcome, stage.world, stage.workload, stage.spec)
         found.append(msgspec.structs.replace(one, policy=name))
         drawn.append(msgspec.structs.replace(curves(outcome, stage.world, stage.workload, stage.spec), policy=name))
-    return Comparison((after or before).stage, tuple(found), tuple(drawn), None)
+    earlier = before.stage if before is not None and after is not None else None
+    return Comparison(last.stage, tuple(found), tuple(drawn), None, earlier)
 
 
 def _able(gathered: Gathered) -> Problem:

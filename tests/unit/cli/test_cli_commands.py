@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httpx
+import msgspec
 import pytest
 import yaml
 
 from nearcast.cli.main import COMMANDS
 from nearcast.cli.options import help_text
+from nearcast.planning.fleet.snapshot import SeenDemand, Snapshot
 
 if TYPE_CHECKING:
     from unit.cli.conftest import Run
@@ -315,3 +317,29 @@ def test_options_of_the_session_are_taken_before_and_after_the_command(run: "Run
     for arguments in (("--data-dir", str(here), "logs"), ("logs", "--data-dir", str(here))):
         done = run(*arguments)
         assert f"there is no fleet in {here}" in done.err
+
+
+def test_weights_that_change_nothing_are_told(control: "FakeControl", run: "Run", tmp_path: Path) -> None:
+    file = tmp_path / "d.yaml"
+    file.write_text(
+        "apiVersion: nearcast.dev/v1alpha1\nkind: Deployment\nmetadata: {name: d}\n"
+        'spec: {model: m, version: "1", placement: {everywhere: true}, weights: {price: 100, carbon: 1}}\n'
+    )
+    control.put("Site", "fra", {"country": "DE", "rates": {"carbon": 300}})
+    said = run("apply", "-f", str(file)).err
+    assert "warning: deployment/d: weights.price changes nothing: no site has rates.price" in said
+    assert "weights.carbon changes nothing: no site has rates.carbon and rates.energy" in said
+    control.put("Site", "fra", {"country": "DE", "rates": {"carbon": 300, "energy": 90, "price": 2}})
+    assert "weights" not in run("apply", "-f", str(file)).err
+
+
+def test_a_snapshot_of_an_idle_fleet_is_told_at_once(control: "FakeControl", run: "Run", tmp_path: Path) -> None:
+    file = tmp_path / "fleet.json"
+    idle = Snapshot(
+        fleet="f", at="2026-01-01T00:00:00Z", resources=(), releases=(), nodes=(), demand=(SeenDemand("fra", "m", 0.0),)
+    )
+    busy = msgspec.structs.replace(idle, demand=(SeenDemand("fra", "m", 3.0),))
+    for seen, warned in ((idle, True), (busy, False)):
+        control.failures = [httpx.Response(200, content=msgspec.json.encode(seen))]
+        done = run("twin", "snapshot", "-o", str(file))
+        assert (done.code, "nobody asks at this moment" in done.err) == (0, warned), done.err

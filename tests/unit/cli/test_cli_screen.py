@@ -6,7 +6,7 @@ import sys
 import pytest
 from rich.text import Text
 
-from nearcast.cli.screen import folded, note, plain, show_lines, show_pairs, show_table
+from nearcast.cli.screen import folded, milliseconds, note, plain, show_lines, show_pairs, show_prose, show_table
 
 SAID = "expected float32[batch], got [/tmp/x] \x1b]0;title\x1b\\\x1b[31m\x9b"
 SHOWN = "expected float32[batch], got [/tmp/x] \ufffd]0;title\ufffd\\\ufffd[31m\ufffd"
@@ -86,3 +86,21 @@ def test_nothing_is_folded_for_a_pipe(capsys: pytest.CaptureFixture[str]) -> Non
 )
 def test_columns_are_folded_in_their_order(widths: list[int], width: int, blocks: list[tuple[int, ...]]) -> None:
     assert folded(widths, width) == blocks
+
+
+@pytest.mark.parametrize(("value", "shown"), [(None, "–"), (0.126, "0.13"), (12.34, "12.3"), (3196.2, "3,196")])
+def test_times_for_people(value: float | None, shown: str) -> None:
+    assert milliseconds(value) == shown
+
+
+def test_prose_goes_on_between_words_and_is_whole_in_a_pipe(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = " ".join(["answers"] * 60)
+    show_prose(words)
+    assert capsys.readouterr().out == f"{words}\n"
+    monkeypatch.setattr(sys, "stdout", terminal)
+    show_prose(words)
+    lines = terminal.getvalue().splitlines()
+    assert {word for line in lines for word in line.split()} == {"answers"}
+    assert all(len(line) <= 80 for line in lines)

@@ -28,8 +28,9 @@ from nearcast.planning.fleet.explanation import PlanExplanation, PlannedPlace, P
 COMMANDS: Final = {
     "plan": application(help="Explain, list and repeat what the fleet's planner decided.", no_args_is_help=True)
 }
-PLACES: Final = ("site", "part", ">asked /s", ">serves /s", ">busy", ">wait ms", "why")
+PLACES: Final = ("site", "part", ">asked /s", ">serves /s", ">work ms", ">busy", ">wait ms", "why")
 WAYS: Final = ("place", ">share", ">cost ms", ">round trip", ">transfer", ">wait", ">service", ">extra", "why not")
+LEAST_SHOWN_PER_S: Final = 5e-4
 
 
 @command(
@@ -50,7 +51,8 @@ def explain(
 ) -> None:
     """Explain where the planner places a deployment, on which observations, and why not elsewhere.
 
-    It tells what was seen and decided at the moment of the decision; `route explain` tells what gateways do now.
+    It tells what was seen and decided at the moment of the decision, how long ago that was, and what is another by now;
+    `route explain` tells what gateways do now. What the columns mean: docs, "Let the planner choose sites".
     """
     with connected(session) as client:
         found = client.explain_plan(name, site, decision)
@@ -148,14 +150,16 @@ def show_explanation(found: PlanExplanation, too_wide: TooWide = "fold") -> None
     """Print the decision, its places, and where requests of the site go that was asked about."""
     show_lines(
         Text.assemble(
-            (f"{found.model}@{found.version}", "bold"), f" by decision {found.decision} of {_second(found.at)}"
+            (f"{found.model}@{found.version}", "bold"),
+            f" by decision {found.decision} of {_second(found.at)}{_age(found.age_s)}",
         )
     )
     show_pairs(
         (
             ("what changed", "; ".join(found.reason)),
-            ("wanted", f"{found.objective}, within {milliseconds(found.target_ms)} ms"),
-            ("demand", f"{_rate(found.demand_per_s)} requests/s" + _unserved(found)),
+            *((("since then", "; ".join(found.since)),) if found.since else ()),
+            ("wanted", f"{found.objective}, within {milliseconds(found.target_ms)} ms; {found.placement}"),
+            ("demand", f"{_rate(found.demand_per_s)} requests/s" + _unserved(found) + _now(found)),
             (
                 "bounds",
                 f"routing within {found.routing_gap:.2%}, placement within {found.placement_gap:.2%} of the best",
@@ -174,7 +178,25 @@ def show_explanation(found: PlanExplanation, too_wide: TooWide = "fold") -> None
 
 
 def _unserved(found: PlanExplanation) -> str:
-    return f", of which no place has room for {_rate(found.unserved_per_s)}" if found.unserved_per_s else ""
+    """What of the demand gets no answer, and why: for want of room, or since no place may answer it."""
+    crowded = found.unserved_per_s - found.closed_per_s
+    parts = [f"no place may answer {_rate(found.closed_per_s)}"] if found.closed_per_s else []
+    parts += [f"no place has room for {_rate(crowded)}"] if crowded > LEAST_SHOWN_PER_S else []
+    return f", of which {' and '.join(parts)}" if parts else ""
+
+
+def _now(found: PlanExplanation) -> str:
+    return "" if found.demand_now_per_s is None else f"; now {_rate(found.demand_now_per_s)}"
+
+
+def _age(seconds: float) -> str:
+    """How long ago, for people; nothing for what was just now."""
+    if seconds < 1.0:
+        return ""
+    for unit, size in (("h", 3600.0), ("min", 60.0)):
+        if seconds >= size:
+            return f", {seconds / size:.0f} {unit} ago"
+    return f", {seconds:.0f} s ago"
 
 
 def _place(place: PlannedPlace) -> tuple[Cell, ...]:
@@ -183,6 +205,7 @@ def _place(place: PlannedPlace) -> tuple[Cell, ...]:
         coloured(place.role),
         _rate(place.demand_per_s),
         _rate(place.serves_per_s),
+        milliseconds(place.work_ms),
         "–" if place.utilization is None else f"{place.utilization:.0%}",
         milliseconds(place.wait_ms),
         place.why,

@@ -4,8 +4,9 @@ Decides nothing: `conditions` and `planning` do. Plans are made anew only when t
 """
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -18,11 +19,14 @@ from nearcast.control.nodes import NodeView
 from nearcast.control.plane import ControlPlane
 from nearcast.control.publisher import facts_of
 from nearcast.control.store import Held, Snapshot, timestamp
+from nearcast.control.watch import Watched, snapshot_of
 from nearcast.errors import NotFound
 from nearcast.planning.explain import explain
 from nearcast.planning.explanation import Explanation
+from nearcast.planning.fleet.decision import MAX_REASONS
 from nearcast.planning.fleet.explain import explain_plan
 from nearcast.planning.fleet.explanation import PlanExplanation
+from nearcast.planning.fleet.subject import Subject, changes
 from nearcast.planning.grounds import Grounds, grounds_of
 from nearcast.planning.network.scouts import scouts
 from nearcast.planning.plans import FleetFacts, site_plans
@@ -168,12 +172,23 @@ class Observer:
         return explain(view.snapshot.state, plan, status, model, guidance, _load_s(model, view.observed))
 
     def explain_plan(self, name: str, site: str | None, decision: int | None) -> PlanExplanation:
-        """Why the deployment or model ``name`` is planned as it is, by a decision, or by the newest.
+        """Why the deployment or model ``name`` is planned as it is, by a decision or the newest; what changed since.
 
         Raises:
             NotFound: the decision is not kept, or knows no such name or site.
         """
-        return explain_plan(self._plane.decisions.record(decision), name, site)
+        plane = self._plane
+        record = plane.decisions.record(decision)
+        found = explain_plan(record, name, site)
+        state = plane.store.snapshot().state
+        now = snapshot_of(plane.fleet, "", state, plane.index.entries(), (), Watched())
+        age_s = (plane.clock() - datetime.fromisoformat(record.at)).total_seconds()
+        return msgspec.structs.replace(
+            found,
+            age_s=round(max(0.0, age_s), 1),
+            since=tuple(changes(Subject.of(record.snapshot), Subject.of(now)))[:MAX_REASONS],
+            demand_now_per_s=round(_demand_per_s(found.model, plane.nodes.views()), 4),
+        )
 
     def node_view(self, site: str, node: str) -> NodeView:
         """One node. Raises :class:`NotFound`."""
@@ -303,6 +318,12 @@ def _load_s(model: str, observed: Observed) -> float:
     """The longest that any node took to load ``model``; 0 where none has told."""
     statuses = (node.status for nodes in observed.nodes.values() for node in nodes if node.status is not None)
     return max((item.load_s for status in statuses for item in status.profiles if item.model == model), default=0.0)
+
+
+def _demand_per_s(model: str, nodes: Iterable[NodeView]) -> float:
+    """What clients ask of ``model``, as connected nodes reported it last."""
+    statuses = (node.status for node in nodes if node.connected and node.status is not None)
+    return sum(item.demand[model].rate_per_s for item in statuses if model in item.demand)
 
 
 def _where(deployment: Deployment, observed: Observed) -> dict[str, Any]:

@@ -217,8 +217,14 @@ def test_a_placement_by_name_is_explained_as_soon_as_it_is_planned(fleet: Any, m
     assert first["reason"] == ["m: planned from now on"]
     assert fleet.call("GET", "/v1/decisions/explain?name=m").json()["target_ms"] == 200.0
     fleet.applied(make.manifest("Deployment", "m", **named, latencyTarget="150ms"))
+    fleet.join("frankfurt").report(demand={"m": {"rate_per_s": 7.0}})
+    fleet.pass_time(3.0)
+    stale = fleet.call("GET", "/v1/decisions/explain?name=m").json()
+    assert (stale["target_ms"], stale["since"], stale["age_s"]) == (200.0, ["m: its deployment changed"], 3.0)
+    assert (stale["demand_per_s"], stale["demand_now_per_s"]) == (0.0, 7.0)
     fleet.planner.step()
-    assert fleet.call("GET", "/v1/decisions/explain?name=m").json()["target_ms"] == 150.0
+    found = fleet.call("GET", "/v1/decisions/explain?name=m").json()
+    assert (found["target_ms"], found.get("since", []), found["age_s"]) == (150.0, [], 0.0)
     assert fleet.call("GET", "/v1/decisions").json()["items"][0]["reason"] == ["m: its deployment changed"]
     fleet.restart()
     fleet.planner.step()

@@ -10,9 +10,20 @@ import pytest
 from nearcast.cli.plan import show_explanation
 from nearcast.planning.fleet.decision import decide
 from nearcast.planning.fleet.explain import explain_plan
+from nearcast.planning.fleet.explanation import PlanExplanation
 from nearcast.planning.fleet.guidance import UNGUIDED
 from nearcast.planning.fleet.record import Pace, Record, encode_record
-from nearcast.planning.fleet.snapshot import SeenDemand, SeenNode, SeenRelease, Snapshot
+from nearcast.planning.fleet.snapshot import SeenDemand, SeenModel, SeenNode, SeenRelease, Snapshot
+
+
+def explained(record: Record, placement: dict[str, Any], *demand: SeenDemand) -> PlanExplanation:
+    """What is decided for the fleet of ``record`` with another placement and demand."""
+    *sites, _ = record.snapshot.resources
+    deployment = document("Deployment", "m", {"model": "m", "version": "1", "placement": placement})
+    snapshot = msgspec.structs.replace(record.snapshot, resources=(*sites, deployment), demand=demand)
+    decided = decide(snapshot, None, UNGUIDED, (), Pace())
+    again = msgspec.structs.replace(record, snapshot=snapshot, plan=decided.record, guidance=decided.guidance)
+    return explain_plan(again, "m")
 
 
 def document(kind: str, name: str, spec: dict[str, Any]) -> dict[str, Any]:
@@ -107,3 +118,52 @@ def test_an_explanation_tells_every_place_and_why_not(record: Record, capsys: py
     assert "the site takes acme, not deployments without a tenant" in lines["singapore"]
     assert "3 requests/s" in out
     assert "decision 7" in out
+
+
+def test_sites_that_the_placement_leaves_out_are_told_with_what_is_asked_there(record: Record) -> None:
+    asked = (SeenDemand("frankfurt", "m", 3.0), SeenDemand("ashburn", "m", 2.0))
+    found = explained(record, {"auto": {"countries": ["DE"]}}, *asked)
+    places = {place.site: place for place in found.places}
+    assert places.keys() == {"ashburn", "frankfurt", "singapore"}
+    assert (places["ashburn"].role, places["ashburn"].why) == ("outside", "the placement leaves it out")
+    assert sum(place.demand_per_s for place in found.places) == found.demand_per_s == 5.0
+    assert found.closed_per_s == 0.0
+
+
+def test_what_no_place_may_answer_is_no_lack_of_room(record: Record, capsys: pytest.CaptureFixture[str]) -> None:
+    found = explained(record, {"auto": {"countries": ["FR"]}}, SeenDemand("frankfurt", "m", 3.0))
+    assert {place.role for place in found.places} == {"outside"}
+    show_explanation(found)
+    out = capsys.readouterr().out
+    assert "3 requests/s, of which no place may answer 3" in out
+    assert "room" not in out
+    assert "auto; countries FR" in out
+    crowded = explained(record, {"auto": {"countries": ["DE"]}}, SeenDemand("frankfurt", "m", 1e5))
+    assert crowded.unserved_per_s > 0.0
+    show_explanation(crowded)
+    out = capsys.readouterr().out
+    assert "of which no place has room for" in out
+    assert "no place may answer" not in out
+
+
+def test_how_busy_a_place_is_follows_from_what_it_serves_and_the_work_of_it(record: Record) -> None:
+    profiled = SeenModel("m", "1", True, 0.013, 0.033, 1000, 1.0)
+    node = SeenNode("frankfurt", "n", True, False, 2.0, 1 << 30, "", (profiled,))
+    busy = msgspec.structs.replace(record, snapshot=msgspec.structs.replace(record.snapshot, nodes=(node,)))
+    found = explained(busy, {"sites": ["frankfurt"]}, SeenDemand("frankfurt", "m", 30.0))
+    (place,) = (each for each in found.places if each.site == "frankfurt")
+    assert place.work_ms == 33.0
+    assert place.utilization == pytest.approx(30.0 * 0.033 / 2.0, rel=1e-3)
+
+
+def test_what_changed_since_the_decision_is_told(record: Record, capsys: pytest.CaptureFixture[str]) -> None:
+    found = explain_plan(record, "m")
+    show_explanation(msgspec.structs.replace(found, age_s=247.0, since=("m: its deployment changed",)))
+    out = capsys.readouterr().out
+    assert ", 4 min ago" in out
+    assert "since then" in out
+    assert "m: its deployment changed" in out
+    show_explanation(msgspec.structs.replace(found, demand_now_per_s=30.0))
+    out = capsys.readouterr().out
+    assert "3 requests/s; now 30" in out
+    assert "since then" not in out

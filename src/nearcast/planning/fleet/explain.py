@@ -14,7 +14,7 @@ from nearcast.planning.fleet.explanation import PlanExplanation, PlannedPlace, P
 from nearcast.planning.fleet.gather import Gathered, gather
 from nearcast.planning.fleet.problem import FleetPlan
 from nearcast.planning.fleet.record import Record, carried
-from nearcast.planning.grounds import Placed, placed
+from nearcast.planning.grounds import Placed, placed, wanted
 from nearcast.resources.problems import did_you_mean
 
 MAX_LISTED: Final = 30
@@ -50,6 +50,8 @@ def explain_plan(record: Record, name: str, site: str | None = None) -> PlanExpl
         is_auto=deployment.spec.placement.auto is not None,
         demand_per_s=_rate(problem.demand_per_s[:, column].sum()),
         unserved_per_s=_rate(plan.unserved_per_s[:, column].sum()),
+        closed_per_s=_rate(_closed_per_s(gathered, plan, column)),
+        placement=wanted(deployment.spec.placement),
         routing_gap=round(plan.routing_gap, 6),
         placement_gap=round(plan.placement_gap, 6),
         places=places,
@@ -57,6 +59,13 @@ def explain_plan(record: Record, name: str, site: str | None = None) -> PlanExpl
         site=site or "",
         ways=_ways(gathered, plan, column, problem.sites.index(site)) if site is not None else (),
     )
+
+
+def _closed_per_s(gathered: Gathered, plan: FleetPlan, column: int) -> float:
+    """Requests without room that no place may answer: rules close all of them, or none lives."""
+    unserved = plan.unserved_per_s[:, column]
+    closed = [n for n in np.flatnonzero(unserved) if not gathered.problem.open_from(int(n), column).any()]
+    return float(unserved[closed].sum())
 
 
 def _column(gathered: Gathered, name: str) -> int:
@@ -86,11 +95,8 @@ def _places(
     np.add.at(serves, plan.place[mine], served)
     held = {item.site: item.for_s for item in record.unwanted if item.deployment == gathered.deployments[column].name}
     holding = frozenset(where.sites)
-    named = [*where.open, *where.refused, *where.barred]
-    index = {name: n for n, name in enumerate(problem.sites)}
     found = []
-    for name in named:
-        n = index[name]
+    for n, name in enumerate(problem.sites):
         role = _role(gathered, plan, where, holding, column, n)
         found.append(
             PlannedPlace(
@@ -98,14 +104,20 @@ def _places(
                 role=role,
                 demand_per_s=_rate(problem.demand_per_s[n, column]),
                 serves_per_s=_rate(serves[n]),
+                work_ms=_work_ms(gathered, column, n) if role in _HOLDING else None,
                 utilization=round(float(plan.utilization[n]), 4) if role in _HOLDING else None,
                 wait_ms=_ms(plan.wait_s[n]) if role in _HOLDING else None,
                 why=_why(gathered, plan, where, held, column, n, role),
             )
         )
-    order = {"pinned": 0, "chosen": 0, "held": 1, "open": 2, "unable": 3, "refused": 4}
+    order = {"pinned": 0, "chosen": 0, "held": 1, "open": 2, "unable": 3, "refused": 4, "outside": 5}
     found.sort(key=lambda place: (order[place.role], -place.serves_per_s, -place.demand_per_s, place.site))
     return tuple(found[:MAX_LISTED]), max(0, len(found) - MAX_LISTED)
+
+
+def _work_ms(gathered: Gathered, column: int, n: int) -> float | None:
+    work_s = gathered.problem.work_s[n, column]
+    return _ms(work_s) if np.isfinite(work_s) else None
 
 
 def _role(gathered: Gathered, plan: FleetPlan, where: Placed, holding: frozenset[str], column: int, n: int) -> Role:
@@ -113,6 +125,8 @@ def _role(gathered: Gathered, plan: FleetPlan, where: Placed, holding: frozenset
     name = problem.sites[n]
     if name in where.refused or name in where.barred:
         return "refused"
+    if name not in where.open:
+        return "outside"
     if problem.pinned[n, column]:
         return "pinned"
     if name in holding:
@@ -145,6 +159,8 @@ def _why(
             return f"not needed for {held.get(name, 0.0):.0f} s; kept for a while, since demand may return"
         case "unable":
             return _inability(gathered, column, n)
+        case "outside":
+            return "the placement leaves it out" + ("; serves until others do" if problem.warm[n, column] else "")
         case "open":
             return _not_needed(gathered, plan, column, n)
 

@@ -54,7 +54,7 @@ COMMANDS: Final[dict[str, Entry]] = {
     "agent": Entry("processes", "Run the agent of a node in the foreground.", PROCESSES),
     "backup": Entry("backup", "Write a control plane into a file, while it runs.", PROCESSES),
     "restore": Entry("backup", "Put a backup into an empty directory.", PROCESSES),
-    "releaser": Entry("releaser", "Begin the releases of a fleet.", PROCESSES),
+    "releaser": Entry("releaser", "Begin the releases of a fleet, and change the keys that sign them.", PROCESSES),
     "join-token": Entry("processes", "Make a token that lets one node join a site.", NODES),
     "drain": Entry("drain", "Have a node serve no model, while its gateway goes on answering.", NODES),
     "undrain": Entry("drain", "Let a node that was drained serve again.", NODES),

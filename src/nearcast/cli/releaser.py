@@ -15,9 +15,9 @@ import typer
 
 from nearcast.cli.connect import connected
 from nearcast.cli.fleet import LocalPaths
-from nearcast.cli.options import application, command
+from nearcast.cli.options import Format, Output, application, command
 from nearcast.cli.roots import ROOT_FILE, held_root, newest_after
-from nearcast.cli.screen import note
+from nearcast.cli.screen import note, show_document
 from nearcast.cli.session import Session
 from nearcast.client import ControlClient
 from nearcast.durable import read_if_exists, write_whole
@@ -103,11 +103,12 @@ def begin_releases(client: ControlClient, folder: Path) -> bool:
 def rotate(
     session: Session,
     keys: Folder = None,
-    root: Annotated[bool, typer.Option("--root", help="Replace the root's key, too.")] = False,
+    root: Annotated[bool, typer.Option("--root", help="Replace both keys: the releaser's and the root's.")] = False,
     lost: Annotated[
         str | None,
         typer.Option(metavar="ID", help="The releaser's key is gone: its id in the root (releases.root.json)."),
     ] = None,
+    output: Output = Format.TABLE,
 ) -> None:
     """Replace the key that signs releases; what the old one signs from then on is refused. Needs the root's key.
 
@@ -117,6 +118,18 @@ def rotate(
     folder = keys if keys is not None else LocalPaths(session.data_dir).releaser
     with connected(session) as client:
         version = rotate_keys(client, folder, with_root=root, lost=lost)
+    if output is not Format.TABLE:
+        show_document(
+            {
+                "root_version": version,
+                "releaser_key_id": load_signer(folder / RELEASER_KEY).public_key.keyid,
+                "root_key_id": load_signer(folder / ROOT_KEY).public_key.keyid,
+                "releaser_key": str(folder / RELEASER_KEY),
+                "retired": str(folder / RETIRED),
+            },
+            output,
+        )
+        return
     note(f"version {version} of the root is in force; its releaser's key is {folder / RELEASER_KEY}")
     note(f"other releasers need nothing new; the old keys are in {folder / RETIRED}")
 

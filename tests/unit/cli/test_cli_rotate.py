@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import json
 import shutil
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -12,6 +13,7 @@ import pytest
 from securesystemslib.signer import CryptoSigner
 
 from nearcast.cli import releaser as releasers
+from nearcast.cli.main import main
 from nearcast.cli.releaser import begin_releases, rotate_keys
 from nearcast.client.views import Targets, Trust
 from nearcast.errors import Conflict, IntegrityError, InvalidInput, NotFound
@@ -205,3 +207,18 @@ def test_a_broken_or_foreign_root_is_told_by_its_file(
         rotate_keys(control, tmp_path, with_root=False, lost=None)
     assert str(tmp_path / "releases.root.json") in refused.value.message
     assert "another copy" in refused.value.hint
+
+
+def test_a_rotation_is_told_to_programs(
+    control: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(releasers, "connected", lambda _session: contextlib.nullcontext(control))
+    with pytest.raises(SystemExit) as ended:
+        main(["releaser", "rotate", "--root", "--keys", str(tmp_path), "-o", "json"])
+    assert not ended.value.code
+    told = json.loads(capsys.readouterr().out)
+    signed = json.loads((tmp_path / "releases.root.json").read_text())["signed"]
+    assert told["root_version"] == signed["version"] == 2
+    assert [told["releaser_key_id"]] == signed["roles"]["targets"]["keyids"]
+    assert [told["root_key_id"]] == signed["roles"]["root"]["keyids"]
+    assert told["releaser_key"] == str(tmp_path / "releaser.pem")

@@ -17,14 +17,21 @@ from nearcast.planning.fleet.candidates import Near, cheapest
 from nearcast.planning.fleet.congestion import CEILING, Queues
 from nearcast.planning.fleet.cost import Costs, Floats32
 from nearcast.planning.fleet.market import Heat, Market, answer, heats
-from nearcast.planning.fleet.prices import FROM_NEAR, FROM_ROUGH, HEATS, settle
+from nearcast.planning.fleet.prices import FROM_ROUGH, HEATS, settle
 from nearcast.planning.fleet.problem import MAX_CANDIDATES, Floats, Truths
 
 SMALLEST_SHARE: Final = 0.005
 """Shares below this are not worth a route."""
 SLACK: Final = 0.002
 LOOKS: Final = 2
+"""Last steps of softening before which lists are made anew where a place outside of them might be cheaper."""
+MORE_LOOKS: Final = 2
+"""Times that these steps are repeated with new lists, while those save :data:`WORTH_A_LOOK`."""
+WORTH_A_LOOK: Final = 5e-4
+CALM: Final = 0.01
+"""Parts of the cost."""
 _POURS: Final = 12
+_ELSEWHERE: Final = 3
 
 Ints = NDArray[np.intp]
 
@@ -77,40 +84,55 @@ def route(
     Args:
         start_s: prices to start from.
         ladder: softening from there.
-        looks: times that lists are made anew where a place outside of them turned out to be cheaper; without any, the
-            bound says little.
+        looks: last steps of ``ladder`` before which lists are made anew; without any, the bound says little.
     """
     lists = cheapest(ground.costs, ground.near, placed, min(MAX_CANDIDATES, len(placed)))
     market = Market.of(ground.costs, lists, ground.near.origin)
     # A little below the ceiling, so that what is not quite settled still finds room.
     queues = replace(ground.queues, ceiling=CEILING - SLACK)
-    price_s = settle(market, queues, start_s, HEATS if start_s is None else ladder)
-    least = least_s(market, price_s)
+    steps = HEATS if start_s is None else ladder
     tail_s = lists.tail_s.reshape(-1)
-    for _ in range(looks):
-        rows = unsure(market, tail_s, least)
-        if not len(rows):
+    coarse, fine = steps[: len(steps) - looks], steps[len(steps) - looks :]
+    price_s = settle(market, queues, start_s, coarse)
+    least = np.minimum(least_s(market, price_s), tail_s)
+    for turn in range(looks + MORE_LOOKS if looks else 0):
+        # Before prices are fine: in lists that are too short they would rise without need. Where prices are far from
+        # rest, other lists would only stir them more.
+        least, gain = _relist(ground, market, tail_s, placed, price_s, CALM if turn < looks else np.inf)
+        if turn >= looks and gain <= WORTH_A_LOOK:
             break
-        cheaper = _relist(ground, market, tail_s, placed, price_s, rows, least)
-        if not cheaper:
-            break
-        price_s = settle(market, queues, price_s, FROM_NEAR)
-        least = least_s(market, price_s)
-    rows = unsure(market, tail_s, least) if looks else np.zeros(0, np.intp)
-    least = np.minimum(least, tail_s)
-    least[rows] = priced(ground.costs, market, placed, price_s, rows, 1)[3]
+        price_s = settle(market, queues, price_s, fine[turn : turn + 1] or fine)
+    else:
+        if looks:
+            least, _ = _relist(ground, market, tail_s, placed, price_s, 0.0)
     bound_s = routing_bound_s(market, ground.queues, price_s, least)
     share = answer(market, price_s, heats(market, HEATS[-1], price_s)).share
-    return finish(ground, market, share, price_s, bound_s)
+    return finish(ground, placed, market, share, price_s, bound_s)
 
 
 def _relist(
-    ground: Ground, market: Market, tail_s: Floats32, placed: Truths, price_s: Floats, rows: Ints, least: Floats32
-) -> bool:
-    """Other places in the lists of ``rows``, in place: the first half, cheapest without prices, stays (prices may fall
-    again), the rest are the cheapest with prices. Returns whether any of it is cheaper for it."""
+    ground: Ground, market: Market, tail_s: Floats32, placed: Truths, price_s: Floats, most: float
+) -> tuple[Floats32, float]:
+    """Other places in the lists of rows for which a place outside of them might be cheaper, in place: the first half,
+    cheapest without prices, stays (prices may fall again), the rest are the cheapest with prices.
+
+    Args:
+        most: the lists stay as they are where others save more than this part of the cost.
+
+    Returns:
+        float32[N]: below what any open place costs each row with its price; and the part of the cost that is saved.
+    """
+    least = least_s(market, price_s)
+    rows = unsure(market, tail_s, least)
     width = len(market.place)
     found = priced(ground.costs, market, placed, price_s, rows, width)
+    demand = market.demand_per_s.astype(np.float64)
+    gain_s = float(demand[rows] @ np.maximum(least[rows] - found[3], 0.0))
+    gain = gain_s / max(float(demand @ least), 1e-30)
+    least = np.minimum(least, tail_s)
+    least[rows] = found[3]
+    if gain > most:
+        return least, gain
     half = width // 2
     tail_s[rows] = np.minimum(tail_s[rows], market.cost_s[half, rows])  # the cheapest of those that give way
     known = (found[0][:, None] == market.place[None, :half, rows]).any(axis=1)
@@ -121,14 +143,14 @@ def _relist(
     market.place[half:, rows] = np.where(keep, np.take_along_axis(found[0], order, axis=0), 0)
     market.cost_s[half:, rows] = np.where(keep, np.take_along_axis(found[1], order, axis=0), np.float32(np.inf))
     market.work_s[half:, rows] = np.where(keep, np.take_along_axis(found[2], order, axis=0), np.float32(0.0))
-    gain = np.maximum(least[rows] - found[3], 0.0).astype(np.float64) @ market.demand_per_s[rows]
-    return bool(gain > 1e-4 * float(least.astype(np.float64) @ market.demand_per_s))
+    return least, gain
 
 
-def finish(ground: Ground, market: Market, share: Floats32, price_s: Floats, bound_s: float) -> Routing:
+def finish(ground: Ground, placed: Truths, market: Market, share: Floats32, price_s: Floats, bound_s: float) -> Routing:
     """Shares made fit to capacity, and their cost.
 
     Args:
+        placed: bool[S, M]: where there may be room for what finds none within its list.
         share: float32[K, N], wished for; rows may sum to less than 1.
     """
     wished = np.minimum(share.sum(axis=0), np.float32(1.0))
@@ -141,6 +163,7 @@ def finish(ground: Ground, market: Market, share: Floats32, price_s: Floats, bou
     kept /= np.where(total > 0.0, total, np.float32(1.0))
     some = np.where(market.demand_per_s > 0.0, wished, np.float32(1.0))
     sent = _pour(market, kept * some, reduced, ground.queues.room)
+    market, kept, sent = _elsewhere(ground, placed, market, kept, sent, price_s)
     served = sent.sum(axis=0)
     none = served <= 1e-6
     share = np.where(none, kept, sent / np.where(none, np.float32(1.0), served))
@@ -192,6 +215,40 @@ def losses(routing: Routing, shape: tuple[int, int]) -> tuple[Floats, Floats]:
     missed = np.bincount(key, sent * extra, shape[0] * shape[1]).astype(np.float64)
     work = np.bincount(key, sent * market.work_s[rank, row], shape[0] * shape[1]).astype(np.float64)
     return missed.reshape(shape), work.reshape(shape)
+
+
+def _elsewhere(
+    ground: Ground, placed: Truths, market: Market, kept: Floats32, sent: Floats32, price_s: Floats
+) -> tuple[Market, Floats32, Floats32]:
+    """What is left over by full lists, sent to the cheapest places outside of them that have room; lists to match.
+
+    Returns:
+        The market with other places in some rows; ``kept`` and ``sent`` in its ranks.
+    """
+    room = ground.queues.room
+    for _ in range(_ELSEWHERE):
+        free = room - market.load(sent)
+        short = np.where(np.isfinite(market.cost_s[0]), np.float32(1.0) - sent.sum(axis=0), np.float32(0.0))
+        rows = np.flatnonzero((short > SMALLEST_SHARE) & (market.demand_per_s > 0.0))
+        open_to = placed & (free > 1e-3 * room)[:, None]
+        if not len(rows) or not open_to.any():
+            break
+        part, few = market.take(rows), len(sent) // 2
+        found = priced(ground.costs, market, open_to, price_s, rows, few)
+        known = np.where((sent[:, rows] > 0.0) & np.isfinite(part.cost_s), part.place, -1)
+        fresh = np.isfinite(found[1]) & ~(found[0][:, None] == known[None]).any(axis=1)
+        order = np.argsort(-sent[:, rows], axis=0, kind="stable")[: len(sent) - few]
+        ranked = [np.take_along_axis(each, order, axis=0) for each in (part.cost_s, part.work_s, sent[:, rows])]
+        places = np.concatenate([np.take_along_axis(part.place, order, axis=0), np.where(fresh, found[0], 0)])
+        cost_s = np.concatenate([ranked[0], np.where(fresh, found[1], np.float32(np.inf))])
+        work_s = np.concatenate([ranked[1], np.where(fresh, found[2], np.float32(0.0))])
+        share = np.concatenate([ranked[2], np.zeros_like(found[1])])
+        part = replace(part, place=places.astype(np.intp), cost_s=cost_s, work_s=work_s)
+        market, sent, kept = market.put(rows, part), sent.copy(), kept.copy()
+        sent[:, rows] = share
+        kept[:, rows] = np.where(share.sum(axis=0) > 0.0, share, np.eye(len(sent), 1, dtype=np.float32))
+        sent = _pour(market, sent, market.reduced_s(price_s), room)
+    return market, kept, sent
 
 
 def _pour(market: Market, share: Floats32, reduced: Floats32, room: Floats) -> Floats32:

@@ -23,7 +23,6 @@ HEATS: Final = (
     Heat(0.02, 0.01),
     Heat(0.01, 0.003),
     Heat(0.01, 3e-4),
-    Heat(0.01, 3e-4),
 )
 """Softening as a part of a row's least cost: the last one is what shares are made with."""
 QUICK: Final = HEATS[:3]
@@ -32,7 +31,7 @@ ROUGHLY: Final = HEATS[1:4]
 """Enough to say which replicas answer what."""
 FROM_ROUGH: Final = HEATS[1:]
 """From prices of other rows over the same places."""
-FROM_NEAR: Final = HEATS[-3:-1]
+FROM_NEAR: Final = HEATS[-2:]
 """From prices of almost the same rows: more softening would only lead away from them."""
 HEAVY: Final = 0.9
 """Part of the work whose rows take part while the softening is coarse."""

@@ -49,7 +49,7 @@ def steadied(ground: Ground, routing: Routing, placed: Truths, previous: FleetPl
             break
         part[rows] = 1.0
         mixed[:, rows] = new[:, rows]
-    return finish(ground, market, mixed, routing.price_s, routing.bound_s)
+    return finish(ground, placed, market, mixed, routing.price_s, routing.bound_s)
 
 
 def _still_open(ground: Ground, placed: Truths, previous: FleetPlan) -> tuple[Ints, Ints, Floats32, Floats32]:

@@ -50,7 +50,7 @@ def cli_page() -> str:
     main = importlib.import_module("nearcast.cli.main")
     page = [
         f"# Command line\n\n{NOTE}Options that every command takes stand once, at the end. "
-        "`nearcast --install-completion` completes commands and options in new terminals.\n"
+        "`nearcast --install-completion` completes commands, options and names in new terminals.\n"
     ]
     shared: dict[str, Any] = {}
     for name in main.COMMANDS:

@@ -9,6 +9,7 @@ from typing import Annotated, Final
 
 import typer
 
+from nearcast.cli.completion import nodes
 from nearcast.cli.connect import connected
 from nearcast.cli.nodes import one, site_and_node
 from nearcast.cli.options import Format, Output, application, command
@@ -22,7 +23,9 @@ from nearcast.errors import Unavailable
 COMMANDS: Final = {name: application() for name in ("drain", "undrain", "revoke")}
 PAUSE_S: Final = 0.5
 
-NodeName = Annotated[str, typer.Argument(metavar="SITE/NODE", help="The node; `get nodes` lists them.")]
+NodeName = Annotated[
+    str, typer.Argument(metavar="SITE/NODE", help="The node; `get nodes` lists them.", autocompletion=nodes)
+]
 
 
 @command(

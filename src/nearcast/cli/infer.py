@@ -10,6 +10,7 @@ import httpx
 import typer
 from rich.text import Text
 
+from nearcast.cli.completion import models, sites
 from nearcast.cli.connect import connected
 from nearcast.cli.fleet import LocalPaths
 from nearcast.cli.gateway import Answer, Gateway
@@ -50,8 +51,10 @@ def transport_to(url: str) -> httpx.BaseTransport | None:
 )
 def infer(
     session: Session,
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="Name of the model.")],
-    site: Annotated[str | None, typer.Option(help="Whose gateway to ask; default: the first ready one.")] = None,
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Name of the model.", autocompletion=models)],
+    site: Annotated[
+        str | None, typer.Option(help="Whose gateway to ask; default: the first ready one.", autocompletion=sites)
+    ] = None,
     gateway: Annotated[str | None, typer.Option(metavar="URL", help="Ask this gateway; no fleet is looked up.")] = None,
     input_: Annotated[
         list[str] | None,

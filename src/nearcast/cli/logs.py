@@ -13,6 +13,7 @@ import typer
 from rich.text import Text
 
 from nearcast.agent.layout import Layout, layout_of
+from nearcast.cli.completion import sites
 from nearcast.cli.fleet import LocalPaths
 from nearcast.cli.log_lines import LogLine, in_order, read
 from nearcast.cli.naming import unknown_among
@@ -76,8 +77,10 @@ class Wanted:
 )
 def logs(
     session: Session,
-    where: Annotated[str | None, typer.Argument(metavar="SITE|control", help="Whose logs; default: all.")] = None,
-    site: Annotated[str | None, typer.Option(help="The same as the argument.")] = None,
+    where: Annotated[
+        str | None, typer.Argument(metavar="SITE|control", help="Whose logs; default: all.", autocompletion=sites)
+    ] = None,
+    site: Annotated[str | None, typer.Option(help="The same as the argument.", autocompletion=sites)] = None,
     component: Annotated[Component | None, typer.Option(help="One log of the node; default: all of them.")] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until Ctrl-C.")] = False,
     tail: Annotated[int, typer.Option("--tail", "-n", min=0, help="How many lines of each log.")] = 20,

@@ -7,6 +7,7 @@ import msgspec
 import typer
 from rich.text import Text
 
+from nearcast.cli.completion import models
 from nearcast.cli.connect import connected
 from nearcast.cli.naming import unknown_among
 from nearcast.cli.options import Format, Output, application, command
@@ -39,7 +40,7 @@ def _group() -> None:
 )
 def push(
     session: Session,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the model.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the model.", autocompletion=models)],
     path: Annotated[Path, typer.Argument(metavar="PATH", help="A model file, or a folder that holds it.")],
     version: Annotated[str, typer.Option(help="Name of this release; it never changes once pushed.")],
     runtime: Annotated[str, typer.Option(help="What runs it.")] = "onnx",
@@ -87,7 +88,7 @@ def push(
 @command(COMMANDS["model"], "ls", examples=("model ls", "model ls magika", "model ls -o json"))
 def ls(
     session: Session,
-    name: Annotated[str | None, typer.Argument(metavar="NAME", help="Only this model.")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="Only this model.", autocompletion=models)] = None,
     output: Output = Format.TABLE,
 ) -> None:
     """List releases."""
@@ -112,7 +113,9 @@ def ls(
 )
 def inspect(
     session: Session,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the model; @VERSION may follow.")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="Name of the model; @VERSION may follow.", autocompletion=models)
+    ],
     version: Annotated[str | None, typer.Option(help="Which release; default: the newest.")] = None,
     output: Output = Format.TABLE,
 ) -> None:

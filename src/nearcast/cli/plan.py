@@ -7,6 +7,7 @@ import msgspec
 import typer
 from rich.text import Text
 
+from nearcast.cli.completion import decisions, deployments, sites
 from nearcast.cli.connect import connected
 from nearcast.cli.files import check_target, decoded, read_named, write_named
 from nearcast.cli.options import FoldedOutput, Form, Format, Output, application, command
@@ -44,9 +45,18 @@ LEAST_SHOWN_PER_S: Final = 5e-4
 )
 def explain(
     session: Session,
-    name: Annotated[str, typer.Argument(metavar="DEPLOYMENT|MODEL", help="Name of a deployment or its model.")],
-    site: Annotated[str | None, typer.Option(help="Also where requests go that enter at this site.")] = None,
-    decision: Annotated[int | None, typer.Option(min=1, help="An earlier decision; default: the newest.")] = None,
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="DEPLOYMENT|MODEL", help="Name of a deployment or its model.", autocompletion=deployments
+        ),
+    ],
+    site: Annotated[
+        str | None, typer.Option(help="Also where requests go that enter at this site.", autocompletion=sites)
+    ] = None,
+    decision: Annotated[
+        int | None, typer.Option(min=1, help="An earlier decision; default: the newest.", autocompletion=decisions)
+    ] = None,
     output: FoldedOutput = Form.TABLE,
 ) -> None:
     """Explain where the planner places a deployment, on which observations, and why not elsewhere.
@@ -87,7 +97,9 @@ def list_decisions(
 )
 def replay(
     session: Session,
-    decision: Annotated[int | None, typer.Argument(metavar="ID", help="Number; default: the newest.", min=1)] = None,
+    decision: Annotated[
+        int | None, typer.Argument(metavar="ID", help="Number; default: the newest.", min=1, autocompletion=decisions)
+    ] = None,
     file: Annotated[
         Path | None, typer.Option(help="A record that was saved, instead of asking a control plane.", dir_okay=False)
     ] = None,

@@ -8,6 +8,7 @@ from typing import Annotated, Final
 import typer
 
 from nearcast import logs
+from nearcast.cli.completion import sites
 from nearcast.cli.connect import connected
 from nearcast.cli.options import Format, Output, application, command
 from nearcast.cli.screen import note, show_document, show_lines
@@ -28,7 +29,9 @@ COMMANDS: Final = {name: application() for name in ("control", "agent", "join-to
 )
 def join_token(
     session: Session,
-    site: Annotated[str, typer.Argument(metavar="SITE", help="The site that the node will belong to.")],
+    site: Annotated[
+        str, typer.Argument(metavar="SITE", help="The site that the node will belong to.", autocompletion=sites)
+    ],
     ttl: Annotated[str, typer.Option(help="How long the token is good for: a number with ms, s, m or h.")] = "1h",
     output: Output = Format.TABLE,
 ) -> None:

@@ -7,6 +7,7 @@ import msgspec
 import typer
 from rich.text import Text
 
+from nearcast.cli.completion import kinds, names
 from nearcast.cli.conditions import (
     condition_of,
     condition_rows,
@@ -27,8 +28,16 @@ from nearcast.errors import InvalidInput, NotFound
 _MOMENT: Final = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z")
 COMMANDS: Final = {name: application() for name in ("get", "describe", "delete")}
 
-What = Annotated[str, typer.Argument(metavar="KIND", help="site, node, model, deployment or policy; /NAME may follow.")]
-Name = Annotated[str | None, typer.Argument(metavar="NAME", help="Its name, where it does not stand after a slash.")]
+What = Annotated[
+    str,
+    typer.Argument(
+        metavar="KIND", help="site, node, model, deployment or policy; /NAME may follow.", autocompletion=kinds
+    ),
+]
+Name = Annotated[
+    str | None,
+    typer.Argument(metavar="NAME", help="Its name, where it does not stand after a slash.", autocompletion=names),
+]
 
 
 @command(

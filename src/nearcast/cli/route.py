@@ -6,6 +6,7 @@ import msgspec
 import typer
 from rich.text import Text
 
+from nearcast.cli.completion import models, sites
 from nearcast.cli.connect import connected
 from nearcast.cli.naming import name_in, unknown_among
 from nearcast.cli.options import FoldedOutput, Form, application, command
@@ -46,8 +47,11 @@ def _group() -> None:
 )
 def explain(
     session: Session,
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="Name of the model.")],
-    site: Annotated[str, typer.Option(help="The site at which requests enter, or SITE/NODE: one of its gateways.")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Name of the model.", autocompletion=models)],
+    site: Annotated[
+        str,
+        typer.Option(help="The site at which requests enter, or SITE/NODE: one of its gateways.", autocompletion=sites),
+    ],
     output: FoldedOutput = Form.TABLE,
 ) -> None:
     """Explain where requests for a model go that enter at a site.

@@ -5,6 +5,7 @@ from typing import Annotated, Final
 import typer
 from pydantic import BaseModel
 
+from nearcast.cli.completion import kinds
 from nearcast.cli.naming import kind_of
 from nearcast.cli.options import Format, application, command
 from nearcast.cli.screen import show_document, show_table
@@ -18,7 +19,9 @@ COMMANDS: Final = {"schema": application()}
 @command(COMMANDS["schema"], "schema", examples=("schema", "schema deployment", "schema policy -o yaml"))
 def schema(
     session: Session,
-    kind: Annotated[str | None, typer.Argument(metavar="KIND", help="site, model, deployment or policy.")] = None,
+    kind: Annotated[
+        str | None, typer.Argument(metavar="KIND", help="site, model, deployment or policy.", autocompletion=kinds)
+    ] = None,
     output: Annotated[Format | None, typer.Option("--output", "-o", help="How to print the data.")] = None,
 ) -> None:
     """Print the JSON Schema of a kind, or list the kinds. No control plane is asked."""

@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from nearcast.cli.completion import policies
 from nearcast.cli.connect import connected
 from nearcast.cli.files import check_target, decoded, read_named, write_named
 from nearcast.cli.options import FoldedOutput, Form, application, command
@@ -53,7 +54,9 @@ def run(
     ] = None,
     policy: Annotated[
         list[str] | None,
-        typer.Option(help="Policy to run; repeat for several. Default: all.", show_default=False),
+        typer.Option(
+            help="Policy to run; repeat for several. Default: all.", show_default=False, autocompletion=policies
+        ),
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of all dice, instead of the scenario's.")] = None,
     load: Annotated[

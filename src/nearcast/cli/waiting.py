@@ -8,6 +8,7 @@ from typing import Annotated, Final
 
 import typer
 
+from nearcast.cli.completion import kinds, names
 from nearcast.cli.conditions import condition_lines, condition_of, conditions_of
 from nearcast.cli.connect import connected
 from nearcast.cli.naming import Reference, named
@@ -51,8 +52,13 @@ class Goal:
 )
 def wait(
     session: Session,
-    what: Annotated[str, typer.Argument(metavar="KIND/NAME", help="The resource; its name may also stand apart.")],
-    name: Annotated[str | None, typer.Argument(metavar="NAME", help="Its name, unless after a slash.")] = None,
+    what: Annotated[
+        str,
+        typer.Argument(metavar="KIND/NAME", help="The resource; its name may also stand apart.", autocompletion=kinds),
+    ],
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="Its name, unless after a slash.", autocompletion=names)
+    ] = None,
     for_: Annotated[
         str, typer.Option("--for", help="`ready`, or `condition=TYPE`, or `condition=TYPE=STATUS`.")
     ] = "ready",

@@ -2,7 +2,9 @@
 
 Decides: of each origin's requests for a model at most `solve.Limits.share_step` go
 elsewhere than before. Facts act at once: the share of a place that is no longer open or no longer holds the model, and
-requests that would share a place with more than it has room for. Differences below :data:`QUIET` change nothing.
+requests that would share a place with more than it has room for; and what goes to a place that did not hold the model
+before: it was no choice then, and half of a way around the world is no step to a place next door. Until it serves,
+agents and gateways pass it by. Differences below :data:`QUIET` change nothing.
 """
 
 from typing import Final
@@ -39,7 +41,8 @@ def steadied(ground: Ground, routing: Routing, placed: Truths, previous: FleetPl
     new = new * routing.served
     old += gone * new
     moved = np.float32(0.5) * np.abs(new - old).sum(axis=0)
-    part = np.minimum(np.float32(1.0), np.float32(step) / np.maximum(moved, np.float32(1e-9)))
+    allowed = np.maximum(np.float32(step), _to_fresh(market, new - old, placed & ~previous.placed))
+    part = np.minimum(np.float32(1.0), allowed / np.maximum(moved, np.float32(1e-9)))
     part = np.where(moved < QUIET, np.float32(0.0), part)
     mixed = np.maximum(old + part * (new - old), np.float32(0.0))
     for _ in range(_ROUNDS):
@@ -50,6 +53,14 @@ def steadied(ground: Ground, routing: Routing, placed: Truths, previous: FleetPl
         part[rows] = 1.0
         mixed[:, rows] = new[:, rows]
     return finish(ground, placed, market, mixed, routing.price_s, routing.bound_s)
+
+
+def _to_fresh(market: Market, difference: Floats32, fresh: Truths) -> Floats32:
+    """float32[N]: what of each row's ``difference`` (float32[K, N]) goes to places that are ``fresh`` (bool[S, M])."""
+    model = market.models_of(np.arange(difference.shape[1]))
+    gains = np.where(fresh[market.place, model], np.maximum(difference, np.float32(0.0)), np.float32(0.0))
+    found: Floats32 = gains.sum(axis=0)
+    return found
 
 
 def _still_open(ground: Ground, placed: Truths, previous: FleetPlan) -> tuple[Ints, Ints, Floats32, Floats32]:

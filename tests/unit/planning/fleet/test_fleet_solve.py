@@ -78,13 +78,24 @@ def test_overflow_of_a_full_site_goes_to_the_next_and_comes_home() -> None:
 
 
 def test_shares_move_by_no_more_than_the_step() -> None:
-    problem = line(3)
+    problem = line(3, pinned=np.ones((3, 1), dtype=np.bool_))
     start = plan_fleet(dataclasses.replace(problem, extra_s=np.array([[1.0], [0.0], [1.0]])))
     assert shares(problem, start)[0, 0, 1] == 1.0
     one = plan_fleet(problem, start, limits=Limits(share_step=0.25))
     assert shares(problem, one)[0, 0] == pytest.approx([0.25, 0.75, 0.0], abs=1e-6)
     two = plan_fleet(problem, one, limits=Limits(share_step=0.25))
     assert shares(problem, two)[0, 0] == pytest.approx([0.5, 0.5, 0.0], abs=1e-6)
+
+
+def test_what_goes_to_a_place_that_is_new_goes_there_at_once() -> None:
+    problem = line(3)
+    far = dataclasses.replace(problem, eligible=np.array([[False], [True], [True]]))
+    start = plan_fleet(far)
+    assert shares(problem, start)[0, 0, 1] == 1.0
+    joined = plan_fleet(problem, start, limits=Limits(share_step=0.01))
+    assert joined.placed[0, 0]
+    assert shares(problem, joined)[0, 0] == pytest.approx([1.0, 0.0, 0.0])
+    assert joined.routing_gap < 0.01
 
 
 def test_a_dead_place_loses_all_at_once() -> None:

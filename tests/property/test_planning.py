@@ -33,7 +33,7 @@ subsets = st.lists(st.sampled_from(NAMES), max_size=3, unique=True)
 countries = st.lists(st.sampled_from(COUNTRIES), max_size=3, unique=True)
 groups = st.sampled_from([[], ["EU"], ["EEA", "EU"]])
 tiers = st.sampled_from([[], [], ["edge"], ["regional", "cloud"]])
-owners = st.sampled_from([{}, {"tenant": "acme"}, {"tenant": "umbra"}])
+owners = st.sampled_from([{}, {"tenant": "acme"}, {"tenant": "umbra", "latencyTarget": "80ms"}])
 
 
 @st.composite

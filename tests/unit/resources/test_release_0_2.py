@@ -39,7 +39,15 @@ STATE = DesiredState.of(
         resource("Site", "frankfurt", country="DE", link={"mbps": 100}, tenants=["acme"]),
         resource("Site", "ashburn", country="US", link={"mbps": 50}),
         resource("Model", "m", tiers=["edge"]),
-        resource("Deployment", "m", model="m", version="1", placement={"everywhere": True}, tenant="acme"),
+        resource(
+            "Deployment",
+            "m",
+            model="m",
+            version="1",
+            placement={"everywhere": True},
+            tenant="acme",
+            latencyTarget="150ms",
+        ),
         resource("Policy", "p", match={"models": ["m"]}, residency={"countries": ["DE", "US"]}),
     ]
 )
@@ -73,6 +81,7 @@ def test_its_status_is_understood_and_its_plan_has_nothing_that_it_does_not_know
     assert old.revision == plans["frankfurt"].revision
     assert plans["ashburn"].routes, "the others get what they understand"
     assert plans["ashburn"].holding
+    assert plans["ashburn"].targets_s == {"m": 0.15}
     assert plans["ashburn"].tenants == {"frankfurt": ("acme",)}
     assert plans["ashburn"].peers[0].bytes_per_s > 0.0
     with pytest.raises(msgspec.ValidationError, match="unknown field"):

@@ -155,4 +155,5 @@ def facts_of(
 
 def _is_older(status: NodeStatus) -> bool:
     """Whether the node is of a release that refuses plans with fields of 0.3; builds between the two tell capacity."""
-    return status.software.startswith(OLDER) and status.engine.ready and status.capacity is None
+    version = status.software.rpartition("/")[2]
+    return version.startswith(OLDER) and status.engine.ready and status.capacity is None

@@ -14,7 +14,7 @@ from nearcast.resources.state import DesiredState
 from nearcast.resources.status import NodeCapacity, NodeStatus
 
 STATUS = b"""{
-  "site": "frankfurt", "node": "n1", "software": "0.2.0", "started_at": "2026-11-20T12:00:00Z",
+  "site": "frankfurt", "node": "n1", "software": "nearcast/0.2.0", "started_at": "2026-11-20T12:00:00Z",
   "plan_version": 4, "plan_revision": "sha256:1", "routed_version": 4,
   "gateway": {"url": "http://192.0.2.1:8080", "peer_address": "192.0.2.1:7443", "ready": true, "accepted": "x",
               "message": ""},
@@ -97,6 +97,6 @@ def test_its_plans_are_read_by_todays_agents() -> None:
 
 def test_a_node_that_is_upgraded_gets_everything() -> None:
     status = msgspec.json.decode(STATUS, type=NodeStatus)
-    assert facts(msgspec.structs.replace(status, software="0.3.0")).older == frozenset()
+    assert facts(msgspec.structs.replace(status, software="nearcast/0.3.0")).older == frozenset()
     told = msgspec.structs.replace(status, capacity=CAPACITY)
     assert facts(told).older == frozenset()

@@ -63,17 +63,23 @@ def _changed(loaded: Loaded, change: Mapping[str, Any]) -> Loaded:
 
 def _means(loaded: Loaded, names: Iterable[str], part: float | None) -> dict[str, Any]:
     """Mean figures of each policy over the seeds."""
-    found: dict[str, list[dict[str, float]]] = {}
+    found: dict[str, list[dict[str, float | None]]] = {}
     for seed in SEEDS:
         result = compare(set_up(loaded, seed=seed, load=part), names)
         for figures in result.figures:
             found.setdefault(figures.policy, []).append(_flat(msgspec.to_builtins(figures)))
         if result.bound is not None:
             found.setdefault(BOUND, []).append(dict(msgspec.to_builtins(result.bound)))
-    return {name: {key: mean(row[key] for row in rows) for key in rows[0]} for name, rows in found.items()}
+    return {name: {key: _mean([row[key] for row in rows]) for key in rows[0]} for name, rows in found.items()}
 
 
-def _flat(figures: dict[str, Any]) -> dict[str, float]:
+def _mean(values: list[float | None]) -> float | None:
+    """None, which is never, as soon as one of them is."""
+    known = [value for value in values if value is not None]
+    return mean(known) if len(known) == len(values) else None
+
+
+def _flat(figures: dict[str, Any]) -> dict[str, float | None]:
     answer, network = figures["answer"], figures["network"]
     keys = ("within", "refused", "lost", "closed", "wan_bytes", "utilization_mean", "cost_per_million")
     keys += ("moved_mean", "moved_most", "undone", "violations", "requests")

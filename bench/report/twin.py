@@ -1,5 +1,6 @@
 """The plots and the section of the page about the digital twin: policies at rising load, and through trouble."""
 
+from math import inf, nan
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ def plot(result: dict[str, Any], folder: Path) -> None:
     figure, axes = plt.subplots(1, 3, figsize=(12, 4))
     for panel, key, title in zip(axes, ("within", "p50_ms", "p95_ms"), ("in target", "p50 ms", "p95 ms"), strict=True):
         for number, name in enumerate(next(iter(result["loads"].values()))):
-            values = [rows[name][key] for rows in result["loads"].values()]
+            values = [nan if rows[name][key] is None else rows[name][key] for rows in result["loads"].values()]
             style = {"linewidth": 2.4} if name == OURS else {"linewidth": 1.2, "alpha": 0.85}
             colour = COLOURS[1] if name == OURS else COLOURS[number + (number < 1)] if number != 1 else COLOURS[0]
             panel.plot(loads, values, marker="o", markersize=3, label=name, color=colour, **style)
@@ -36,8 +37,9 @@ def section(result: dict[str, Any]) -> list[str]:
         "## Digital twin: policies over the same requests",
         "",
         "A simulated fleet on a virtual clock (`bench/twin.yaml`; see [The digital twin](digital-twin.md)). Means over",
-        f"the seeds {', '.join(map(str, result['seeds']))}, the same for all policies. Percentiles are over answered",
-        "requests; what is refused is outside its target. `clairvoyant` is a bound, not a policy.",
+        f"the seeds {', '.join(map(str, result['seeds']))}, the same for all policies. Percentiles are over all",
+        "requests: what is refused or lost is never answered, and outside its target. `clairvoyant` is a bound, not a",
+        "policy.",
         "",
         *_load_table(result),
         "![Policies at rising load](twin.png)",
@@ -57,10 +59,15 @@ def _load_table(result: dict[str, Any]) -> list[str]:
     for load, rows in result["loads"].items():
         for name, row in rows.items():
             shown = f"**{name}**" if name == OURS else name
-            times = " | ".join(f"{row[key]:,.0f}" for key in ("p50_ms", "p95_ms", "p99_ms"))
+            times = _times(row)
             rest = "| | | |" if name == BOUND else _rest(row)
             lines.append(f"| {float(load):.0%} | {shown} | {times} | {row['within']:.1%} {rest}")
     return [*lines, ""]
+
+
+def _times(row: dict[str, float | None]) -> str:
+    values = (row[key] for key in ("p50_ms", "p95_ms", "p99_ms"))
+    return " | ".join("never" if value is None else f"{value:,.0f}" for value in values)
 
 
 def _rest(row: dict[str, float]) -> str:
@@ -87,17 +94,19 @@ def _aims(result: dict[str, Any]) -> list[str]:
 
 
 def _lost(rows: dict[str, dict[str, float]]) -> list[str]:
-    """Figures in which another policy is better by more than 1 %."""
+    """Figures in which another policy is better by more than 1 %; a time without an end is worse than any."""
     ours, found = rows[OURS], []
     for key, name in BETTER.items():
         sign = -1 if key == "within" else 1
+        mine = inf if ours[key] is None else ours[key]
+        others = {other: row[key] for other, row in rows.items() if other not in {OURS, BOUND}}
         better = [
-            f"{other} {row[key]:.3g}"
-            for other, row in rows.items()
-            if other not in {OURS, BOUND} and sign * row[key] < sign * ours[key] - 0.01 * abs(ours[key])
+            f"{other} {value:,.4g}"
+            for other, value in others.items()
+            if value is not None and (mine == inf or sign * value < sign * mine - 0.01 * abs(mine))
         ]
         if better:
-            found.append(f"{name} {ours[key]:.3g}, but {', '.join(better)}")
+            found.append(f"{name} {'never' if mine == inf else format(mine, ',.4g')}, but {', '.join(better)}")
     return found
 
 
@@ -109,7 +118,7 @@ def _trouble_table(result: dict[str, Any]) -> list[str]:
     for what, rows in result["trouble"].items():
         for name, row in rows.items():
             shown = f"**{name}**" if name == OURS else name
-            times = " | ".join(f"{row[key]:,.0f}" for key in ("p50_ms", "p95_ms", "p99_ms"))
+            times = _times(row)
             refused = row["refused"] + row["closed"] + row["lost"]
             lines.append(
                 f"| {what} | {shown} | {times} | {row['within']:.1%} | {refused:.1%} | {row['moved_most']:.1%} "

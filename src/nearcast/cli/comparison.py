@@ -89,7 +89,12 @@ def _bound_row(found: Comparison) -> list[tuple[Cell, ...]]:
 
 
 def _times(times: Any) -> tuple[str, str, str]:
-    return milliseconds(times.p50_ms), milliseconds(times.p95_ms), milliseconds(times.p99_ms)
+    p50, p95, p99 = ("never" if value is None else milliseconds(value) for value in _percentiles(times))
+    return p50, p95, p99
+
+
+def _percentiles(times: Any) -> tuple[float | None, float | None, float | None]:
+    return times.p50_ms, times.p95_ms, times.p99_ms
 
 
 def percent(share: float) -> str:

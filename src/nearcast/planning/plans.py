@@ -100,7 +100,7 @@ def site_plans(
     }
     models = _models_by_site(state, grounds, facts, placements)
     catalog = tuple(sorted({deployment.spec.model for deployment in state.deployments}))
-    targets_s = _targets_s(state)
+    targets_s, urgent = _targets_s(state), _urgent(state)
     round_trip_s, emulated = expected(state.sites), _emulated(sites)
     index = {name: n for n, name in enumerate(known)}
     routes = {name: {} if name in facts.older else _routes(name, models, grounds, facts, guidance) for name in sites}
@@ -140,6 +140,7 @@ def site_plans(
             revoked_nodes=facts.revoked_nodes,
             routes=routes[name],
             targets_s={} if name in facts.older else targets_s,
+            urgent=() if name in facts.older else urgent,
             emulated_round_trip_s=dict(sorted(emulated[name].items())),
         )
         if name not in facts.older:
@@ -171,6 +172,12 @@ def _targets_s(state: DesiredState) -> dict[str, float]:
         if spec.latency_target is not None:
             found[spec.model] = min(spec.target_s, found.get(spec.model, spec.target_s))
     return dict(sorted(found.items()))
+
+
+def _urgent(state: DesiredState) -> tuple[str, ...]:
+    """Models of `realtime` deployments that name a target."""
+    specs = (deployment.spec for deployment in state.deployments)
+    return tuple(sorted({spec.model for spec in specs if spec.latency_target and spec.objective == "realtime"}))
 
 
 def _callers(peers: Mapping[str, tuple[str, ...]], facts: FleetFacts) -> dict[str, list[str]]:

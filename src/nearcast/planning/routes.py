@@ -186,7 +186,7 @@ def _route(
     held = {place.site: place.weight for place in before.places} if before else {}
     ranking = _ranking(candidates, before, place_of(plan.site.name, node))
     standing_terms = {name: terms for name, (state, terms) in candidates.items() if state == "ready"}
-    target_s = plan.targets_s.get(model, 0.0)
+    target_s, urgent = plan.targets_s.get(model, 0.0), model in plan.urgent
     weighed = {name: terms for name, (_, terms) in candidates.items()}
     if plan.site.name in weighed:
         weighed[plan.site.name] = _judged_here(_order(plan.site.name, ranking), standing_terms, target_s, weighed)
@@ -196,7 +196,7 @@ def _route(
         for name in ranking
     )
     shares = tuple(Share(percent=percent, order=_order(name, ranking)) for name, percent in _percents(weights))
-    longest_ms = tuple(longest_waits_ms(share.order, standing_terms, target_s) for share in shares)
+    longest_ms = tuple(longest_waits_ms(share.order, standing_terms, target_s, urgent=urgent) for share in shares)
     return ModelRoute("routed", shares, places, refused, longest_ms)
 
 

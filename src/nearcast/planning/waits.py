@@ -9,8 +9,9 @@ decides about each request, while shares follow reports that are seconds old. Do
 * Where the deployment says how soon it wants answers (``latencyTarget``), a place takes what it can answer in time, and
   no more: whoever is too late anyway makes all behind it late. What is in time by a margin stays, although the next
   place would be a little sooner: ways cost traffic.
-* The last place takes what it has room for; with a target, what it answers within :data:`LATE` times that, or what
-  waits no longer than its own service takes. A fleet without room refuses early, and most of its answers are in time.
+* The last place takes whatever it has room for: a target is an objective, not a deadline. Only where an answer that is
+  late is worth nothing (`realtime`) it takes what it answers within :data:`LATE` times the target, or what waits no
+  longer than its own service takes. A fleet without room then refuses early, and most of its answers are in time.
 
 A target that no place of the order can meet, idle as it may be, counts for nothing.
 """
@@ -30,13 +31,16 @@ LATE: Final = 2.0
 """Rather a little late than refused, and rather refused than late for all that come behind."""
 
 
-def longest_waits_ms(order: Sequence[str], standing: Mapping[str, Terms], target_s: float = 0.0) -> tuple[int, ...]:
+def longest_waits_ms(
+    order: Sequence[str], standing: Mapping[str, Terms], target_s: float = 0.0, *, urgent: bool = False
+) -> tuple[int, ...]:
     """Milliseconds for the places of ``order``, first to last; those left out take whatever they have room for.
 
     Args:
         order: places.
         standing: what is known of those that stand, their queues included.
         target_s: how soon the deployment wants answers; 0 where it does not say.
+        urgent: whether an answer that is much later is worth nothing.
     """
     idle_s = {name: standing[name].total_s - standing[name].wait_s for name in order if name in standing}
     if min(idle_s.values(), default=0.0) >= target_s:
@@ -52,7 +56,7 @@ def longest_waits_ms(order: Sequence[str], standing: Mapping[str, Terms], target
             longest_s = max(0.0, min(later) - service_s)
             if target_s:
                 longest_s = max(min(longest_s, slack_s), min(MARGIN * slack_s, STAY_S))
-        elif target_s:
+        elif target_s and urgent:
             longest_s = max(LATE * target_s - idle_s[name], service_s)
         else:
             break

@@ -203,7 +203,7 @@ class DeploymentSpec(Part):
         default=None,
         description="a duration such as 50ms or 1.5s, within which answers are wanted; by default that of the "
         f"objective: realtime {TARGET_S['realtime'] * 1000:.0f}ms, interactive {TARGET_S['interactive'] * 1000:.0f}ms, "
-        f"batch {TARGET_S['batch']:.0f}s. With one, what no place can answer in time is refused early",
+        f"batch {TARGET_S['batch']:.0f}s. With one, `realtime` requests that are much too late everywhere are refused",
     )
     weights: Weights = Weights()
     tenant: Tenant | None = Field(default=None, description="whose it is; sites may be open to some tenants only")

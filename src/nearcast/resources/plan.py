@@ -144,6 +144,7 @@ class SitePlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         routes: model -> shares of the fleet's plan, which add up to 1: where the site's own second-by-second shares
             start from, and return to. A model that is not named here is routed by cost alone.
         targets_s: model -> how soon its deployment wants answers, where it says so (``latencyTarget``).
+        urgent: those of them that are `realtime`: an answer that comes too late is worth nothing.
         emulated_round_trip_s: extra delay for requests from each caller, in seconds: only in fleets on one machine.
     """
 
@@ -161,6 +162,7 @@ class SitePlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     revoked_nodes: tuple[str, ...] = ()
     routes: dict[str, tuple[PlannedShare, ...]] = {}
     targets_s: dict[str, float] = {}
+    urgent: tuple[str, ...] = ()
     emulated_round_trip_s: dict[str, float] = {}
     holding: dict[str, HoldingRule] = {}
     tenants: dict[str, tuple[str, ...]] = {}

@@ -1,7 +1,7 @@
 """How good a run was, in figures: times, objectives, traffic, use, cost, and how restless its routes were.
 
-Only requests that entered after the warm-up count. Percentiles are over answered requests; what was refused, lost or
-closed counts as outside its objective.
+Only requests that entered after the warm-up count. Percentiles of the time to answer are over all of
+them: what was refused, lost or closed is never answered, and counts as outside its objective.
 """
 
 from typing import Final
@@ -20,12 +20,15 @@ SLICE_S: Final = 5.0
 
 
 class Times(msgspec.Struct, frozen=True, kw_only=True):
-    """Mean and percentiles in milliseconds; 0 where nothing was answered."""
+    """Mean of what was answered and percentiles of all, in milliseconds; 0 where nothing was asked.
+
+    A percentile is None where so many requests were never answered that it has no end.
+    """
 
     mean_ms: float = 0.0
-    p50_ms: float = 0.0
-    p95_ms: float = 0.0
-    p99_ms: float = 0.0
+    p50_ms: float | None = 0.0
+    p95_ms: float | None = 0.0
+    p99_ms: float | None = 0.0
 
 
 class ClassFigures(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,7 +104,7 @@ def figures(outcome: Outcome, world: World, workload: Workload, spec: ScenarioSp
         policy=outcome.policy,
         requests=count,
         answered=int(answered.sum()),
-        answer=times(outcome.time_s[answered]),
+        answer=times(outcome.time_s[answered], count),
         network=times(outcome.network_s[answered]),
         within=float(inside[measured].sum() / whole),
         by_class=_by_class(outcome, workload, world, measured, inside),
@@ -120,12 +123,18 @@ def figures(outcome: Outcome, world: World, workload: Workload, spec: ScenarioSp
     )
 
 
-def times(found_s: Floats) -> Times:
-    """Mean and percentiles of times in seconds."""
-    if not len(found_s):
+def times(found_s: Floats, asked: int | None = None) -> Times:
+    """Mean of times in seconds, and percentiles of ``asked`` requests (by default as many as times)."""
+    count = len(found_s) if asked is None else asked
+    if not count:
         return Times()
-    p50, p95, p99 = (float(value) * 1000.0 for value in np.percentile(found_s, QUANTILES))
-    return Times(mean_ms=float(found_s.mean()) * 1000.0, p50_ms=p50, p95_ms=p95, p99_ms=p99)
+    never = np.full(count - len(found_s), np.inf)
+    p50, p95, p99 = (
+        float(value) * 1000.0 if np.isfinite(value) else None
+        for value in np.quantile(np.r_[found_s, never], [q / 100.0 for q in QUANTILES], method="inverted_cdf")
+    )
+    mean_ms = float(found_s.mean()) * 1000.0 if len(found_s) else 0.0
+    return Times(mean_ms=mean_ms, p50_ms=p50, p95_ms=p95, p99_ms=p99)
 
 
 def violations(outcome: Outcome, world: World, workload: Workload) -> int:
@@ -153,7 +162,7 @@ def _by_class(
         found[objective] = ClassFigures(
             requests=count,
             within=float(inside[mine].sum() / max(1, count)),
-            answer=times(outcome.time_s[mine & (outcome.place >= 0)]),
+            answer=times(outcome.time_s[mine & (outcome.place >= 0)], count),
         )
     return found
 

@@ -3,7 +3,7 @@
 Decides what is shown, in which order and colour. The figures are those of `measures`; nothing is computed here.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from html import escape
 from string import Template
 from typing import Final
@@ -56,7 +56,7 @@ def page(loaded: Loaded, found: Comparison) -> str:
 
 
 _READING: Final = (
-    "Percentiles are over answered requests; a request that was refused or lost is outside its target. "
+    "Percentiles are over all requests: one that was refused or lost is never answered, and outside its target. "
     "The bound is what no policy can beat, whatever it knows."
 )
 
@@ -128,10 +128,10 @@ def _cells(one: Figures) -> list[str]:
 
 def _best(column: int, figures: Sequence[Figures]) -> set[str]:
     """The policies that are best in a column of the table."""
-    keys = {
-        1: lambda one: one.answer.p50_ms,
-        2: lambda one: one.answer.p95_ms,
-        3: lambda one: one.answer.p99_ms,
+    keys: dict[int, Callable[[Figures], float]] = {
+        1: lambda one: _or_never(one.answer.p50_ms),
+        2: lambda one: _or_never(one.answer.p95_ms),
+        3: lambda one: _or_never(one.answer.p99_ms),
         4: lambda one: one.network.mean_ms,
         5: lambda one: -one.within,
         8: lambda one: one.wan_bytes,
@@ -144,14 +144,18 @@ def _best(column: int, figures: Sequence[Figures]) -> set[str]:
 
 
 def _answers(found: Comparison) -> str:
+    parts = {one.policy: one.answered / max(1, one.requests) for one in found.figures}
     drawn = [
         Series(
-            one.policy, colour_of(one.policy), one.quantiles_ms, [n / (len(one.quantiles_ms) - 1) for n in _each(one)]
+            one.policy,
+            colour_of(one.policy),
+            one.quantiles_ms,
+            [parts[one.policy] * n / (len(one.quantiles_ms) - 1) for n in _each(one)],
         )
         for one in found.curves
         if one.quantiles_ms
     ]
-    plot = lines(drawn, x_name="milliseconds", y_name="share of answers", log_x=True, y_range=(0.0, 1.0), height=340)
+    plot = lines(drawn, x_name="milliseconds", y_name="share of requests", log_x=True, y_range=(0.0, 1.0), height=340)
     return plot + legend({one.name: one.colour for one in drawn}) if plot else ""
 
 
@@ -220,7 +224,13 @@ def _maps(found: Comparison) -> str:
     return f'<div class="tabs">{"".join(tabs)}{"".join(panes)}</div>' if tabs else ""
 
 
-def _ms(value: float) -> str:
+def _or_never(value: float | None) -> float:
+    return float("inf") if value is None else value
+
+
+def _ms(value: float | None) -> str:
+    if value is None:
+        return "never"
     return f"{value:,.0f} ms" if value >= 100 else f"{value:.1f} ms"
 
 

@@ -170,5 +170,9 @@ def test_a_target_that_a_deployment_names_is_told_to_every_site_of_this_release(
         "frankfurt": {"m": 0.15},
         "singapore": {"m": 0.15},
     }
+    assert all(not plan.urgent for plan in plans.values())
+    realtime = named.model_copy(update={"spec": named.spec.model_copy(update={"objective": "realtime"})})
+    plans = site_plans(DesiredState.of([*SITES, realtime]), FACTS, "f", 1)
+    assert {plan.urgent for plan in plans.values()} == {("m",)}
     plain = DesiredState.of([*SITES, deployment(everywhere=True)])
     assert all(not plan.targets_s for plan in site_plans(plain, FACTS, "f", 1).values())

@@ -90,11 +90,14 @@ def test_shares_do_not_follow_a_queue_at_home_that_requests_leave_by_themselves(
     assert [share.percent for share in drive(20, 0.15, calm, 2).models["m"].shares] == [100]
 
 
-def test_a_target_bounds_the_wait_at_every_place_the_last_one_too() -> None:
-    timely = msgspec.structs.replace(PLAN, targets_s={"m": 0.2})
+def test_a_target_bounds_the_wait_at_every_place_at_the_last_one_only_what_is_urgent() -> None:
+    timely = msgspec.structs.replace(PLAN, targets_s={"m": 0.2}, urgent=("m",))
     observations = {name: seen(0.0, round_trip_s=way_s) for name, way_s in (("ashburn", 0.088), ("singapore", 0.160))}
     route = route_table(timely, LOCAL, {"frankfurt": seen(0.0), **observations}, None, 0.0).models["m"]
     assert route.longest_ms == ((80, 80, 160),)
+    patient = msgspec.structs.replace(timely, urgent=())
+    route = route_table(patient, LOCAL, {"frankfurt": seen(0.0), **observations}, None, 0.0).models["m"]
+    assert route.longest_ms == ((80, 80),)
 
 
 def test_a_queue_at_home_sends_shares_away_by_limited_steps_and_they_come_home() -> None:

@@ -20,9 +20,14 @@ def test_a_queue_at_the_next_place_counts_as_it_was_told() -> None:
     assert longest_waits_ms(("home", "near"), busy) == (240,)
 
 
-def test_with_a_target_a_place_takes_only_what_is_in_time_and_the_last_little_more() -> None:
-    assert longest_waits_ms(("home", "far"), ALL, 0.16) == (60, 80)  # at far it is late: as long as its service
-    assert longest_waits_ms(("home", "far"), ALL, 0.9) == (480, 960)
+def test_with_a_target_a_place_takes_what_is_in_time_and_only_the_urgent_is_refused_at_last() -> None:
+    assert longest_waits_ms(("home", "far"), ALL, 0.16, urgent=True) == (
+        60,
+        80,
+    )  # at far it is late: as long as its service
+    assert longest_waits_ms(("home", "far"), ALL, 0.9, urgent=True) == (480, 960)
+    assert longest_waits_ms(("home", "far"), ALL, 0.9) == (480,)
+    assert longest_waits_ms(("home",), ALL, 0.16) == ()
 
 
 def test_what_is_in_time_by_a_margin_stays_although_the_next_place_is_sooner() -> None:

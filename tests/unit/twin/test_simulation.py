@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from nearcast.twin.compare import Stage, run_policy, set_up
-from nearcast.twin.measures import figures
+from nearcast.twin.measures import Times, figures, times
 from nearcast.twin.place import Order
 from nearcast.twin.policies import OURS, POLICIES, Candidates
 from nearcast.twin.simulation import CLOSED, LOST, REFUSED, Outcome, Run
@@ -185,3 +185,12 @@ def test_candidates_obey_residency_and_placement() -> None:
     candidates = Candidates.of(here.world, here.placed)
     assert candidates.open_to[0, 0].tolist() == [True, True, False]
     assert candidates.open_to[2, 0].tolist() == [True, True, True]
+
+
+def test_percentiles_are_of_all_requests_and_what_is_never_answered_has_no_time() -> None:
+    found = times(np.linspace(0.001, 0.090, 90), 100)
+    assert (found.p50_ms, found.p95_ms, found.p99_ms) == (pytest.approx(50.0), None, None)
+    assert found.mean_ms == pytest.approx(45.5)
+    assert times(np.linspace(0.001, 0.1, 100)).p95_ms == pytest.approx(95.0)
+    assert times(np.empty(0), 10) == Times(p50_ms=None, p95_ms=None, p99_ms=None)
+    assert times(np.empty(0)) == Times()

@@ -102,7 +102,7 @@ def ls(
         return
     show_table(
         ("model", "version", "task", ">size", "created at", "digest"),
-        ((e.model, e.version, e.task or "–", size(e.size_bytes), e.created_at, e.digest[:19] + "…") for e in entries),
+        ((e.model, e.version, e.task or "–", size(e.size_bytes), e.created_at, _short(e.digest)) for e in entries),
     )
 
 
@@ -152,7 +152,7 @@ def inspect(
     rows += [*(_tensor_row("output", each) for each in signature.outputs)]
     show_table(("direction", "name", "datatype", "shape"), rows, title="Signature")
     show_lines("", Text("-1 stands for any size.", style="dim"), "")
-    files = ((file.path, size(file.size_bytes), file.digest) for file in manifest.files)
+    files = ((file.path, size(file.size_bytes), _short(file.digest)) for file in manifest.files)
     show_table(("path", ">size", "digest"), files, title="Files")
 
 
@@ -197,6 +197,11 @@ def _entry(entries: list[ReleaseView], name: str, version: str | None) -> Releas
     if found is None:
         raise unknown_among(f"version of {name} called", version, (entry.version for entry in own))
     return found
+
+
+def _short(digest: str) -> str:
+    """A digest for people, as long as they compare; documents have it whole."""
+    return f"{digest[:19]}…"
 
 
 def _tokenizer(manifest: ReleaseManifest) -> str:

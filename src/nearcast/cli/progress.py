@@ -31,9 +31,9 @@ class Ticker:
 
     def tell(self, text: str) -> None:
         """What is missing now."""
-        text = " ".join(text.split())[:LONGEST]
-        if self._line is not None:
-            text = text[: max(20, self._line.console.width - len(self._title) - 14)]  # one line, whatever it says
+        text = shortened(" ".join(text.split()), LONGEST)
+        if self._line is not None:  # one line, whatever it says
+            text = shortened(text, max(20, self._line.console.width - len(self._title) - 14))
             self._line.update(plain(f"{self._title}: {text} ({self._clock() - self._started_s:.0f} s)"))
         elif text != self._said and self._clock() >= self._said_s + PAUSE_S:
             note(f"{self._title}: {text}")
@@ -49,6 +49,13 @@ class Ticker:
     def done(self, text: str) -> None:
         """It is over."""
         self.step(f"{text} ({self._clock() - self._started_s:.1f} s)")
+
+
+def shortened(text: str, longest: int) -> str:
+    """``text`` in ``longest`` characters: cut behind a word, which an ellipsis shows."""
+    if len(text) <= longest:
+        return text
+    return f"{text[: longest - 1].rsplit(' ', 1)[0].rstrip(',;:')}…"
 
 
 class Seldom:

@@ -6,6 +6,7 @@ import sys
 import pytest
 from rich.text import Text
 
+from nearcast.cli.progress import Seldom, shortened
 from nearcast.cli.screen import folded, milliseconds, note, plain, show_lines, show_pairs, show_prose, show_table
 
 SAID = "expected float32[batch], got [/tmp/x] \x1b]0;title\x1b\\\x1b[31m\x9b"
@@ -104,3 +105,25 @@ def test_prose_goes_on_between_words_and_is_whole_in_a_pipe(
     lines = terminal.getvalue().splitlines()
     assert {word for line in lines for word in line.split()} == {"answers"}
     assert all(len(line) <= 80 for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("text", "longest", "shown"),
+    [
+        ("singapore: the gateway of singapore", 40, "singapore: the gateway of singapore"),
+        ("singapore: the gateway of singapore", 30, "singapore: the gateway of…"),
+        ("one, two", 7, "one…"),
+        ("unbreakable", 6, "unbre…"),
+    ],
+)
+def test_what_is_too_long_for_a_line_ends_behind_a_word(text: str, longest: int, shown: str) -> None:
+    assert shortened(text, longest) == shown
+    assert len(shown) <= longest
+
+
+def test_long_work_is_told_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:
+    moments = iter([0.0, 9.0, 10.0, 10.0, 15.0, 21.0, 21.0])
+    seldom = Seldom(10.0, lambda: next(moments))
+    for part in ("10 %", "20 %", "30 %", "40 %"):
+        seldom.tell(part)
+    assert capsys.readouterr().err == "20 %\n40 %\n"

@@ -179,7 +179,7 @@ def show_explanation(found: PlanExplanation, too_wide: TooWide = "fold") -> None
         )
     )
     show_lines("")
-    show_table(PLACES, (_place(place) for place in found.places), too_wide="wide" if too_wide == "wide" else "wrap")
+    show_table(PLACES, (_place(place) for place in found.places), too_wide=too_wide)
     if found.unlisted:
         note(f"{found.unlisted} more sites are not listed; -o json lists no more either")
     if found.ways:

@@ -1,12 +1,15 @@
 """``nearcast plan``: a record from a file is planned again, and a plan that differs is said so by the exit code."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from rich.console import Console
 
+from nearcast.cli import screen
 from nearcast.cli.plan import show_explanation
 from nearcast.planning.fleet.decision import decide
 from nearcast.planning.fleet.explain import explain_plan
@@ -167,3 +170,14 @@ def test_what_changed_since_the_decision_is_told(record: Record, capsys: pytest.
     out = capsys.readouterr().out
     assert "3 requests/s; now 30" in out
     assert "since then" not in out
+
+
+def test_an_explanation_fits_a_terminal_and_names_are_whole(
+    record: Record, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(screen, "data_console", lambda: Console(file=sys.stdout, width=80, highlight=False))
+    show_explanation(explain_plan(record, "m", "frankfurt"))
+    out = capsys.readouterr().out
+    assert max(len(line) for line in out.splitlines()) <= 80
+    assert "…" not in out
+    assert "the site takes acme, not deployments without a tenant" in out

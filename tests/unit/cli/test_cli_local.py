@@ -229,3 +229,26 @@ def test_up_refuses_a_control_plane_elsewhere(run: "Run") -> None:
     done = run("up")
     assert done.code == 2
     assert "--control has no meaning" in done.err
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["status", "--data-dir", "{file}/x"],
+        ["logs", "--data-dir", "{file}/x"],
+        ["up", "--detach", "--data-dir", "{file}/x"],
+        ["backup", "{file}/x.tar"],
+        ["backup", "{tmp}/none/x.tar"],
+    ],
+)
+def test_a_path_through_a_file_is_no_defect(
+    run: "Run", tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: list[str]
+) -> None:
+    file = tmp_path / "file"
+    file.write_text("")
+    monkeypatch.delenv("NEARCAST_CONTROL")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "control.db").write_bytes(b"")
+    done = run(*(word.format(file=file, tmp=tmp_path) for word in command))
+    assert (done.code, "defect" in done.err) == (2, False), done.err
+    assert str(tmp_path) in done.err

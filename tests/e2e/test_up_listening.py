@@ -59,7 +59,9 @@ def metrics(fleet: LocalFleet) -> int:
     return known.sites["frankfurt"].metrics_port
 
 
-def test_tls_and_metrics_are_taken_up_kept_and_taken_back(fleet: LocalFleet, tmp_path: Path) -> None:
+def test_tls_and_metrics_are_taken_up_kept_and_taken_back(
+    fleet: LocalFleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fleet.push("adder", "1", adder(tmp_path / "adder", 1.0))
     fleet.deploy("adder", "1", "frankfurt")
     plain = url(fleet)
@@ -83,6 +85,12 @@ def test_tls_and_metrics_are_taken_up_kept_and_taken_back(fleet: LocalFleet, tmp
         assert "nearcast_gateway_up" in text
         found = fleet.json("infer", "adder", "--site", "frankfurt", "--input", "x=[[1, 2, 3, 4]]")
         assert found["answer"]["outputs"][0]["data"] == [[2.0, 3.0, 4.0, 5.0]]
+    stranger = LocalFleet(tmp_path / "elsewhere")
+    asked = ("infer", "adder", "--gateway", secure, "--input", "x=[[1, 2, 3, 4]]")
+    assert "SSL_CERT_FILE" in stranger.run(*asked, check=False).stderr
+    monkeypatch.setenv("SSL_CERT_FILE", str(pem))
+    assert "2, 3, 4, 5" in stranger.run(*asked).stdout
+    monkeypatch.delenv("SSL_CERT_FILE")
     assert "is running already" in fleet.run("up", "--detach").stderr
     done = fleet.run("up", "--detach", "--no-public-tls", "--no-metrics")
     assert url(fleet) == plain

@@ -162,6 +162,16 @@ def test_a_gateway_that_is_gone_is_named() -> None:
         gateway.signature("m")
 
 
+def test_a_gateway_whose_authority_is_not_known_is_told_apart() -> None:
+    def refuse(_request: httpx.Request) -> httpx.Response:
+        raise httpx.ConnectError("[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed")
+
+    gateway = Gateway("https://g.test", transport=httpx.MockTransport(refuse))
+    with pytest.raises(Unavailable, match=r"gateway at https://g\.test is not known") as caught:
+        gateway.signature("m")
+    assert "SSL_CERT_FILE" in caught.value.hint
+
+
 def test_server_timing_takes_what_it_understands() -> None:
     text = 'gateway;dur=1.5;desc="a", cache, upstream;dur=x, compute; dur=2'
     assert server_timing(text) == {"gateway": 1.5, "compute": 2.0}

@@ -120,18 +120,18 @@ def _kept(result: dict[str, Any]) -> list[str]:
 
 
 def _heavy(result: dict[str, Any]) -> list[str]:
-    plain = result["sizes"][-1]
-    rows = [(result["load"], plain["scratch"]), *((row["load"], row) for row in result["heavy"])]
+    rows = [(row["sites"], result["load"], row["scratch"]) for row in result["sizes"][-2:]]
+    rows += [(row["sites"], row["load"], row) for row in result["heavy"]]
     return [
-        f"From scratch, {plain['sites']:,} sites, at rising load. The placement bound knows nothing of memory: it says",
+        "From scratch, at rising load. The placement bound knows nothing of memory: it says",
         "what no placement can go below, not what one can reach.",
         "",
-        "| load | CPU s | MiB | routing gap | placement gap, at most | demand without room |",
-        "|---|---|---|---|---|---|",
+        "| sites | load | CPU s | MiB | routing gap | placement gap, at most | demand without room |",
+        "|---|---|---|---|---|---|---|",
         *(
-            f"| {load:.0%} | {row['cpu_s']:.1f} | {row['peak_mib']:,.0f} | {row['routing_gap']:.2%} "
+            f"| {sites:,} | {load:.0%} | {row['cpu_s']:.1f} | {row['peak_mib']:,.0f} | {row['routing_gap']:.2%} "
             f"| {row['placement_gap']:.0%} | {row['unserved']:.2%} |"
-            for load, row in rows
+            for sites, load, row in rows
         ),
         "",
     ]

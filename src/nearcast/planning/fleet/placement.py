@@ -6,6 +6,11 @@ save over their best other place, at the prices of capacity that routing found (
 near one another never choose at the same time). A full place's price makes a second replica near it worth having, so
 replicas follow demand.
 
+Such gains are promises at the prices of the moment. From what they promise follows how much another placement can save
+at the most (no prices make the dual of its routing higher than its cost), so one that promises too little is not even
+routed (`solve`). What answers requests now is given up only where its memory is needed: at prices that are right its
+requests would pay no more elsewhere, which is true of each such replica and not of all of them together.
+
 A replica costs as much as moving it takes, spread over :attr:`Moves.horizon_s`, and one that is there is given up only
 where it has become clearly worth less: between the two lies the hysteresis. What must be is not asked for its worth:
 pinned models, and the least number of replicas.

@@ -78,13 +78,15 @@ def plan_fleet(
         rough = route(ground, placed, start_s, ROUGHLY, 0)
     else:
         held = placed = standing(ground, previous.placed)
-        rough = route(ground, placed, previous.price_s, FROM_NEAR)
+        start_s = previous.price_s
+        rough = route(ground, placed, start_s, FROM_NEAR)
     step = _Step(ground, held, previous is None, limits.moves)
     placed, routing = step.bettered(wide, placed, rough)
     if routing is rough and previous is None:
         routing = route(ground, placed, rough.price_s)
     placed, routing = step.with_room(placed, routing)
-    bound_s = wide.bound_s(ground, routing.price_s)
+    # Any prices bound from below, and nothing costs less than nothing; at high load those from the start are better.
+    bound_s = max(0.0, wide.bound_s(ground, routing.price_s), wide.bound_s(ground, start_s))
     if placed.size <= exchange.SMALL and routing.cost_s > (1.0 + WORTH) * bound_s:
         placed, routing = step.exchanged(placed, routing)
     placed, routing = step.limited(placed, routing)

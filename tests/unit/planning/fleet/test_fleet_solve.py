@@ -184,3 +184,24 @@ def test_a_plan_after_a_change_in_one_region_is_as_good_as_one_of_everything(see
     far = np.argsort(problem.round_trip_s[0])[-20:]
     kept = np.isin(before.origin, far)
     assert np.array_equal(before.share[kept], part.share[np.isin(part.origin, far)])
+
+
+@pytest.mark.parametrize("load", [0.3, 0.6, 0.9])
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_planning_again_on_unchanged_inputs_changes_nothing(seed: int, load: float) -> None:
+    problem = scattered(40, 6, seed, load=load)
+    before = plan_fleet(problem)
+    again = plan_fleet(problem, before)
+    assert np.array_equal(again.placed, before.placed)
+    moved = np.abs(shares(problem, again) - shares(problem, before)).sum(axis=2) / 2
+    assert float((moved * problem.demand_per_s).sum() / problem.demand_per_s.sum()) < 0.005
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_replicas_that_answer_nothing_are_not_placed(seed: int) -> None:
+    problem = scattered(60, 5, seed, load=0.4, memory=9.0)
+    plan = plan_fleet(problem)
+    carries = np.zeros_like(plan.placed)
+    asked = problem.demand_per_s[plan.origin, plan.model] > 0.0
+    carries[plan.place[asked], plan.model[asked]] = True
+    assert not (plan.placed & ~carries).any()

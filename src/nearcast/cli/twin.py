@@ -223,7 +223,8 @@ def _of_snapshot(
         stage = live_stage(before, dice, lasts_s, load)
     except InvalidInput as error:
         if after is None:
-            raise
+            hint = error.hint or "--change FILE runs the fleet as it would be with other manifests"
+            raise InvalidInput(error.message, hint=hint) from error
         notes += (f"the fleet as it is cannot be run, only the change is shown: {error.message}",)
     for text in notes:
         note(text)

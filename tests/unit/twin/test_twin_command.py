@@ -206,7 +206,9 @@ def test_a_fleet_that_serves_nobody_is_asked_with_a_change_that_mends_it(
     fleet.write_bytes(msgspec.json.encode(msgspec.structs.replace(live, resources=broken)))
     change.write_text(yaml.safe_dump({**head, "spec": {**closed, "tenant": "others"}}))
     assert run("--from", str(fleet)) == 2
-    assert "no place may answer" in capsys.readouterr().err
+    refused = capsys.readouterr().err
+    assert "no place may answer" in refused
+    assert "--change FILE runs the fleet as it would be" in refused
     assert run("--from", str(fleet), "--change", str(change), "--duration", "10", "-o", "json") == 0
     said = capsys.readouterr()
     assert [one["policy"] for one in json.loads(said.out)["policies"]] == ["nearcast, changed"]

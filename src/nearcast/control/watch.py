@@ -1,10 +1,11 @@
 """What nodes tell becomes a snapshot of the fleet: demand smoothed, failures and round trips remembered. Pure.
 
 Decides what of a status counts for planning and for how long. Demand rises as fast as nodes report it (they average it
-themselves) and falls slowly, so that a pause of a minute takes no capacity back. Round trips are remembered for days
-(`planning.network.measurements` bounds them): who measured a site an hour ago measures another one now, and the network
-map needs both. Names that no resource has are left out: a node cannot make the control plane remember what nobody asked
-for.
+themselves) and falls slowly, so that a pause of a minute takes no capacity back. Times of profiles are averaged over
+half a minute: neighbours on a machine make them swing, and shares would swing with them. Round trips are remembered for
+days (`planning.network.measurements` bounds them): who measured a site an hour ago measures another one now, and the
+network map needs both. Names that no resource has are left out: a node cannot make the control plane remember what
+nobody asked for.
 """
 
 import math
@@ -38,8 +39,15 @@ MAX_ROUND_TRIP_S: Final = 60.0
 FAILED_S: Final = 900.0
 """How long a site that could not load a version is not asked to again."""
 
+PROFILE_S: Final = 30.0
+"""Time in which what a profile says anew counts by 63 %."""
+
 DemandKey = tuple[str, str]
 """(site, model)."""
+ProfileKey = tuple[str, str, str, str]
+"""(site, node, model, version)."""
+Times = tuple[float, float]
+"""Seconds of service and of work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +58,7 @@ class Watched:
         at_s: of the look, on a clock that never goes back.
         demand: smoothed.
         failures: until when each is remembered, on that clock.
+        times: of loaded models, averaged.
         sites: names, in the order of the indices of ``round_trips``.
         round_trips: what was measured between sites, lately or not, on that clock.
     """
@@ -57,6 +66,7 @@ class Watched:
     at_s: float = 0.0
     demand: Mapping[DemandKey, SeenDemand] = field(default_factory=dict)
     failures: Mapping[SeenFailure, float] = field(default_factory=dict)
+    times: Mapping[ProfileKey, Times] = field(default_factory=dict)
     sites: tuple[str, ...] = ()
     round_trips: Measurements = NOTHING
 
@@ -100,7 +110,13 @@ def watched(before: Watched, nodes: Iterable[NodeView], state: DesiredState, now
             smooth = _smoothed(key, before.demand.get(key), rates.get(key, []), kept)
             if smooth.rate_per_s >= LEAST_RATE_PER_S:
                 demand[key] = smooth
-    remembered = replace(before, at_s=now_s, demand=demand, failures=_failures(before, statuses, now_s))
+    remembered = replace(
+        before,
+        at_s=now_s,
+        demand=demand,
+        failures=_failures(before, statuses, now_s),
+        times=_times(before, statuses, now_s),
+    )
     return _with(remembered, tuple(site.name for site in state.sites), _measured(statuses, now_s), now_s)
 
 
@@ -150,6 +166,23 @@ def _smoothed(key: DemandKey, before: SeenDemand | None, now: list[ModelDemand],
     return SeenDemand(*key, smooth, sent, got)
 
 
+def _times(before: Watched, statuses: list[tuple[NodeView, NodeStatus]], now_s: float) -> dict[ProfileKey, Times]:
+    """Times of what is loaded: what was told first as it is, what comes later moves them. 0 is nothing told."""
+    kept = math.exp(-max(0.0, now_s - before.at_s) / PROFILE_S)
+    found: dict[ProfileKey, Times] = {}
+    for node, status in statuses:
+        for item in status.profiles:
+            key = (node.site, node.node, item.model, item.version)
+            held = before.times.get(key, (0.0, 0.0))
+            found[key] = (_averaged(held[0], item.service_s, kept), _averaged(held[1], item.work_s, kept))
+    return found
+
+
+def _averaged(held_s: float, told_s: float, kept: float) -> float:
+    told_s = max(0.0, told_s)
+    return told_s + (held_s - told_s) * kept if held_s > 0.0 and told_s > 0.0 else told_s
+
+
 def _failures(before: Watched, statuses: list[tuple[NodeView, NodeStatus]], now_s: float) -> dict[SeenFailure, float]:
     found = {failure: until_s for failure, until_s in before.failures.items() if until_s > now_s}
     for node, status in statuses:
@@ -180,7 +213,7 @@ def snapshot_of(
         releases=tuple(
             SeenRelease(model, version, entry.size_bytes) for (model, version), entry in sorted(releases.items())
         ),
-        nodes=tuple(_node(view) for view in views),
+        nodes=tuple(_node(view, memory.times) for view in views),
         demand=tuple(seen for _, seen in sorted(memory.demand.items())),
         ways=tuple(
             SeenWay(view.site, peer.site, peer.round_trip_s, round(peer.age_s, 1), peer.reachable)
@@ -193,7 +226,7 @@ def snapshot_of(
     )
 
 
-def _node(view: NodeView) -> SeenNode:
+def _node(view: NodeView, times: Mapping[ProfileKey, Times]) -> SeenNode:
     status = view.status
     if status is None:
         return SeenNode(view.site, view.node, view.connected, view.draining)
@@ -205,12 +238,13 @@ def _node(view: NodeView) -> SeenNode:
         if profile is None:
             models.append(SeenModel(*key, True))
         else:
+            service_s, work_s = times.get((view.site, view.node, *key), (profile.service_s, profile.work_s))
             models.append(
                 SeenModel(
                     *key,
                     key in ready,
-                    max(0.0, profile.service_s),
-                    max(0.0, profile.work_s),
+                    max(0.0, float(f"{service_s:.4g}")),
+                    max(0.0, float(f"{work_s:.4g}")),
                     max(0, profile.footprint_bytes),
                     max(0.0, profile.load_s),
                 )

@@ -1,17 +1,19 @@
 """What the control plane remembers of round trips: longer than a scout is measured, bounded, and across a restart."""
 
+from dataclasses import replace
+
 import msgspec
 import pytest
 
 from nearcast.control.nodes import NodeView
-from nearcast.control.watch import MAX_ROUND_TRIP_S, Watched, recalled, watched
+from nearcast.control.watch import MAX_ROUND_TRIP_S, Watched, recalled, snapshot_of, watched
 from nearcast.planning.fleet.snapshot import Snapshot
 from nearcast.planning.fleet.ways import estimated
 from nearcast.planning.network.measurements import FORGET_S, MAX_PER_SITE
 from nearcast.planning.network.scouts import TURN_S, scouts
 from nearcast.resources.manifest import resource_from_document
 from nearcast.resources.state import DesiredState
-from nearcast.resources.status import EngineStatus, GatewayStatus, NodeStatus, PeerObservation
+from nearcast.resources.status import EngineStatus, GatewayStatus, ModelProfile, NodeStatus, PeerObservation
 
 NAMES = tuple(f"s{n:03d}" for n in range(100))
 
@@ -124,3 +126,28 @@ def test_a_day_of_scouts_and_a_restart_make_the_map_of_a_day() -> None:
     ]
     assert error[1] < 0.3 * error[0]
     assert whole == pytest.approx(estimated(sites, day.ways()), rel=0.05)
+
+
+def told(memory: Watched, service_s: float, now_s: float) -> tuple[Watched, float]:
+    """What is remembered after node ``n`` told that a request takes ``service_s``, and what planning sees of it."""
+    profile = ModelProfile(model="m", version="1", service_s=service_s, work_s=service_s)
+    node = view("s000")
+    assert node.status is not None
+    node = replace(node, status=msgspec.structs.replace(node.status, profiles=(profile,)))
+    after = look(memory, now_s, node)
+    (seen,) = snapshot_of("f", "", state_of(*NAMES), {}, [node], after).nodes[0].models
+    assert seen.service_s == seen.work_s
+    return after, seen.service_s
+
+
+def test_times_of_profiles_are_averaged_so_that_plans_do_not_swing_with_them() -> None:
+    memory, seen_s = told(Watched(), 0.01, 0.0)
+    assert seen_s == 0.01, "what is told first is all there is"
+    for n in range(1, 20):
+        memory, seen_s = told(memory, 0.012 if n % 2 else 0.008, 3.0 * n)
+        assert seen_s == pytest.approx(0.01, rel=0.03)
+    for n in range(20, 70):
+        memory, seen_s = told(memory, 0.03, 3.0 * n)
+    assert seen_s == pytest.approx(0.03, rel=0.02), "what lasts is believed"
+    assert told(memory, 0.0, 300.0)[1] == 0.0, "nothing told is nothing known"
+    assert told(look(memory, 300.0), 0.01, 301.0)[1] == 0.01, "a node that loads it anew begins anew"

@@ -32,9 +32,14 @@ class Hold:
 
     @property
     def outside(self) -> list[str]:
-        """Sites that go on with the model although it is not placed there."""
-        placed = set(self.where.sites)
-        return [site for site in self.holders if site not in placed]
+        """Sites that go on with the model although the placement or a rule leaves them out."""
+        return [site for site in self.holders if site not in self.where.open]
+
+    @property
+    def staying(self) -> list[str]:
+        """Sites that go on with the model until those serve where it is placed: those outside, and those that may hold
+        it and were not chosen."""
+        return [site for site in self.holders if site not in self.where.sites]
 
 
 def accepted(
@@ -71,6 +76,8 @@ def _homeless(deployment: Deployment, hold: Hold) -> Finding | None:
         reason, message = "NotAllowed", f"no site of the placement may run it: {_barred(where)}"
     else:
         reason, message = "NoSite", f"no site matches the placement: {wanted(deployment.spec.placement)}"
+    if may := [site for site in hold.holders if site in where.open]:
+        message += f"; {listed(may)} serve it meanwhile"
     if outside := hold.outside:
         message += (
             f"; until one serves, {listed(outside)} go on outside of the placement (a policy would end that at once)"
@@ -85,7 +92,7 @@ def _placed(deployment: Deployment, hold: Hold, grounds: Grounds) -> Finding:
     notes = [f"left out by policy: {_closed(where)}"] if where.refused and not is_auto else []
     notes += [f"left out: {_barred(where)}"] if where.barred and not is_auto else []
     notes += [f"requests that enter at {listed(unserved)} are refused by residency"] if unserved else []
-    notes += [f"{listed(hold.outside)} go on until these serve"] if hold.outside else []
+    notes += [f"{listed(hold.staying)} go on until these serve"] if hold.staying else []
     return Finding("Accepted", "True", "Placed", "; ".join([f"on {listed(where.sites)}", *notes]))
 
 

@@ -129,10 +129,10 @@ def _refused(state: DesiredState, plan: SitePlan, model: str, chosen: Chosen) ->
 
 
 def _outside(state: DesiredState, plan: SitePlan, model: str, chosen: Chosen) -> tuple[str, ...]:
-    """Sites that hold ``model`` by ``plan`` although no deployment of it is placed there."""
+    """Sites that hold ``model`` by ``plan`` although the placement or a rule leaves them out."""
     grounds = grounds_of(state)
     mine = [deployment for deployment in state.deployments if deployment.spec.model == model]
-    there = {name for deployment in mine for name in placed(deployment, grounds, chosen).sites}
+    there = {name for deployment in mine for name in placed(deployment, grounds, chosen).open}
     holding = {peer.site.name for peer in plan.peers if any(served.model == model for served in peer.models)}
     if any(planned.model == model for planned in plan.models):
         holding.add(plan.site.name)

@@ -38,7 +38,7 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
         reported: whether the site has reported; without a report, costs rest on the plan alone.
         places: candidates by cost, then the refused ones, then sites without the model.
         unlisted: how many sites without the model were left out.
-        outside: sites that go on with the model although its deployment is not placed there, until others serve.
+        outside: sites that go on with the model although its placement leaves them out, until others serve.
         node: whose report this rests on; the other nodes of its site are places by the name ``site/node``.
     """
 

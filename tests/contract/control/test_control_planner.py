@@ -138,7 +138,10 @@ def test_a_placement_that_no_site_matches_keeps_what_serves_and_says_so(fleet: A
     assert fleet.call("GET", "/v1/route/explain?model=m&site=ashburn").json()["outside"] == ["frankfurt"]
 
     fleet.applied(make.manifest("Deployment", "m", **named, placement={"auto": {}}))
-    assert "has not chosen sites yet" in _message(fleet, "Accepted"), "nobody looked for room"
+    said = _message(fleet, "Accepted")
+    assert "has not chosen sites yet" in said, "nobody looked for room"
+    assert "frankfurt serve it meanwhile" in said
+    assert "outside" not in said
     world.pass_on()
     assert fleet.condition("deployments", "m", "Accepted") == ("True", "Placed")
 

@@ -9,7 +9,7 @@ from matplotlib import pyplot as plt
 from bench.report.drawing import COLOURS, bare, save
 
 OURS, BOUND = "nearcast", "clairvoyant"
-BETTER = {"p50_ms": "p50", "p95_ms": "p95", "p99_ms": "p99", "within": "in target", "wan_bytes": "WAN bytes"}
+BETTER = {"p50_ms": "p50", "p95_ms": "p95", "p99_ms": "p99", "within": "in target", "wan_bytes": "WAN bytes per answer"}
 
 
 def plot(result: dict[str, Any], folder: Path) -> None:
@@ -39,7 +39,7 @@ def section(result: dict[str, Any]) -> list[str]:
         "A simulated fleet on a virtual clock (`bench/twin.yaml`; see [The digital twin](digital-twin.md)). Means over",
         f"the seeds {', '.join(map(str, result['seeds']))}, the same for all policies. Percentiles are over all",
         "requests: what is refused or lost is never answered, and outside its target. `clairvoyant` is a bound, not a",
-        "policy.",
+        "policy. Traffic between sites is that of all requests, tries that were refused too, per answer.",
         "",
         *_load_table(result),
         "![Policies at rising load](twin.png)",
@@ -53,7 +53,7 @@ def section(result: dict[str, Any]) -> list[str]:
 
 def _load_table(result: dict[str, Any]) -> list[str]:
     lines = [
-        "| load | policy | p50 ms | p95 ms | p99 ms | in target | refused | WAN kB/request | moved/s | undone/s |",
+        "| load | policy | p50 ms | p95 ms | p99 ms | in target | refused | WAN kB/answer | moved/s | undone/s |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for load, rows in result["loads"].items():

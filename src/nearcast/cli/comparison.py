@@ -14,7 +14,7 @@ from nearcast.twin.story import asked_per_s, events_of, loads_of, measured_of, s
 
 COLUMNS: Final = (
     *("policy", ">p50 ms", ">p95", ">p99", ">network mean", ">in target", ">refused", ">lost"),
-    *(">WAN/request", ">use", ">cost/million", ">moved/s", ">undone/s"),
+    *(">WAN/answer", ">use", ">cost/million", ">moved/s", ">undone/s"),
 )
 NOTHING: Final = "–"
 

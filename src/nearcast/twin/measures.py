@@ -47,7 +47,7 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
         network: its part on the way, with all hops and tries.
         within: share of all requests that was answered in the target of its model.
         refused, lost, closed: shares: every place was full; a place died; no place may or can answer.
-        wan_bytes: between sites, per measured request.
+        wan_bytes: between sites, of all measured requests, per answer: who refuses saves no traffic by it.
         spilled: share of requests that asked more than one place.
         utilization_mean, utilization_most: of the workers of all sites together, and of the busiest site.
         cost_per_million: of a million answers: machines in use and traffic, in the scenario's currency.
@@ -111,7 +111,7 @@ def figures(outcome: Outcome, world: World, workload: Workload, spec: ScenarioSp
         refused=float((outcome.place[measured] == REFUSED).sum() / whole),
         lost=float((outcome.place[measured] == LOST).sum() / whole),
         closed=float((outcome.place[measured] == CLOSED).sum() / whole),
-        wan_bytes=wan / whole,
+        wan_bytes=wan / max(1, int(answered.sum())),
         spilled=float((outcome.attempts[measured] > 1).sum() / whole),
         utilization_mean=use,
         utilization_most=float(utilization.max(initial=0.0)),

@@ -94,7 +94,7 @@ def _table(found: Comparison) -> str:
         "in target",
         "refused",
         "lost",
-        "WAN/request",
+        "WAN/answer",
         "cost/million",
     )
     head += ("use", "moved/s", "undone/s")

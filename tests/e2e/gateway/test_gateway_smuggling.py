@@ -77,7 +77,7 @@ class Case:
 
 SPOOFED = (
     wire.MODEL, wire.SITE, wire.FULL, wire.ERROR, wire.REASON, "x-nearcast-new", "x-envoy-original-path",
-    "x-envoy-retry-on", "x-envoy-max-retries", "x-envoy-upstream-rq-timeout-ms", "x-envoy-internal",
+    wire.LONGEST_WAIT, "x-envoy-retry-on", "x-envoy-max-retries", "x-envoy-upstream-rq-timeout-ms", "x-envoy-internal",
     "x-forwarded-client-cert", "x_nearcast_model", "x-nearcast_model", "x_envoy_original_path",
 )  # fmt: skip
 

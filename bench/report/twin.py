@@ -44,6 +44,8 @@ def section(result: dict[str, Any]) -> list[str]:
         *_load_table(result),
         "![Policies at rising load](twin.png)",
         "",
+        "A line ends where so many requests are refused that the percentile has no end.",
+        "",
         *_aims(result),
         "### Through trouble",
         "",

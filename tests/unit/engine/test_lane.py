@@ -324,5 +324,8 @@ def test_the_work_of_other_models_counts_as_the_engine_says() -> None:
         with pytest.raises(Refusal):
             lane.check_room(0.2)
         lane.close()
+        quick = Lane("m@1", Model(), INLINE, pad=False, queue=16, loop=loop, wait_s=lambda: 0.25)
+        quick.check_room(0.2)  # what runs in the loop asks nobody
+        quick.close()
 
     asyncio.run(run())

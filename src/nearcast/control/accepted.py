@@ -57,7 +57,7 @@ def _unreleased(deployment: Deployment, hold: Hold, releases: Collection[tuple[s
     others = sorted(version for name, version in releases if name == spec.model)
     known = f"released are {listed(others)}" if others else "no version is released"
     hint = f"nearcast model push {spec.model} --version {spec.version} PATH"
-    going_on = f"; {listed(hold.holders)} keep the version that they have" if hold.holders else ""
+    going_on = f"; {_say(hold.holders, 'goes', 'go')} on with another version" if hold.holders else ""
     message = f"{spec.model}@{spec.version} is not released; {known}; {hint}{going_on}"
     return Finding("Accepted", "False", "ReleaseNotFound", message)
 
@@ -77,11 +77,9 @@ def _homeless(deployment: Deployment, hold: Hold) -> Finding | None:
     else:
         reason, message = "NoSite", f"no site matches the placement: {wanted(deployment.spec.placement)}"
     if may := [site for site in hold.holders if site in where.open]:
-        message += f"; {listed(may)} serve it meanwhile"
+        message += f"; {_say(may, 'serves', 'serve')} it meanwhile"
     if outside := hold.outside:
-        message += (
-            f"; until one serves, {listed(outside)} go on outside of the placement (a policy would end that at once)"
-        )
+        message += f"; until one serves, {_say(outside, 'goes', 'go')} on outside of the placement"
     return Finding("Accepted", "False", reason, message)
 
 
@@ -92,7 +90,7 @@ def _placed(deployment: Deployment, hold: Hold, grounds: Grounds) -> Finding:
     notes = [f"left out by policy: {_closed(where)}"] if where.refused and not is_auto else []
     notes += [f"left out: {_barred(where)}"] if where.barred and not is_auto else []
     notes += [f"requests that enter at {listed(unserved)} are refused by residency"] if unserved else []
-    notes += [f"{listed(hold.staying)} go on until these serve"] if hold.staying else []
+    notes += [f"{_say(hold.staying, 'goes', 'go')} on until these serve"] if hold.staying else []
     return Finding("Accepted", "True", "Placed", "; ".join([f"on {listed(where.sites)}", *notes]))
 
 
@@ -112,6 +110,10 @@ def _min_sites(deployment: Deployment, hold: Hold, *, is_accepted: bool) -> tupl
         hint = f"nearcast plan explain {deployment.name} tells of each other site why not"
         return (Finding("MinSites", "False", "NotPlanned", f"{has}; {hint}"),)
     return (Finding("MinSites", "True", "Placed", f"{len(where.sites)} of at least {least} sites"),)
+
+
+def _say(names: Sequence[str], one: str, many: str) -> str:
+    return f"{listed(names)} {one if len(names) == 1 else many}"
 
 
 def _closed(where: Placed) -> str:

@@ -132,7 +132,7 @@ def test_a_placement_that_no_site_matches_keeps_what_serves_and_says_so(fleet: A
     (accepted, ready) = told["conditions"]
     assert (told["ready"], accepted["reason"], ready["reason"]) == (False, "NoSite", "NotAccepted")
     assert "no site matches the placement: auto; countries FR" in accepted["message"]
-    assert "until one serves, frankfurt go on outside of the placement" in accepted["message"]
+    assert "until one serves, frankfurt goes on outside of the placement" in accepted["message"]
     document = fleet.call("GET", "/v1/resources/deployments/m").json()
     assert (document["status"]["details"]["sites"], document["status"]["details"]["outside"]) == ([], ["frankfurt"])
     assert fleet.call("GET", "/v1/route/explain?model=m&site=ashburn").json()["outside"] == ["frankfurt"]
@@ -140,7 +140,7 @@ def test_a_placement_that_no_site_matches_keeps_what_serves_and_says_so(fleet: A
     fleet.applied(make.manifest("Deployment", "m", **named, placement={"auto": {}}))
     said = _message(fleet, "Accepted")
     assert "has not chosen sites yet" in said, "nobody looked for room"
-    assert "frankfurt serve it meanwhile" in said
+    assert "frankfurt serves it meanwhile" in said
     assert "outside" not in said
     world.pass_on()
     assert fleet.condition("deployments", "m", "Accepted") == ("True", "Placed")

@@ -60,8 +60,9 @@ def _touched(problem: Problem, previous: FleetPlan, changed: Truths) -> Truths:
     around = min(AROUND, len(changed) - 1)
     if around > 0 and changed.any():
         found[np.argpartition(problem.round_trip_s[changed], around, axis=1)[:, : around + 1]] = True
-    full = _load(problem, previous, np.ones(len(previous.share), dtype=np.bool_)) > CEILING * problem.workers
-    uses = np.flatnonzero(changed[previous.place])
+    to_changed = changed[previous.place]
+    full = _load(problem, previous, to_changed) > CEILING * problem.workers
+    uses = np.flatnonzero(to_changed)
     origin, model, place = previous.origin[uses], previous.model[uses], previous.place[uses]
     able = problem.eligible & np.isfinite(problem.service_s)
     open_to = problem.may[problem.rule_set[model], problem.site_class[origin], problem.site_class[place]]
@@ -176,8 +177,10 @@ def _told(problem: Problem, plan: FleetPlan, part: FleetPlan) -> FleetPlan:
     load = _load(problem, plan, np.ones(len(plan.share), dtype=np.bool_))
     requests = np.bincount(plan.place, rate, len(plan.placed)).astype(np.float64)
     ways = 0.0
-    for model in range(len(problem.models)):
-        mine = np.flatnonzero((plan.model == model) & (rate > 0.0))
+    asked = np.flatnonzero(rate > 0.0)
+    by_model = asked[np.argsort(plan.model[asked].astype(np.uint16), kind="stable")]
+    ends = np.cumsum(np.bincount(plan.model[asked], minlength=len(problem.models)))
+    for model, mine in enumerate(np.split(by_model, ends[:-1])):
         each = costs.between(model, plan.origin[mine].astype(np.intp), plan.place[mine].astype(np.intp))
         ways += float(rate[mine] @ each.astype(np.float64))
     lost = float((plan.unserved_per_s * costs.unserved_s).sum())

@@ -28,7 +28,10 @@ LEAST_UNSERVED: Final = 1e-4
 """Part of all demand: what lacks room below this is left to the next plan."""
 MUCH_UNSERVED: Final = 0.01
 ROUNDS: Final = 4
-"""Times that a better placement of a small fleet is looked for; of a large one, the plans to come go on."""
+"""Times that it then looks; so does every plan of a small fleet."""
+MIDDLING: Final = 20_000
+"""Pairs of site and model up to which a first plan looks for a better placement more than once; of a larger fleet,
+the plans to come go on."""
 WORTH: Final = 0.01
 """Part of the cost that a second opinion must save to be taken."""
 
@@ -112,7 +115,7 @@ class _Step:
 
     def bettered(self, wide: Wide, placed: Truths, routing: Routing) -> tuple[Truths, Routing]:
         """Another placement where prices promise, and routing then shows, that it saves clearly more than it costs."""
-        rounds = ROUNDS if placed.size <= SMALL else 1
+        rounds = ROUNDS if placed.size <= (MIDDLING if self.first else SMALL) else 1
         for _ in range(rounds):
             before = None if self.first else self.held
             other, promised_s = improved(self.ground, wide, routing, placed, self.moves, before)

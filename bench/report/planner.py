@@ -110,7 +110,6 @@ def _kept(result: dict[str, Any]) -> list[str]:
         ]
         rows.append(f"| {row['sites']:,} | {row['scratch']['replicas']:,} | " + " | ".join(cells) + " |")
     return [
-        "At 100 and 300 sites nearly all is touched by a change of a region, so everything is planned anew.",
         "How much of the plan before changes: replicas that came or went / part of the demand that goes elsewhere.",
         "",
         "| sites | replicas | " + " | ".join(name for kind, name in KINDS.items() if kind != "scratch") + " |",

@@ -175,7 +175,7 @@ class ModelEndpoint:
             Refusal: status 503, marked as full.
         """
         told = exchange.longest_wait
-        self.lane.check_room(None if told is None else self._patience.of(told))
+        self.lane.check_room(None if told is None else self._patience.of(told, exchange.attempt))
 
     # --- inference -----------------------------------------------------------------------------------------------
 

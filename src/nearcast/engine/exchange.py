@@ -99,6 +99,7 @@ class Exchange:
         request_id: value of ``x-request-id``, or None.
         json_length: value of ``inference-header-content-length``, or None.
         longest_wait: value of ``x-nearcast-longest-wait``, or None.
+        attempt: value of ``x-envoy-attempt-count``, or None.
         body: all of the body.
         is_call: whether it is a gRPC call, by path and content type (HTTP/2 is translated by Envoy).
         keep_alive: whether the connection outlives the answer.
@@ -107,8 +108,8 @@ class Exchange:
     """
 
     __slots__ = (
-        "_connection", "body", "is_call", "json_length", "keep_alive", "longest_wait", "method", "model", "on_lost",
-        "refusal", "request_id", "target",
+        "_connection", "attempt", "body", "is_call", "json_length", "keep_alive", "longest_wait", "method", "model",
+        "on_lost", "refusal", "request_id", "target",
     )  # fmt: skip
 
     def __init__(
@@ -121,6 +122,7 @@ class Exchange:
         self.request_id = headers.get(names.request_id)
         self.json_length = headers.get(names.json_length)
         self.longest_wait = headers.get(names.longest_wait)
+        self.attempt = headers.get(names.attempt)
         self.body = body
         self.is_call = target.startswith(_SERVICE) and headers.get(names.content_type) in _CALL_TYPES
         self.keep_alive = True

@@ -17,6 +17,7 @@ REQUEST_ID: Final = wire.REQUEST_ID.encode()
 JSON_LENGTH: Final = wire.INFERENCE_HEADER_LENGTH.encode()
 CONTENT_TYPE: Final = b"content-type"
 LONGEST_WAIT: Final = wire.LONGEST_WAIT.encode()
+ATTEMPT: Final = wire.ATTEMPT.encode()
 
 KNOWN_MAX: Final = 256
 KNOWN_BYTES_MAX: Final = 2048
@@ -36,6 +37,7 @@ class Names(NamedTuple):
     json_length: bytes = b""
     content_type: bytes = b""
     longest_wait: bytes = b""
+    attempt: bytes = b""
 
 
 class Spellings:
@@ -57,4 +59,4 @@ class Spellings:
         return names
 
 
-_WANTED: Final = (CONTENT_LENGTH, EXPECT, ENCODING, MODEL, REQUEST_ID, JSON_LENGTH, CONTENT_TYPE, LONGEST_WAIT)
+_WANTED: Final = (CONTENT_LENGTH, EXPECT, ENCODING, MODEL, REQUEST_ID, JSON_LENGTH, CONTENT_TYPE, LONGEST_WAIT, ATTEMPT)

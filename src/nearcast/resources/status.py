@@ -49,7 +49,7 @@ class PeerObservation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
 
 class Share(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``percent`` of the requests for a model try the sites of ``order``, first to last, each at most once."""
+    """``percent`` of the requests for a model try the sites of ``order``, first to last, then the first once more."""
 
     percent: int
     order: tuple[str, ...]

@@ -54,6 +54,8 @@ FULL: Final = "x-nearcast-full"
 """On a 503: this place cannot take the request now, another may; it is not broken. A value of ``FULL_*``."""
 LONGEST_WAIT: Final = "x-nearcast-longest-wait"
 """Request: :func:`longest_waits`; a place at which it would wait longer says that it is full."""
+ATTEMPT: Final = "x-envoy-attempt-count"
+"""Request: 1 at the first place that is asked. Envoy's own."""
 ERROR: Final = "x-nearcast-error"
 """Machine code of an error answer: one of ``CODE_*``."""
 GRPC_STATUS_AT_LAST: Final = "x-nearcast-grpc-status"
@@ -78,14 +80,29 @@ FULL_LEAVING: Final = "leaving"
 """The node is being stopped: it finishes what it has, and takes nothing more from peers."""
 
 
-def longest_waits(waits_ms: Iterable[tuple[str, int]]) -> str:
-    """Places, each with milliseconds, as :data:`LONGEST_WAIT` has them: ``frankfurt=20,paris=80``."""
-    return ",".join(f"{place}={milliseconds}" for place, milliseconds in waits_ms)
+def longest_waits(waits_ms: Iterable[tuple[str, int]], tries: int | None = None) -> str:
+    """Places, each with milliseconds, as :data:`LONGEST_WAIT` has them: ``frankfurt=20,paris=80;3``.
+
+    Args:
+        waits_ms: the places.
+        tries: after so many attempts a request may wait for as long as it takes; None where it never may.
+    """
+    told = ",".join(f"{place}={milliseconds}" for place, milliseconds in waits_ms)
+    return told if tries is None else f"{told};{tries}"
 
 
-def longest_wait_ms(value: str, site: str, node: str) -> int | None:
-    """What a value of :data:`LONGEST_WAIT` says of one node: by its own name, else by its site's; None for nothing."""
-    waits = dict(pair.partition("=")[::2] for pair in value.split(","))
+def longest_wait_ms(value: str, site: str, node: str, attempt: int = 1) -> int | None:
+    """What a value of :data:`LONGEST_WAIT` says of one node: by its own name, else by its site's; None for nothing.
+
+    Args:
+        value: of the header.
+        site, node: the node.
+        attempt: 1 for the first place that was asked.
+    """
+    told, _, tries = value.partition(";")
+    if tries.isascii() and tries.isdigit() and len(tries) <= _MS_DIGITS and attempt > int(tries):
+        return None
+    waits = dict(pair.partition("=")[::2] for pair in told.split(","))
     found = waits.get(f"{site}/{node}", waits.get(site, ""))
     return int(found) if found.isascii() and found.isdigit() and len(found) <= _MS_DIGITS else None
 

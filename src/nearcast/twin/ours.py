@@ -208,7 +208,7 @@ class Nearcast:
             return None
         sums = np.cumsum([share.percent for share in found.shares]) / 100.0
         orders = tuple(
-            Order(tuple(self._index[name] for name in share.order), tuple(ms / 1000.0 for ms in longest_ms))
+            _order(tuple(self._index[name] for name in share.order), tuple(ms / 1000.0 for ms in longest_ms))
             for share, longest_ms in zip(found.shares, found.longest_ms, strict=True)
         )
         return tuple(sums.tolist()), orders
@@ -218,3 +218,10 @@ def _seat(world: World) -> int:
     """Where the control plane is: the first cloud, or the site with most people."""
     clouds = [at for at, site in enumerate(world.sites) if site.facts.tier == "cloud"]
     return clouds[0] if clouds else max(range(len(world.sites)), key=lambda at: world.sites[at].population)
+
+
+def _order(places: tuple[int, ...], longest_s: tuple[float, ...]) -> Order:
+    """As the gateway has it: the first place comes once more, for whatever wait unless the last one is bounded, too."""
+    if len(places) == 1:
+        return Order(places, longest_s)
+    return Order((*places, places[0]), (*longest_s, longest_s[0]) if len(longest_s) == len(places) else longest_s)

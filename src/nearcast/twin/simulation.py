@@ -1,7 +1,7 @@
 """The event loop of the twin: requests enter, are routed, travel, wait, are computed, refused, lost or answered.
 
 Decides what happens to each request under the routes that a policy sets (`policies`), by the rules of the gateway: the
-first place of an order, then the next one where a place is full or dead, each at most once, before the first byte. Does
+first place of an order, then the next one where a place is full or dead, before the first byte. Does
 not decide routes. Pure: the clock is the run's own, and all dice were thrown before (`workload`).
 
 What it does not model is listed in docs/explanation/digital-twin.md.

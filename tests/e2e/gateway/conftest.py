@@ -108,8 +108,8 @@ class Seen:
 class Engine:
     """An HTTP/1.1 server on a Unix socket that behaves as its ``mode`` says.
 
-    Modes: ok, full, broken (plain 503), failing (plain 500), dying (reads the request, then resets), stream,
-    lockstep (a stream whose next chunk waits for :meth:`go_on`).
+    Modes: ok, full, late (full until all places have been asked), broken (plain 503), failing (plain 500), dying (reads
+    the request, then resets), stream, lockstep (a stream whose next chunk waits for :meth:`go_on`).
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, path: str, label: str) -> None:
@@ -177,7 +177,9 @@ class Engine:
 
     async def _answer(self, request: Seen, writer: asyncio.StreamWriter) -> None:
         status, extra = "200 OK", ""
-        if self.mode == "full":
+        tries = request.headers.get(wire.LONGEST_WAIT, "").partition(";")[2]
+        is_late = self.mode == "late" and int(request.headers[wire.ATTEMPT]) <= int(tries)
+        if self.mode == "full" or is_late:
             status, extra = "503 Service Unavailable", f"{wire.FULL}: queue\r\nretry-after: 1\r\n"
         elif self.mode == "broken":
             status = "503 Service Unavailable"

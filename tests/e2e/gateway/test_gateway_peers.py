@@ -75,7 +75,20 @@ def test_each_place_hears_how_long_a_request_may_wait_and_clients_cannot_say_it(
     modes(fra="full")
     fleet.ask(sites["fra"].public, "/v2/models/m1/infer", {}, headers={"x-nearcast-longest-wait": "fra=9999"})
     heard = [sites[name].engines["m1", "1"].seen[-1].headers["x-nearcast-longest-wait"] for name in ("fra", "iad")]
-    assert heard == ["fra=20,iad=80"] * 2
+    assert heard == ["fra=20,iad=80;3"] * 2
+
+
+def test_where_the_last_places_are_dead_the_first_takes_what_would_wait_too_long(fleet, sites, modes):
+    modes(fra="late", iad="late", sin="broken")
+    answer = infer(fleet, sites)
+    assert (answer.status, answer.headers["x-nearcast-site"]) == (200, "fra")
+    assert answer.headers["x-nearcast-reason"].endswith(";attempt=4")
+    heard = {
+        name: [seen.headers["x-envoy-attempt-count"] for seen in site.engines["m1", "1"].seen[-2:]]
+        for name, site in sites.items()
+    }
+    assert heard["fra"] == ["1", "4"]
+    assert heard["iad"][-1] == "2", "peers pass it on"
 
 
 def test_a_full_place_spills_and_is_not_ejected(fleet, sites, modes):

@@ -16,9 +16,22 @@ def test_a_node_finds_itself_by_its_own_name_or_by_its_sites() -> None:
     assert Patience().of(told) is None
 
 
-@given(st.binary(max_size=60))
-def test_whatever_comes_is_a_time_or_nothing(value: bytes) -> None:
-    found = Patience("m", "n").of(value)
+def test_who_has_asked_all_places_waits_for_as_long_as_it_takes() -> None:
+    told = wire.longest_waits([("frankfurt", 20), ("paris", 40)], tries=3).encode()
+    patience = Patience("frankfurt", "a")
+    assert [patience.of(told, attempt) for attempt in (None, b"1", b"3", b"4", b"x", b"99999")] == [
+        0.02,
+        0.02,
+        0.02,
+        None,
+        0.02,
+        0.02,
+    ]
+
+
+@given(st.binary(max_size=60), st.none() | st.binary(max_size=6))
+def test_whatever_comes_is_a_time_or_nothing(value: bytes, attempt: bytes | None) -> None:
+    found = Patience("m", "n").of(value, attempt)
     assert found is None or 0.0 <= found < 1e6
 
 

@@ -90,7 +90,7 @@ def test_an_order_with_another_local_version_is_another_cluster():
     given = inputs((100, "fra>iad"))
     other = dataclasses.replace(given, local=(LocalModel("m", "3", "/r/m3"),), active={"m": "3"})
     names = {order_cluster(each, "m", ("fra", "iad")) for each in (given, other)}
-    assert names == {"order:m:fra@2>iad", "order:m:fra@3>iad"}
+    assert names == {"order:m:fra@2>iad>fra@2", "order:m:fra@3>iad>fra@3"}
     assert order_cluster(given, "m", ("fra",)) == "engine:m@2"
 
 
@@ -191,8 +191,8 @@ def test_longest_waits_are_told_to_places_and_are_no_matter_of_shape():
     given = inputs((70, "fra>iad"), (30, "iad>fra"), longest_ms=((20,), (40, 80)))
     files = render(given)
     text = files.routes["public"].encode().decode()
-    assert '"key":"x-nearcast-longest-wait","value":"fra=20"' in text
+    assert '"key":"x-nearcast-longest-wait","value":"fra=20;2"' in text
     assert '"key":"x-nearcast-longest-wait","value":"iad=40,fra=80"' in text
     assert render(inputs((70, "fra>iad"), (30, "iad>fra"), longest_ms=((10,), (40, 160)))).shape == files.shape
     only = render(inputs((100, "fra>iad"), longest_ms=((20,),))).routes["public"].encode().decode()
-    assert only.count('"value":"fra=20"') == 1
+    assert only.count('"value":"fra=20;2"') == 1

@@ -145,9 +145,10 @@ def _status_pipe(inputs: GatewayInputs) -> Message:
 
 
 def _composite(inputs: GatewayInputs, model: str, order: tuple[str, ...]) -> Message:
-    """Places in the order in which attempts go to them. It has no hosts of its own, but the router asks *its* breakers
-    and error matcher, so they are those of the places."""
+    """Places in the order in which attempts go to them, and the first once more. It has no hosts of its own, but the
+    router asks *its* breakers and error matcher, so they are those of the places."""
     tries = attempts(inputs, order)
+    asked = [place for place in order for _ in range(tries[place])]
     return {
         "name": order_cluster(inputs, model, order),
         "connect_timeout": "1s",
@@ -156,9 +157,7 @@ def _composite(inputs: GatewayInputs, model: str, order: tuple[str, ...]) -> Mes
             "name": "envoy.clusters.composite",
             "typed_config": {
                 "@type": f"{TYPE_URL}envoy.extensions.clusters.composite.v3.ClusterConfig",
-                "clusters": [
-                    {"name": place_cluster(inputs, model, place)} for place in order for _ in range(tries[place])
-                ],
+                "clusters": [{"name": place_cluster(inputs, model, place)} for place in (*asked, order[0])],
             },
         },
         "typed_extension_protocol_options": _protocol(

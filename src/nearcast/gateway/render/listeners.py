@@ -26,6 +26,8 @@ _REQUEST_IDS: Final[Message] = {
     "pack_trace_reason": False,
     "use_request_id_for_trace_sampling": False,
 }
+_ALL_BUT_ATTEMPT: Final = "x-envoy-(?:[^a].*|a[^t].*|at[^t].*)"
+"""Envoy's headers, less those that begin like ``x-envoy-attempt-count``; RE2 cannot say it otherwise."""
 _NAMES: Final[Message] = {"headers_with_underscores_action": "DROP_HEADER"}
 """Some servers read ``x_nearcast_model`` as ``x-nearcast-model``; so no such header goes on."""
 _FILTERS: Final = f"{TYPE_URL}envoy.extensions.filters.http"
@@ -144,9 +146,10 @@ def _told(inputs: GatewayInputs, name: str) -> Message:
 
 
 def _mutations(name: str) -> list[Json]:
-    """Clients may set neither our headers nor Envoy's; peers may say the model."""
-    removed = model_headers_removed()
-    return removed if name == "public" else removed[1:]
+    """Clients may set neither our headers nor Envoy's; peers may say the model, and which attempt it is."""
+    if name == "public":
+        return model_headers_removed()
+    return [{"remove_on_match": {"key_matcher": {"safe_regex": {"regex": _ALL_BUT_ATTEMPT}}}}]
 
 
 def _public_tls(inputs: GatewayInputs) -> Message:

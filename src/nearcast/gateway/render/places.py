@@ -160,7 +160,7 @@ def order_cluster(inputs: GatewayInputs, model: str, order: tuple[str, ...]) -> 
     counted = [
         name if tries[place] == 1 else f"{name}*{tries[place]}" for name, place in zip(names, order, strict=True)
     ]
-    return f"order:{model}:{'>'.join(counted)}"
+    return f"order:{model}:{'>'.join((*counted, names[0]))}"
 
 
 def patience_s(inputs: GatewayInputs, model: str, shares: tuple[Share, ...]) -> int | None:
@@ -175,6 +175,12 @@ def patience_s(inputs: GatewayInputs, model: str, shares: tuple[Share, ...]) -> 
     expected_s = PATIENCE_RATIO * max((known[place].total_s for place in asked if place in known), default=0.0)
     least_s = 0 if all(place in known and known[place].is_measured for place in asked) else PATIENCE_STEPS_S[-1]
     return next((step for step in PATIENCE_STEPS_S if step >= expected_s and step >= least_s), None)
+
+
+def tries_of(inputs: GatewayInputs, order: tuple[str, ...]) -> int:
+    """How many attempts a request has at most: each place, and the first once more. Places that a request left because
+    of its wait may be all that there is, where those after them have just died."""
+    return sum(attempts(inputs, order).values()) + (len(order) > 1)
 
 
 def attempts(inputs: GatewayInputs, order: tuple[str, ...]) -> dict[str, int]:

@@ -12,7 +12,7 @@ from nearcast.gateway.render.clusters import (
 )
 from nearcast.gateway.render.document import ROUTES_TYPE, TYPE_URL, Document, Json, Message
 from nearcast.gateway.render.inputs import GatewayInputs
-from nearcast.gateway.render.places import Decision, Refused, Routed, attempts, order_cluster, patience_s
+from nearcast.gateway.render.places import Decision, Refused, Routed, order_cluster, patience_s, tries_of
 from nearcast.resources import wire
 from nearcast.resources.status import Share
 
@@ -36,6 +36,7 @@ def public_routes(inputs: GatewayInputs, decided: dict[str, Decision]) -> Docume
             {
                 "name": "public",
                 "domains": ["*"],
+                "include_request_attempt_count": True,
                 "matcher": by_model(
                     {model: _model(inputs, model, decision) for model, decision in decided.items()},
                     _unnamed(served),
@@ -112,7 +113,7 @@ def _model(inputs: GatewayInputs, model: str, decision: Decision) -> list[Messag
 
 def _forward(inputs: GatewayInputs, model: str, decision: Routed) -> Message:
     shares = decision.shares
-    tries = max(sum(attempts(inputs, share.order).values()) for share in shares)
+    tries = max(tries_of(inputs, share.order) for share in shares)
     # Nearly all models have one share: drawing lots among one costs 4,000 instructions per request.
     only = shares[0] if len(shares) == 1 else None
     where: Message = (
@@ -121,7 +122,7 @@ def _forward(inputs: GatewayInputs, model: str, decision: Routed) -> Message:
         else {
             "weighted_clusters": {
                 "clusters": [
-                    {**_share(inputs, model, share), **_longest(waits_ms)}
+                    {**_share(inputs, model, share), **_longest(inputs, share.order, waits_ms)}
                     for share, waits_ms in zip(shares, decision.longest_ms, strict=True)
                 ]
             }
@@ -138,7 +139,7 @@ def _forward(inputs: GatewayInputs, model: str, decision: Routed) -> Message:
             **where,
             **(_asked_in_turn(inputs, tries, patience_s(inputs, model, shares)) if tries > 1 else _asked_once()),
         },
-        **(_longest(decision.longest_ms[0]) if only else {}),
+        **(_longest(inputs, only.order, decision.longest_ms[0]) if only else {}),
         "response_headers_to_remove": [_LOAD_METRICS, VIA],
         "response_headers_to_add": [
             answers.header(wire.SITE, "%UPSTREAM_METADATA(nearcast:site)%"),
@@ -179,11 +180,13 @@ def _share(inputs: GatewayInputs, model: str, share: Share) -> Message:
     }
 
 
-def _longest(waits_ms: tuple[tuple[str, int], ...]) -> Message:
-    """What tells places how long the requests of a share may wait there; nothing where any wait will do."""
+def _longest(inputs: GatewayInputs, order: tuple[str, ...], waits_ms: tuple[tuple[str, int], ...]) -> Message:
+    """What tells places how long the requests of a share may wait there; nothing where any wait will do. Whoever comes
+    to the first place once more waits for as long as it takes, unless the last place would not have that either."""
     if not waits_ms:
         return {}
-    return {"request_headers_to_add": [answers.header(wire.LONGEST_WAIT, wire.longest_waits(waits_ms))]}
+    tries = None if waits_ms[-1][0] == order[-1] else tries_of(inputs, order) - 1
+    return {"request_headers_to_add": [answers.header(wire.LONGEST_WAIT, wire.longest_waits(waits_ms, tries))]}
 
 
 def _reason(inputs: GatewayInputs, share: Share) -> Message:

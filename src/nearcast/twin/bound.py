@@ -12,6 +12,7 @@ The bound holds for requests as they are drawn, and for whatever placement. It g
 their bound is another one, and it is not reached together with this one.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
@@ -122,6 +123,11 @@ def _least_service(world: World, model: int, places: NDArray[np.intp]) -> Floats
     return np.array([world.curves[int(place)][model][0] for place in places])
 
 
+def _least_work_s(curve: Sequence[float]) -> float:
+    """No batch of the profile takes less per request, as equal as its members may be."""
+    return min(taken_s / size for size, taken_s in enumerate(curve, start=1))
+
+
 class _Capacity:
     """How many requests can be answered within given times, by the linear program."""
 
@@ -146,7 +152,7 @@ class _Capacity:
                 rows.append(row)
                 places.append(place)
                 upper.append(float(able[spot]))
-                work.append(float(self._world.problem.work_s[place, model]) * group.least_work)
+                work.append(_least_work_s(self._world.curves[place][model]) * group.least_work)
         flows = len(rows)
         if not flows:
             return 0.0

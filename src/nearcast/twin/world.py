@@ -23,6 +23,7 @@ from nearcast.resources.jurisdiction import groups_of
 from nearcast.resources.located import Path
 from nearcast.resources.plan import ResidencyRule, SiteFacts
 from nearcast.resources.problems import did_you_mean
+from nearcast.twin.batching import busy_work_s, relative_work
 from nearcast.twin.scenario import Misfit, NamedPolicy, NodeClass, Region, ScenarioSpec, SiteGroup, TwinModel
 
 Floats = NDArray[np.float64]
@@ -135,7 +136,8 @@ def build(spec: ScenarioSpec, data: Data, seed: int, load: float | None = None) 
     dice = np.random.default_rng([seed, 1])
     round_trip_s = _round_trips(sites, data, dice)
     curves = tuple(tuple(_curve(model, site.node) for model in spec.models) for site in sites)
-    problem = _problem(spec, sites, rules, round_trip_s, curves)
+    work = [relative_work(model, data.tokens.get(model.name)) for model in spec.models]
+    problem = _problem(spec, sites, rules, round_trip_s, curves, work)
     capacity_per_s = fleet_capacity(problem)
     wanted = load if load is not None else spec.demand.load
     rate_per_s = wanted * capacity_per_s if wanted is not None else spec.demand.rate_per_s or 0.0
@@ -333,8 +335,12 @@ def _problem(
     rules: tuple[ResidencyRule, ...],
     round_trip_s: Floats,
     curves: tuple[tuple[tuple[float, ...], ...], ...],
+    work: Sequence[Floats],
 ) -> Problem:
     """The planner's problem with a demand of one request per second in all."""
+    busy_s = {
+        (number, curve): busy_work_s(curve, work[number]) for row in curves for number, curve in enumerate(row) if curve
+    }
     count = (len(sites), len(spec.models))
     able = np.array([[bool(curve) for curve in row] for row in curves])
     fitting = [[not model.tiers or site.facts.tier in model.tiers for model in spec.models] for site in sites]
@@ -354,12 +360,7 @@ def _problem(
         bytes_per_s=np.array([site.bytes_per_s for site in sites]),
         payload_bytes=np.array([model.request_bytes + model.answer_bytes for model in spec.models]),
         service_s=np.array([[curve[0] if curve else np.inf for curve in row] for row in curves]),
-        work_s=np.array(
-            [
-                [min(curve[b] / (b + 1) for b in range(len(curve))) if curve else np.inf for curve in row]
-                for row in curves
-            ]
-        ),
+        work_s=np.array([[busy_s.get((number, curve), np.inf) for number, curve in enumerate(row)] for row in curves]),
         workers=np.array([float(node_classes[site.node].workers * site.nodes) for site in sites]),
         memory_bytes=memory,
         footprint_bytes=footprint,

@@ -5,6 +5,8 @@ import socket
 
 import pytest
 
+from nearcast.resources import wire
+
 MIB = 1024 * 1024
 
 
@@ -152,6 +154,7 @@ def test_what_clients_may_not_set_does_not_reach_engines(get, site):
         "x-envoy-upstream-rq-timeout-ms": "1",
         "x-envoy-retry-on": "5xx",
         "x-envoy-max-retries": "100",
+        "x-envoy-attempt-count": "9",
         "x-forwarded-client-cert": "URI=spiffe://fleet.test/site/iad/node/n1",
         "x-request-id": "kept",
     }
@@ -159,7 +162,8 @@ def test_what_clients_may_not_set_does_not_reach_engines(get, site):
     headers = site.engines["m1", "1"].seen[-1].headers
     assert headers["x-nearcast-model"] == "m1"
     assert headers["x-request-id"] == "kept"
-    assert not [name for name in headers if name.startswith("x-envoy") and name != "x-envoy-external-address"]
+    assert {name for name in headers if name.startswith("x-envoy")} <= {"x-envoy-external-address", wire.ATTEMPT}
+    assert headers[wire.ATTEMPT] == "1"
     assert not {"x-nearcast-site", "x-nearcast-error", "x-forwarded-client-cert"} & set(headers)
     assert get("/v3", headers=smuggled).headers["x-nearcast-error"] == "not_found"
 

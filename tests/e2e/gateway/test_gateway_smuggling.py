@@ -46,7 +46,9 @@ def nothing_gets_through(site: Site) -> Iterator[None]:
     for seen in site.engines["m1", "1"].seen:
         ours = {name: value for name, value in seen.headers.items() if name.startswith(wire.PREFIX)}
         assert ours == {wire.MODEL: "m1"}
-        assert [name for name in seen.headers if name.startswith("x-envoy-")] in ([], ["x-envoy-external-address"])
+        envoys = {name: value for name, value in seen.headers.items() if name.startswith("x-envoy-")}
+        assert envoys.keys() <= {"x-envoy-external-address", wire.ATTEMPT}
+        assert envoys[wire.ATTEMPT] == "1"
         assert not {"x-forwarded-client-cert", "upgrade", "http2-settings"} & set(seen.headers)
         assert not [name for name in seen.headers if "_" in name]
         assert seen.path.startswith((INFER.decode(), EMBED.decode()))

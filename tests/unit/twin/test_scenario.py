@@ -171,7 +171,7 @@ def test_demand_follows_the_sun_crowds_and_the_load() -> None:
 
 
 def test_capacity_is_what_the_workers_can_do_at_the_best_batch() -> None:
-    here = stage(models=[{**model(), "service": {"box": [[1, 10], [4, 20]]}}])
+    here = stage(models=[{**model(), "service": {"box": [[1, 10], [4, 20]]}, "noise": 0}])
     assert here.world.capacity_per_s == pytest.approx((2 + 2 + 4) / 0.005)
 
 

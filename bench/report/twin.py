@@ -9,7 +9,7 @@ from matplotlib import pyplot as plt
 from bench.report.drawing import COLOURS, bare, save
 
 OURS, BOUND = "nearcast", "clairvoyant"
-BETTER = {"p50_ms": "p50", "p95_ms": "p95", "p99_ms": "p99", "within": "in target", "wan_bytes": "WAN bytes per answer"}
+BETTER = {"p50_ms": "p50", "p95_ms": "p95", "p99_ms": "p99", "within": "in target", "wan_bytes": "WAN per answer"}
 
 
 def plot(result: dict[str, Any], folder: Path) -> None:
@@ -36,9 +36,9 @@ def section(result: dict[str, Any]) -> list[str]:
     return [
         "## Digital twin: policies over the same requests",
         "",
-        "A simulated fleet on a virtual clock (`bench/twin.yaml`; see [The digital twin](digital-twin.md)). Means over",
-        f"the seeds {', '.join(map(str, result['seeds']))}, the same for all policies. Percentiles are over all",
-        "requests: what is refused or lost is never answered, and outside its target. `clairvoyant` is a bound, not a",
+        "A simulated fleet on a virtual clock (`bench/twin.yaml`; see [The digital twin](digital-twin.md)). Seed",
+        f"{', '.join(map(str, result['seeds']))}, the same for all policies (the mean of several). Percentiles are over",
+        "all requests: what is refused or lost is never answered, and outside its target. `clairvoyant` is a bound, no",
         "policy. Traffic between sites is that of all requests, tries that were refused too, per answer.",
         "",
         *_load_table(result),
@@ -103,13 +103,21 @@ def _lost(rows: dict[str, dict[str, float]]) -> list[str]:
         mine = inf if ours[key] is None else ours[key]
         others = {other: row[key] for other, row in rows.items() if other not in {OURS, BOUND}}
         better = [
-            f"{other} {value:,.4g}"
+            f"{other} {_spoken(key, value)}"
             for other, value in others.items()
             if value is not None and (mine == inf or sign * value < sign * mine - 0.01 * abs(mine))
         ]
         if better:
-            found.append(f"{name} {'never' if mine == inf else format(mine, ',.4g')}, but {', '.join(better)}")
+            found.append(f"{name} {_spoken(key, mine)}, but {', '.join(better)}")
     return found
+
+
+def _spoken(key: str, value: float) -> str:
+    if value == inf:
+        return "never"
+    if key == "within":
+        return f"{value:.1%}"
+    return f"{value / 1000:.1f} kB" if key == "wan_bytes" else f"{value:,.0f} ms"
 
 
 def _trouble_table(result: dict[str, Any]) -> list[str]:

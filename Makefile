@@ -22,7 +22,7 @@ down: $(VENV)/.core ## stop it, and leave no process behind
 examples: $(VENV)/.examples ## install what the examples need, to run them by hand
 
 test: $(VENV)/.dev build/s3/.done build/azure/.done ## all tests
-	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder  # else files of one long test come last, alone
 
 fuzz: $(VENV)/.dev ## 10,000 malformed requests per protocol and kind, and every attack (tens of minutes)
 	NEARCAST_FUZZ=$${NEARCAST_FUZZ:-10000} $(BIN)/python -m pytest -o timeout=3600 \

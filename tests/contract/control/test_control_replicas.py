@@ -30,6 +30,8 @@ def replicas(tmp_path: Path, postgresql: Any, fleet_type: Any) -> Iterator[tuple
         for name in ("one", "two")
     ]
     made[1].releaser, made[1].root_key = made[0].releaser, made[0].root_key
+    for each in made:  # FastAPI makes its routes at the first request, not for threads, of which a server has one
+        assert each.call("GET", "/no/such/route").status_code == 404
     yield made[0], made[1]
     for each in made:
         each.plane.close()

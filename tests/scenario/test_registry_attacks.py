@@ -337,8 +337,8 @@ def test_another_releaser_joins_by_a_new_root(settled: Settled) -> None:
         lifetime=timedelta(days=3650),
         targets_keys=[world.releaser.public_key, second.public_key],
     )
-    world.releases.add_root(root)
-    world.releases.add_root(root)
+    world.releases.change_keys(root, world.releases.targets()[0])
+    world.releases.change_keys(root, world.releases.targets()[0])
     manifest = world.manifest("3")
     targets, version = world.releases.targets()
     with pytest.raises(IntegrityError, match="none of the releasers"):
@@ -358,4 +358,4 @@ def test_a_root_that_nobody_before_has_signed_is_refused(world: World) -> None:
         targets_keys=[evil.public_key],
     )
     with pytest.raises(IntegrityError):
-        world.releases.add_root(root)
+        world.releases.change_keys(root, world.releases.targets()[0])

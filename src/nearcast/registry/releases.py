@@ -240,26 +240,6 @@ class ReleasesRepository:
             elif self._folder.targets_file(1) != targets:
                 raise Conflict("the releases were begun with another list")
 
-    def add_root(self, root: bytes) -> None:
-        """Publish the next version of the root (a change of keys). The published list must be valid under it, too.
-
-        Raises:
-            Conflict: it is not the next version.
-            IntegrityError: it is not signed by its predecessor, or the published list is not valid under it.
-        """
-        with self._lock:
-            published = self._require()
-            roots = self._folder.roots()
-            if root in roots:
-                return
-            if version_of(root) != len(roots) + 1:
-                raise Conflict(f"expected version {len(roots) + 1} of the root, got {version_of(root)}")
-            judge = latest_root([*roots, root], PREFIX)
-            self._check_root(judge)
-            verified(Targets, published.targets_bytes, judge, PREFIX)
-            self._folder.add_roots([*roots, root])
-            self._folder.sign_timestamp(published)
-
     def change_keys(self, root: bytes, targets: bytes) -> int:
         """Believe in other keys: the next root, and the same list of releases signed under it; the list's new version.
 

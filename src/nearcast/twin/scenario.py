@@ -307,11 +307,6 @@ def _check_service(model: TwinModel, field: Path, nodes: dict[str, NodeClass]) -
             )
 
 
-def parse_scenario(text: str, source: str) -> Scenario:
-    """The scenario in ``text``; raises as :func:`read_scenario` does."""
-    return read_scenario(text, source)[0]
-
-
 def read_scenario(text: str, source: str) -> tuple[Scenario, Document]:
     """The scenario in ``text``, and where each of its values stands there.
 

@@ -13,7 +13,7 @@ from nearcast.twin.compare import compare, set_up
 from nearcast.twin.files import Loaded, load, load_data
 from nearcast.twin.page import page
 from nearcast.twin.policies import BOUND, NAMES, OURS
-from nearcast.twin.scenario import parse_scenario
+from nearcast.twin.scenario import read_scenario
 from unit.twin.tiny import document, loaded, model, named, stage
 
 LIBRARY = Path(__file__).resolve().parents[3] / "examples" / "twin"
@@ -22,14 +22,14 @@ SHORT_S = 12.0
 
 def refusal(value: dict[str, Any]) -> str:
     with pytest.raises(ManifestError) as caught:
-        parse_scenario(yaml.safe_dump(value), "s.yaml")
+        read_scenario(yaml.safe_dump(value), "s.yaml")
     return str(caught.value)
 
 
 def test_an_unknown_field_is_named_with_its_line_and_what_was_meant() -> None:
     text = yaml.safe_dump(document()).replace("durationS: 20", "durationSeconds: 20")
     with pytest.raises(ManifestError) as caught:
-        parse_scenario(text, "s.yaml")
+        read_scenario(text, "s.yaml")
     line = next(n for n, line in enumerate(text.splitlines(), 1) if "durationSeconds" in line)
     assert f"s.yaml:{line}:" in str(caught.value)
     assert "unknown field" in str(caught.value)
@@ -111,7 +111,7 @@ def test_a_wrong_item_does_not_make_its_list_too_short() -> None:
 
 def test_one_document_is_expected() -> None:
     with pytest.raises(ManifestError, match="expected one scenario, got 0"):
-        parse_scenario("", "s.yaml")
+        read_scenario("", "s.yaml")
 
 
 def test_sites_that_no_failure_or_model_can_find_are_refused() -> None:
@@ -128,12 +128,12 @@ def test_demand_that_no_place_may_answer_is_refused() -> None:
 
 
 def test_a_missing_file_is_an_error_unless_the_scenario_says_what_else(tmp_path: Path) -> None:
-    wanted = parse_scenario(yaml.safe_dump(document(demand={"load": 0.5, "arrivals": "trace"})), "s.yaml")
+    wanted = read_scenario(yaml.safe_dump(document(demand={"load": 0.5, "arrivals": "trace"})), "s.yaml")[0]
     with pytest.raises(NotFound, match=r"azure_llm_2023_conv\.csv\.gz") as caught:
         load_data(wanted, (tmp_path,))
     assert "demand.fallback: poisson" in caught.value.hint
     allowed = document(demand={"load": 0.5, "arrivals": "trace", "fallback": "poisson"})
-    found = load_data(parse_scenario(yaml.safe_dump(allowed), "s.yaml"), (tmp_path,))
+    found = load_data(read_scenario(yaml.safe_dump(allowed), "s.yaml")[0], (tmp_path,))
     assert found.data.gaps_s is None
     assert "poisson instead" in found.notes[0]
 
@@ -146,7 +146,7 @@ def test_files_are_read_and_their_faults_named(tmp_path: Path) -> None:
     (tmp_path / "rtt.txt").write_text("0 10 20\n10 0 30\n20 30 0\n")
     rows = "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46.68,374,44\n2023-11-16 18:15:50.99,396,109\n"
     (tmp_path / "t.csv").write_text(rows + "2023-11-16 18:15:51.22,879,55\n")
-    scenario = parse_scenario(yaml.safe_dump(value), "s.yaml")
+    scenario = read_scenario(yaml.safe_dump(value), "s.yaml")[0]
     found = set_up(load_data(scenario, (tmp_path,)))
     assert sorted(set(np.round(found.world.round_trip_s[np.triu_indices(3, 1)], 6))) == [0.01, 0.02, 0.03]
     (tmp_path / "rtt.txt").write_text("0 10\n10 0 3\n")

@@ -7,7 +7,7 @@ import yaml
 
 from nearcast.twin.compare import Stage, set_up
 from nearcast.twin.files import Loaded, load_data
-from nearcast.twin.scenario import parse_scenario
+from nearcast.twin.scenario import read_scenario
 
 CITIES = {
     "berlin": ("DE", 52.5, 13.4),
@@ -57,7 +57,7 @@ def model(name: str = "m", ms: float = 10.0, **more: Any) -> dict[str, Any]:
 
 
 def loaded(value: dict[str, Any]) -> Loaded:
-    return load_data(parse_scenario(yaml.safe_dump(value), "tiny.yaml"), (Path(),))
+    return load_data(read_scenario(yaml.safe_dump(value), "tiny.yaml")[0], (Path(),))
 
 
 def stage(**spec: Any) -> Stage:

@@ -5,6 +5,7 @@ but ``central`` try further places where one is full or dead, as a gateway would
 :data:`LONGEST` places.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
@@ -51,7 +52,7 @@ class Candidates:
         return found[np.argsort(self.idle_s[origin, model, found], kind="stable")]
 
 
-class _Ranked:
+class _Ranked(ABC):
     """A policy whose routes follow from who stands; made anew when that changes, or at each report."""
 
     cyclic = False
@@ -83,8 +84,9 @@ class _Ranked:
                 if fresh != row[model]:
                     row[model] = fresh
 
+    @abstractmethod
     def route(self, moment: Moment, origin: int, model: int) -> Route | None:
-        raise NotImplementedError
+        """The route of requests that enter at ``origin`` for ``model``; None where no place stands."""
 
 
 class Nearest(_Ranked):

@@ -23,7 +23,7 @@ BODY = {"inputs": [{"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [1
 TIMEOUT_S = 30.0
 IN_FLIGHT = 512
 EXCUSE_S = 8.0
-"""For how long after a gateway was killed a broken or refused connection to it is its own."""
+"""For how long after a killed gateway is back a broken connection to it is its own: clients find out when they ask."""
 
 
 @dataclass
@@ -57,7 +57,19 @@ class Load:
 
     def excuse(self, site: str) -> None:
         """The gateway of ``site`` is about to be killed."""
+        self.killed[site] = float("inf")
+
+    def is_back(self, site: str) -> None:
+        """It answers again."""
         self.killed[site] = time.monotonic()
+
+    def answered_at(self, site: str, model: str) -> int:
+        """Right answers of ``model`` by ``site``, through its own gateway: both live while this grows."""
+        return sum(
+            count
+            for (gateway, place, served), count in list(self.tally.answers.items())
+            if gateway == place == site and served.partition("@")[0] == model
+        )
 
     async def _run(self) -> None:
         self._begin_s = time.monotonic()

@@ -20,7 +20,7 @@ from typing import Any
 from e2e.local_fleet import CommandFailed, LocalFleet, eventually
 from nearcast.agent.layout import layout_of
 from nearcast.resources import wire
-from soak.chaos import Disturbance, schedule
+from soak.chaos import SETTLE_S, Disturbance, schedule
 from soak.load import IN_FLIGHT, Load, load
 from soak.world import LAYERS, SITES, Census, World, open_files, world
 
@@ -108,12 +108,14 @@ def _capacity(fleet: World, for_s: float) -> float:
 
 
 def _disturb(fleet: World, running: Load, story: Story, pace: float) -> None:
-    begin_s = time.monotonic()
+    begin_s = free_s = time.monotonic()
     for planned in schedule(story.seed, story.duration_s, SITES, SPARED, pace=pace):
-        time.sleep(max(0.0, begin_s + planned.at_s - time.monotonic()))
+        # On a slow machine things take longer to come back than planned; one at a time, all the same.
+        time.sleep(max(0.0, begin_s + planned.at_s - time.monotonic(), free_s - time.monotonic()))
         at_s = time.monotonic() - begin_s
         failed = len(running.tally.failures)
         _do(fleet, running, planned)
+        free_s = time.monotonic() + SETTLE_S / pace
         story.disturbances.append(
             asdict(planned) | {"began_s": round(at_s, 2), "failures": len(running.tally.failures) - failed}
         )
@@ -181,6 +183,14 @@ def _kill(fleet: World, running: Load, site: str, part: str) -> None:
         return  # it is being replaced already
     os.kill(died, signal.SIGKILL)
     eventually(lambda: fleet.pids().get(f"{site}/{part}", died) != died, f"a new {part} at {site}", timeout_s=60)
+    before = {model: running.answered_at(site, model) for model in LAYERS}
+    eventually(
+        lambda: all(running.answered_at(site, model) > count for model, count in before.items()),
+        f"answers of every model at {site}, whose {part} was killed",
+        timeout_s=60,
+    )
+    if part == "gateway":
+        running.is_back(site)
 
 
 def _freeze(fleet: World, planned: Disturbance) -> None:

@@ -171,7 +171,7 @@ class Nearcast:
             found = table.models[model]
             known = before.models[model] if before else None
             if known is None or (known.shares, known.longest_ms) != (found.shares, found.longest_ms):
-                moment.routes[at][to] = self._as_route(found)
+                moment.routes[at][to] = self._as_route(at, found)
 
     def _observation(self, moment: Moment, at: int, place: int, reachable: bool) -> Observation:
         report = moment.seen(at, place)
@@ -202,13 +202,13 @@ class Nearcast:
         self._loads[place] = (report, found)
         return found
 
-    def _as_route(self, found: ModelRoute) -> Route | None:
+    def _as_route(self, client: int, found: ModelRoute) -> Route | None:
         """Shares by name and percent as the simulator takes them."""
         if not found.shares:
             return None
         sums = np.cumsum([share.percent for share in found.shares]) / 100.0
         orders = tuple(
-            _order(tuple(self._index[name] for name in share.order), tuple(ms / 1000.0 for ms in longest_ms))
+            _order(client, tuple(self._index[name] for name in share.order), tuple(ms / 1000.0 for ms in longest_ms))
             for share, longest_ms in zip(found.shares, found.longest_ms, strict=True)
         )
         return tuple(sums.tolist()), orders
@@ -220,8 +220,11 @@ def _seat(world: World) -> int:
     return clouds[0] if clouds else max(range(len(world.sites)), key=lambda at: world.sites[at].population)
 
 
-def _order(places: tuple[int, ...], longest_s: tuple[float, ...]) -> Order:
-    """As the gateway has it: the first place comes once more, for whatever wait unless the last one is bounded, too."""
+def _order(client: int, places: tuple[int, ...], longest_s: tuple[float, ...]) -> Order:
+    """As the gateway has it: the first place comes once more, and the client's own if it is another one; for whatever
+    wait, unless the last place is bounded, too."""
     if len(places) == 1:
         return Order(places, longest_s)
-    return Order((*places, places[0]), (*longest_s, longest_s[0]) if len(longest_s) == len(places) else longest_s)
+    again = (0, *(at for at, place in enumerate(places) if at and place == client))
+    bounded = tuple(longest_s[at] for at in again) if len(longest_s) == len(places) else ()
+    return Order((*places, *(places[at] for at in again)), (*longest_s, *bounded))

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from nearcast.gateway.render import GatewayInputs, Listen, LocalModel, render
-from nearcast.gateway.render.places import NotReady, Refused, Routed, decisions, order_cluster, patience_s
+from nearcast.gateway.render.places import NotReady, Refused, Routed, decisions, patience_s, turn_cluster, turns
 from nearcast.planning.cost import Terms
 from nearcast.planning.routes import ModelRoute, PlaceCost, RefusedPlace, RouteTable
 from nearcast.resources.plan import Peer, ResidencyRule, ServedModel, SiteFacts, SitePlan
@@ -89,9 +89,27 @@ def test_a_model_that_nobody_holds_because_policies_close_every_site_is_refused(
 def test_an_order_with_another_local_version_is_another_cluster():
     given = inputs((100, "fra>iad"))
     other = dataclasses.replace(given, local=(LocalModel("m", "3", "/r/m3"),), active={"m": "3"})
-    names = {order_cluster(each, "m", ("fra", "iad")) for each in (given, other)}
+    names = {turn_cluster(each, "m", turns(each, decided(each))[0]) for each in (given, other)}
     assert names == {"order:m:fra@2>iad>fra@2", "order:m:fra@3>iad>fra@3"}
-    assert order_cluster(given, "m", ("fra",)) == "engine:m@2"
+    assert turn_cluster(given, "m", ("fra",)) == "engine:m@2"
+
+
+def test_who_has_asked_all_asks_the_first_once_more_and_this_site_at_last():
+    given = inputs((70, "fra>iad"), (30, "iad>fra"))
+    # As many attempts in each share: Envoy has one number for all, and an attempt beyond the last place is lost.
+    assert turns(given, decided(given)) == (("fra", "iad", "fra", "fra"), ("iad", "fra", "iad", "fra"))
+    (route,) = [route for route in routes_of(given) if "route" in route]
+    assert route["route"]["retry_policy"]["num_retries"] == 3
+
+
+def test_the_only_place_is_asked_no_more_often_for_another_share():
+    given = inputs((70, "iad"), (30, "iad>fra"))
+    assert turns(given, decided(given)) == (("iad",), ("iad", "fra", "iad", "fra"))
+
+
+def test_nodes_of_a_site_are_tried_twice_in_turn():
+    given = inputs((100, "iad>fra"), addresses=("192.0.2.1:1", "192.0.2.2:1"))
+    assert turns(given, decided(given)) == (("iad", "iad", "fra", "iad", "fra"),)
 
 
 def test_listeners_and_bootstrap_do_not_follow_models_peers_or_shares():

@@ -11,11 +11,11 @@ from nearcast.gateway.render.inputs import GatewayInputs, LocalModel
 from nearcast.gateway.render.places import (
     Decision,
     Routed,
-    attempts,
     engine_cluster,
-    order_cluster,
     place_cluster,
     site_cluster,
+    turn_cluster,
+    turns,
 )
 from nearcast.gateway.render.tracing import collector_clusters
 from nearcast.resources import wire
@@ -42,11 +42,11 @@ def clusters(inputs: GatewayInputs, decided: dict[str, Decision]) -> Document:
     engines = [_engine(inputs, item) for item in sorted(inputs.local, key=lambda item: (item.model, item.version))]
     peers = [_site(inputs, place, peer) for place, peer in inputs.others().items() if peer.addresses]
     composites = {
-        order_cluster(inputs, model, share.order): _composite(inputs, model, share.order)
+        turn_cluster(inputs, model, turn): _composite(inputs, model, turn)
         for model, decision in decided.items()
         if isinstance(decision, Routed)
-        for share in decision.shares
-        if len(share.order) > 1
+        for turn in turns(inputs, decision)
+        if len(set(turn)) > 1
     }
     ordered = [composites[name] for name in sorted(composites)]
     return Document(CLUSTER_TYPE, (*engines, *peers, _status(inputs), *collector_clusters(inputs), *ordered))
@@ -144,20 +144,18 @@ def _status_pipe(inputs: GatewayInputs) -> Message:
     return {"pipe": {"path": f"{inputs.run_dir}/{wire.ENGINE_STATUS}"}}
 
 
-def _composite(inputs: GatewayInputs, model: str, order: tuple[str, ...]) -> Message:
-    """Places in the order in which attempts go to them, and the first once more. It has no hosts of its own, but the
-    router asks *its* breakers and error matcher, so they are those of the places."""
-    tries = attempts(inputs, order)
-    asked = [place for place in order for _ in range(tries[place])]
+def _composite(inputs: GatewayInputs, model: str, turn: tuple[str, ...]) -> Message:
+    """Places in the order in which attempts go to them. It has no hosts of its own, but the router asks *its* breakers
+    and error matcher, so they are those of the places."""
     return {
-        "name": order_cluster(inputs, model, order),
+        "name": turn_cluster(inputs, model, turn),
         "connect_timeout": "1s",
         "lb_policy": "CLUSTER_PROVIDED",
         "cluster_type": {
             "name": "envoy.clusters.composite",
             "typed_config": {
                 "@type": f"{TYPE_URL}envoy.extensions.clusters.composite.v3.ClusterConfig",
-                "clusters": [{"name": place_cluster(inputs, model, place)} for place in (*asked, order[0])],
+                "clusters": [{"name": place_cluster(inputs, model, place)} for place in turn],
             },
         },
         "typed_extension_protocol_options": _protocol(

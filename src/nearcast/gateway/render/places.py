@@ -7,6 +7,7 @@ back for another reason: a model without an allowed place is refused, not sent e
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Final
 
 from nearcast.gateway.render.inputs import GatewayInputs
@@ -145,22 +146,22 @@ def place_cluster(inputs: GatewayInputs, model: str, site: str) -> str:
     return site_cluster(site)
 
 
-def order_cluster(inputs: GatewayInputs, model: str, order: tuple[str, ...]) -> str:
-    """Name of the cluster that tries ``order``: the place itself where there is only one, else a composite.
+def turn_cluster(inputs: GatewayInputs, model: str, turn: tuple[str, ...]) -> str:
+    """Name of the cluster whose attempts go to the places of ``turn`` (:func:`turns`): the place itself where there is
+    only one, else a composite.
 
     The name holds everything that the composite consists of, the local version too, so that a composite never changes:
-    another order is another cluster, and routes move from one to the other.
+    another turn is another cluster, and routes move from one to the other.
     """
-    if len(order) == 1:
-        return place_cluster(inputs, model, order[0])
+    if len(set(turn)) == 1:
+        return place_cluster(inputs, model, turn[0])
     serving = inputs.serving(model)
     own = inputs.plan.site.name
-    names = [model_at(place, serving.version) if place == own and serving else place for place in order]
-    tries = attempts(inputs, order)
-    counted = [
-        name if tries[place] == 1 else f"{name}*{tries[place]}" for name, place in zip(names, order, strict=True)
-    ]
-    return f"order:{model}:{'>'.join((*counted, names[0]))}"
+    counted = ((place, len(list(times))) for place, times in groupby(turn))
+    named = (
+        (model_at(place, serving.version) if place == own and serving else place, times) for place, times in counted
+    )
+    return f"order:{model}:{'>'.join(name if times == 1 else f'{name}*{times}' for name, times in named)}"
 
 
 def patience_s(inputs: GatewayInputs, model: str, shares: tuple[Share, ...]) -> int | None:
@@ -177,10 +178,23 @@ def patience_s(inputs: GatewayInputs, model: str, shares: tuple[Share, ...]) -> 
     return next((step for step in PATIENCE_STEPS_S if step >= expected_s and step >= least_s), None)
 
 
-def tries_of(inputs: GatewayInputs, order: tuple[str, ...]) -> int:
-    """How many attempts a request has at most: each place, and the first once more. Places that a request left because
-    of its wait may be all that there is, where those after them have just died."""
-    return sum(attempts(inputs, order).values()) + (len(order) > 1)
+def turns(inputs: GatewayInputs, decision: Routed) -> tuple[tuple[str, ...], ...]:
+    """Of each share, the place of every attempt: those of its order, then who is asked again when all have been.
+
+    That is the first: places that a request left because of its wait may be all that there is, where those after them
+    have just died. And this site itself, if it is another one: it is always reached, so what the client hears at last
+    is that queues are full, where that is so, and not that some other place is broken. How many attempts there are is
+    said once for all shares, so the last place of a shorter turn is repeated: an attempt beyond the last would fail
+    with words of Envoy.
+    """
+    own = inputs.plan.site.name
+    found = []
+    for share in decision.shares:
+        order, tries = share.order, attempts(inputs, share.order)
+        again = (order[0], *(place for place in order[1:] if place == own)) if len(order) > 1 else ()
+        found.append((*(place for place in order for _ in range(tries[place])), *again))
+    longest = max(map(len, found))
+    return tuple((*turn, *(longest - len(turn)) * turn[-1:]) if len(set(turn)) > 1 else turn for turn in found)
 
 
 def attempts(inputs: GatewayInputs, order: tuple[str, ...]) -> dict[str, int]:

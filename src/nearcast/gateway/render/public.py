@@ -12,7 +12,7 @@ from nearcast.gateway.render.clusters import (
 )
 from nearcast.gateway.render.document import ROUTES_TYPE, TYPE_URL, Document, Json, Message
 from nearcast.gateway.render.inputs import GatewayInputs
-from nearcast.gateway.render.places import Decision, Refused, Routed, order_cluster, patience_s, tries_of
+from nearcast.gateway.render.places import Decision, Refused, Routed, attempts, patience_s, turn_cluster, turns
 from nearcast.resources import wire
 from nearcast.resources.status import Share
 
@@ -112,18 +112,23 @@ def _model(inputs: GatewayInputs, model: str, decision: Decision) -> list[Messag
 
 
 def _forward(inputs: GatewayInputs, model: str, decision: Routed) -> Message:
-    shares = decision.shares
-    tries = max(tries_of(inputs, share.order) for share in shares)
+    shares, asked = decision.shares, turns(inputs, decision)
+    tries = max(map(len, asked))
     # Nearly all models have one share: drawing lots among one costs 4,000 instructions per request.
     only = shares[0] if len(shares) == 1 else None
     where: Message = (
-        {"cluster": order_cluster(inputs, model, only.order)}
+        {"cluster": turn_cluster(inputs, model, asked[0])}
         if only
         else {
             "weighted_clusters": {
                 "clusters": [
-                    {**_share(inputs, model, share), **_longest(inputs, share.order, waits_ms)}
-                    for share, waits_ms in zip(shares, decision.longest_ms, strict=True)
+                    {
+                        "name": turn_cluster(inputs, model, turn),
+                        "weight": share.percent,
+                        "response_headers_to_add": [_reason(inputs, share)],
+                        **_longest(inputs, share.order, waits_ms),
+                    }
+                    for share, turn, waits_ms in zip(shares, asked, decision.longest_ms, strict=True)
                 ]
             }
         }
@@ -172,20 +177,12 @@ def _grpc_status_at_last() -> Message:
     return {"header": status, "append_action": "OVERWRITE_IF_EXISTS"}
 
 
-def _share(inputs: GatewayInputs, model: str, share: Share) -> Message:
-    return {
-        "name": order_cluster(inputs, model, share.order),
-        "weight": share.percent,
-        "response_headers_to_add": [_reason(inputs, share)],
-    }
-
-
 def _longest(inputs: GatewayInputs, order: tuple[str, ...], waits_ms: tuple[tuple[str, int], ...]) -> Message:
-    """What tells places how long the requests of a share may wait there; nothing where any wait will do. Whoever comes
-    to the first place once more waits for as long as it takes, unless the last place would not have that either."""
+    """What tells places how long the requests of a share may wait there; nothing where any wait will do. Whoever has
+    asked all waits for as long as it takes when asking once more, unless the last place would not have that either."""
     if not waits_ms:
         return {}
-    tries = None if waits_ms[-1][0] == order[-1] else tries_of(inputs, order) - 1
+    tries = None if waits_ms[-1][0] == order[-1] else sum(attempts(inputs, order).values())
     return {"request_headers_to_add": [answers.header(wire.LONGEST_WAIT, wire.longest_waits(waits_ms, tries))]}
 
 

@@ -26,6 +26,7 @@ def sites(fleet):
     fra, iad, sin = fleet.site("fra"), fleet.site("iad"), fleet.site("sin")
     for site in (fra, iad, sin):
         site.add("m1")
+        site.add("m3")
     iad.add("m2")
     sin.add("closed")
     rules = (ResidencyRule(policy="at-home", models=("closed",), origin_sites=("fra",), allow_sites=("fra",)),)
@@ -33,7 +34,13 @@ def sites(fleet):
     sin.run(sin.inputs({"m1": [(100, "sin")]}, callers=("fra",), rules=rules))
     fra.run(
         fra.inputs(
-            {"m1": [(100, "fra>iad>sin")], "m2": [(100, "iad")], "ghost": [(100, "iad>sin")], "closed": [(100, "sin")]},
+            {
+                "m1": [(100, "fra>iad>sin")],
+                "m2": [(100, "iad")],
+                "m3": [(100, "sin>iad>fra")],
+                "ghost": [(100, "iad>sin")],
+                "closed": [(100, "sin")],
+            },
             longest_ms={"m1": ((20, 80),)},
             peers=(iad, sin),
             callers=("iad",),
@@ -116,6 +123,14 @@ def test_all_full_is_the_last_places_own_answer(fleet, sites, modes):
     modes(fra="full", iad="full", sin="full")
     answer = infer(fleet, sites)
     assert (answer.status, answer.headers[wire.FULL], answer.headers["retry-after"]) == (503, "queue", "1")
+
+
+def test_where_the_first_is_broken_and_all_others_are_full_the_client_hears_that_they_are_full(fleet, sites):
+    for name, mode in (("sin", "broken"), ("iad", "full"), ("fra", "full")):
+        sites[name].engines["m3", "1"].mode = mode
+    answer = infer(fleet, sites, model="m3")
+    assert (answer.status, answer.headers.get(wire.FULL), answer.headers["x-nearcast-site"]) == (503, "queue", "fra")
+    assert answer.headers["x-nearcast-reason"].endswith(";attempt=5")
 
 
 def test_a_large_body_spills_too(fleet, sites, modes):

@@ -101,6 +101,22 @@ def test_what_a_surge_brought_is_taken_back_after_a_while(fleet: Any, make: Any)
     assert world.planned() == {"frankfurt"}
 
 
+def test_little_that_went_elsewhere_is_home_as_soon_as_there_is_room(fleet: Any, make: Any) -> None:
+    world = World(fleet, make, {"everywhere": True})
+    rate = next(rate for rate in range(40, 80) if _overflow(world, float(rate)))
+    assert sum(share for site, share in world.routes("frankfurt").items() if site != "frankfurt") <= 0.15
+    for _ in range(6):  # half a minute: a third of it is forgotten
+        world.report(*SITES, frankfurt=rate / 4)
+        world.pass_on()
+    assert world.routes("frankfurt") == {}
+
+
+def _overflow(world: World, rate: float) -> bool:
+    world.report(*SITES, frankfurt=rate)
+    world.pass_on()
+    return bool(world.routes("frankfurt"))
+
+
 def test_named_sites_get_shares_and_no_other_sites(fleet: Any, make: Any) -> None:
     world = World(fleet, make, {"sites": ["frankfurt", "singapore"]})
     world.report("frankfurt", "singapore", frankfurt=80.0)

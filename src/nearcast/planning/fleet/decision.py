@@ -30,6 +30,7 @@ MAX_REASONS: Final = 20
 BLOCK: Final = 256
 """Origins at a time: bounds memory."""
 SHARE_DIGITS: Final = 4
+TINY: Final = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,7 +155,10 @@ def _routes(
         old = before.get(pair.site, {}).get(pair.model)
         was = {share.site: share.share for share in old} if old else {pair.soonest: 1.0}
         moved = sum(abs(pair.exact.get(each, 0.0) - was.get(each, 0.0)) for each in {*pair.exact, *was}) / 2
-        if moved < pace.least_change and was.keys() <= pair.open_to:
+        # Who can have all at home again has it: what is sent away without need pays for the way with every request.
+        home = pair.exact.get(pair.soonest, 0.0) > 1.0 - pace.step / 2
+        least = pace.step if home else pace.least_change
+        if moved < least - TINY and was.keys() <= pair.open_to:
             shares = old or ()
         else:
             shares = stepped(pair.exact, pace.step, pair.expected_s, pair.site)

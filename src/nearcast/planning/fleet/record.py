@@ -48,7 +48,7 @@ class Pace(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         hold_s: a site keeps a model for so long after the plan stopped asking for it.
         step: shares are multiples of this.
-        least_change: shares that moved less are left as they are.
+        least_change: shares that moved less are left as they are; to go to the soonest place alone again, ``step``.
     """
 
     hold_s: float = 300.0

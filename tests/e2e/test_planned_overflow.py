@@ -101,6 +101,27 @@ def demand(fleet: LocalFleet) -> float:
     return float(fleet.json("plan", "explain", "slow")["demand_per_s"])
 
 
+def test_a_surge_brings_a_second_site_and_calm_takes_it_back(fleet: LocalFleet) -> None:
+    deploy(fleet, {"auto": {"maxSites": 2}})
+
+    def sites() -> list[str]:
+        document = fleet.json("get", "deployment", "slow")
+        return list(document["status"]["details"]["sites"])
+
+    eventually(lambda: len(sites()) == 1, "one site while nobody asks", timeout_s=180)
+    clients = Clients(fleet.gateway("frankfurt"), 24)
+    try:
+        eventually(lambda: len(sites()) == 2, "a second site under demand", timeout_s=120)
+        eventually(lambda: len({item[2] for item in clients.lately(5.0)}) == 2, "answers of both", timeout_s=120)
+    finally:
+        clients.stop()
+    assert {item[1] for item in clients.answers} == {200}
+    eventually(lambda: len(sites()) == 1, "the second site to be given back", timeout_s=240, pause_s=2.0)
+    reasons = [reason for item in fleet.json("plan", "list")["items"] for reason in item["reason"]]
+    assert any(reason.startswith("slow: +") for reason in reasons), reasons
+    assert any(reason.startswith("slow: -") for reason in reasons), json.dumps(reasons)
+
+
 def test_overflow_goes_where_the_plan_says_and_comes_home(fleet: LocalFleet) -> None:
     deploy(fleet, {"everywhere": True})
     clients = Clients(fleet.gateway("frankfurt"), 24)
@@ -121,24 +142,3 @@ def test_overflow_goes_where_the_plan_says_and_comes_home(fleet: LocalFleet) -> 
     assert late[int(0.95 * len(late))] < TARGET_S, "the objective of the deployment, as its clients measure it"
     eventually(lambda: shares(fleet)["frankfurt"]["share_percent"] == 100, "traffic to be home", timeout_s=180)
     assert fleet.run("plan", "replay").returncode == 0
-
-
-def test_a_surge_brings_a_second_site_and_calm_takes_it_back(fleet: LocalFleet) -> None:
-    deploy(fleet, {"auto": {"maxSites": 2}})
-
-    def sites() -> list[str]:
-        document = fleet.json("get", "deployment", "slow")
-        return list(document["status"]["details"]["sites"])
-
-    eventually(lambda: len(sites()) == 1, "one site while nobody asks", timeout_s=180)
-    clients = Clients(fleet.gateway("frankfurt"), 24)
-    try:
-        eventually(lambda: len(sites()) == 2, "a second site under demand", timeout_s=120)
-        eventually(lambda: len({item[2] for item in clients.lately(5.0)}) == 2, "answers of both", timeout_s=120)
-    finally:
-        clients.stop()
-    assert {item[1] for item in clients.answers} == {200}
-    eventually(lambda: len(sites()) == 1, "the second site to be given back", timeout_s=240, pause_s=2.0)
-    reasons = [reason for item in fleet.json("plan", "list")["items"] for reason in item["reason"]]
-    assert any(reason.startswith("slow: +") for reason in reasons), reasons
-    assert any(reason.startswith("slow: -") for reason in reasons), json.dumps(reasons)

@@ -21,7 +21,7 @@ down: $(VENV)/.core ## stop it, and leave no process behind
 
 examples: $(VENV)/.examples ## install what the examples need, to run them by hand
 
-setup: $(VENV)/.dev build/s3/.done build/azure/.done ## what the tests need, and nothing more; `make -j3 setup` takes a minute less
+setup: $(VENV)/.dev build/s3/.done build/azure/.done ## what the tests need; `make -j3 setup` does it side by side
 
 test: setup ## all tests
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder  # else files of one long test come last, alone

@@ -185,25 +185,47 @@ local function backward(tail)
   end
 end
 
+-- "model" as the very first key, written as serializers do, at the start of text; nil for anything else. No patterns:
+-- LuaJIT compiles no function that matches one.
+local function leading(text)
+  if byte(text, 1) ~= OPEN or byte(text, 9) ~= COLON then return nil end
+  local start = byte(text, 10) == 32 and 11 or 10
+  if byte(text, start) ~= QUOTE then return nil end
+  local quote = find(text, '"', start + 1, true)
+  if not quote or quote - start - 1 > LONGEST then return nil end
+  local after = byte(text, quote + 1)
+  if after ~= COMMA and after ~= CLOSE then return nil end
+  local model = sub(text, start + 1, quote - 1)
+  return not find(model, "\\", 1, true) and model or nil
+end
+
 -- "model" of a whole document that cannot hold the key twice: it stands there once, and none of its letters is spelled
 -- by its number (all five begin \u006). Found as the first key, or in the last, flat part; nil for anything else.
 local function single(text)
   local at = find(text, '"model"', 1, true)
   if not at or byte(text, #text) ~= CLOSE then return nil end
-  if find(text, '"model"', at + 7, true) or find(text, "\\u006", 1, true) then return nil end
+  if find(text, '"model"', at + 7, true) then return nil end
+  -- Digits are rarer in prose than backslashes, and a search stops at each of its first character.
+  if find(text, "006", 1, true) and find(text, "\\u006", 1, true) then return nil end
+  if at == 2 then
+    local model = leading(text)
+    if model then return model end
+  end
   local model = match(text, '^%s*{%s*"model"%s*:%s*"([^"\\]*)"%s*[,}]')
   if model then return #model <= LONGEST and model or nil end
   return find(text, "[%[%]{}]", at + 7) == #text and backward(text) or nil
 end
 
+-- The model of a short document, all of which is looked at. Else nil and why.
+local function short(text)
+  local model = single(text)
+  if model then return model end
+  return forward(text, false)
+end
+
 -- The model of a document of `size` bytes; bytes(from, count) reads it (from counts from 0). Else nil and why.
 function nearcast_model(size, bytes)
-  if size <= 2 * NEAR then
-    local text = bytes(0, size)
-    local model = single(text)
-    if model then return model end
-    return forward(text, false)
-  end
+  if size <= 2 * NEAR then return short(bytes(0, size)) end
   local head = bytes(0, NEAR)
   if byte(head, solid(head, 1) or 1) ~= OPEN then return nil, "the body is not a JSON object" end
   local near = forward(head, true) or backward(bytes(size - NEAR, NEAR))
@@ -270,7 +292,7 @@ end
 
 HANDLER: Final = (
     r"""
-local BASE, SERVICE = byte("m"), "@SERVICE@"
+local BASE, SERVICE, EMPTY = byte("m"), "@SERVICE@", "the body is empty"
 
 -- Envoy makes a coroutine and some strings per request, and by default Lua looks through all that it holds as soon as
 -- that has doubled, which is after some dozens of requests. It holds little, so it may wait for more.
@@ -278,8 +300,9 @@ collectgarbage("setpause", @PAUSE@)
 
 local function from_body(handle)
   local body = handle:body()
-  if not body then return nil, "the body is empty" end
+  if not body then return nil, EMPTY end
   local size, longest = body:length(), 0
+  if size <= 2 * NEAR then return short(body:getBytes(0, size)) end
   local function bytes(from, count)
     if count > longest then longest = count end
     return body:getBytes(from, count)
@@ -298,14 +321,28 @@ local function from_v1(path, based)
   return model, not model
 end
 
--- Whether a header of which there must be one came several times: then the request is refused, since whoever reads it
--- next would choose one of them, and another reader another one. Some Envoy joins with commas.
+-- Whether a name may become a header: it has characters, all of them visible ASCII.
+local function visible(name)
+  for i = 1, #name do
+    local c = byte(name, i)
+    if c < 33 or c > 126 then return false end
+  end
+  return name ~= ""
+end
+
+-- Refuses a request with several headers of which there must be one: whoever reads it next would choose one of them,
+-- and another reader another one.
+local function several(handle, headers, name)
+  headers:replace("@REPEATED@", "1")
+  handle:respond({[":status"] = "400"}, "expected one " .. name .. ", got several")
+  return true
+end
+
+-- Whether that was done. What comes several times in one line is told by its commas.
 local function repeats(handle, headers, name)
   local value = headers:get(name)
   if not value or (not find(value, ",", 1, true) and headers:getNumValues(name) == 1) then return false end
-  headers:replace("@REPEATED@", "1")
-  handle:respond({[":status"] = "400"}, "expected one " .. (name == ":authority" and "host" or name) .. ", got several")
-  return true
+  return several(handle, headers, name)
 end
 
 -- The model of a call of the Open Inference Protocol over gRPC; nil where it names none, or was refused (then true).
@@ -346,7 +383,9 @@ function envoy_on_request(handle)
   local headers = handle:headers()
   local path = headers:get(":path")
   local based, model, asked
-  if repeats(handle, headers, ":authority") then return end
+  -- Envoy itself joins several hosts with commas: it is one of the headers that it keeps apart from the others.
+  local host = headers:get(":authority")
+  if host and find(host, ",", 1, true) then return several(handle, headers, "host") end
   if byte(path, 2) == BASE then
     local rest
     based, rest = match(path, "^/m/([^/?]+)(/v1/.*)$")
@@ -367,11 +406,11 @@ function envoy_on_request(handle)
     if refused then return end
     headers = handle:headers()
   end
-  if asked and headers:get(":method") == "POST" then
+  if asked then
     local why
     model, why = from_body(handle)
     headers = handle:headers()
-    if not model then
+    if not model and (why ~= EMPTY or headers:get(":method") == "POST") then
       headers:replace("@ERROR@", "@MODEL_REQUIRED@")
       local expected = 'expected a JSON object with one string "model" at its top level: '
       handle:respond({[":status"] = "400"}, expected .. why)
@@ -379,7 +418,7 @@ function envoy_on_request(handle)
     end
   end
   if model then
-    if model == "" or find(model, "[^!-~]") then model = "(not a name)" end
+    if not visible(model) then model = "(not a name)" end
     headers:replace("@MODEL@", model)
   end
 end

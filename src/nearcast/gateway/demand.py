@@ -10,9 +10,11 @@ Source of the form: Prometheus, "Exposition formats".
 
 import re
 from collections import defaultdict
+from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from nearcast.gateway.metrics import code_class
+from nearcast.gateway.render.telemetry import parted
 
 PATTERN: Final = r"^nearcast\.public_(requests|sized|received_bytes|sent_bytes)\."
 """The statistics that are asked for, in Prometheus' form."""
@@ -42,7 +44,7 @@ def asked(text: str) -> dict[str, Asked]:
     """Model -> totals, from the statistics of :data:`PATTERN` in Prometheus' text format. Cost: O(lines)."""
     found: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
     for line in _LINE.finditer(text):
-        labels = dict(_LABEL.findall(line["labels"]))
+        labels = parted(dict(_LABEL.findall(line["labels"])))
         model = labels.get("model", "-")
         if model in {"", "-"} or (line["name"] == "requests" and not _is_demand(labels)):
             continue
@@ -50,5 +52,5 @@ def asked(text: str) -> dict[str, Asked]:
     return {model: Asked(**totals) for model, totals in found.items()}
 
 
-def _is_demand(labels: dict[str, str]) -> bool:
+def _is_demand(labels: Mapping[str, str]) -> bool:
     return labels.get("code") == _TOO_MANY_REQUESTS or code_class(labels) != "4xx"

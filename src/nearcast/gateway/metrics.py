@@ -14,6 +14,7 @@ from prometheus_client.core import Metric as Family
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
+from nearcast.gateway.render.telemetry import parted
 from nearcast.metrics import MODELS_MAX, OTHER, Distribution, Labels, Metric, alone, capped, family
 
 LABELLED: Final = r"^nearcast\."
@@ -109,7 +110,8 @@ def families(labelled: str, plain: Mapping[str, str], own_site: str) -> Iterator
         plain: those of :data:`PLAIN`.
         own_site: what places on this node are called.
     """
-    samples = [sample for each in text_string_to_metric_families(labelled) for sample in each.samples]
+    told = text_string_to_metric_families(labelled)
+    samples = [sample._replace(labels=dict(parted(sample.labels))) for each in told for sample in each.samples]
     yield from _requests(samples)
     yield from _durations(samples)
     yield from _connections(plain)

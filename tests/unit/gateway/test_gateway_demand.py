@@ -6,19 +6,19 @@ SAMPLE = """\
 # TYPE envoy_nearcast_public_received_bytes counter
 envoy_nearcast_public_received_bytes{model="adder"} 656
 # TYPE envoy_nearcast_public_requests counter
-envoy_nearcast_public_requests{model="",site="",code="200",call="",reason=""} 1
-envoy_nearcast_public_requests{model="",site="",code="404",call="",reason=""} 3
-envoy_nearcast_public_requests{model="adder",site="frankfurt",code="200",call="",reason="local;attempt=1"} 60
-envoy_nearcast_public_requests{model="adder",site="frankfurt",code="400",call="",reason="local;attempt=1"} 5
-envoy_nearcast_public_requests{model="adder",site="ashburn",code="200",call="",reason="spill;attempt=3"} 7
-envoy_nearcast_public_requests{model="adder",site="ashburn",code="503",call="",reason="spill;attempt=3"} 2
-envoy_nearcast_public_requests{model="nowhere",site="",code="503",call="",reason=""} 4
+envoy_nearcast_public_requests{public="-|-|200|-|-"} 1
+envoy_nearcast_public_requests{public="-|-|404|-|-"} 3
+envoy_nearcast_public_requests{public="adder|frankfurt|200|-|local;attempt=1"} 60
+envoy_nearcast_public_requests{public="adder|frankfurt|400|-|local;attempt=1"} 5
+envoy_nearcast_public_requests{public="adder|ashburn|200|-|spill;attempt=3"} 7
+envoy_nearcast_public_requests{public="adder|ashburn|503|-|spill;attempt=3"} 2
+envoy_nearcast_public_requests{public="nowhere|-|503|-|-"} 4
 # TYPE envoy_nearcast_public_sent_bytes counter
 envoy_nearcast_public_sent_bytes{model="adder"} 992
 # TYPE envoy_nearcast_public_sized counter
 envoy_nearcast_public_sized{model="adder"} 8
 """
-REQUEST = 'envoy_nearcast_public_requests{model="m",site="s",code="%s",call="%s",reason=""} 1\n'
+REQUEST = 'envoy_nearcast_public_requests{public="m|s|%s|%s|-"} 1\n'
 
 
 def test_answers_and_refusals_for_want_of_room_are_demand_and_errors_of_callers_are_not() -> None:
@@ -42,11 +42,11 @@ def test_too_many_requests_and_callers_that_gave_up_wanted_an_answer() -> None:
 
 
 def test_what_peers_send_is_not_what_clients_ask() -> None:
-    assert asked('envoy_nearcast_peer_requests{model="m",code="200",call=""} 9\n') == {}
+    assert asked('envoy_nearcast_peer_requests{peer="m|200|-"} 9\n') == {}
 
 
 def test_a_label_may_hold_what_closes_it() -> None:
-    line = 'envoy_nearcast_public_requests{model="m",site="s",code="200",call="",reason="a} \\"b\\","} 3\n'
+    line = 'envoy_nearcast_public_requests{public="m|s|200|-|a} \\"b\\",|c"} 3\n'
     assert asked(line) == {"m": Asked(requests=3)}
 
 

@@ -1,13 +1,15 @@
 """What the gateway counts and writes down about requests: statistics with names of ours, and the access log.
 
 The figures come from Envoy's stats access logger, once per request, into one counter that carries all labels (each
-further counter costs 6,000 instructions per request), and at most :data:`SERIES_MAX` of them, whatever comes. Scrapers
-see sums of it by model and by site, never by both, so that nothing of theirs grows with models x sites.
+further counter costs 6,000 instructions per request) in one tag (each further one costs 1,000; :func:`parted` takes
+them apart again), and at most :data:`SERIES_MAX` of them, whatever comes. Scrapers see sums of it by model and by site,
+never by both, so that nothing of theirs grows with models x sites.
 The label ``model`` is the name of the route, which is a model of the plan, never what a client wrote. Sizes of bodies
 are taken of a sample, :data:`SIZED_PERCENT` of the requests that were answered, since only their means are of interest.
 What scrapers see is decided in `gateway.metrics`, what is demand in `gateway.demand`; traces in `render.tracing`.
 """
 
+from collections.abc import Mapping
 from typing import Final
 
 from nearcast.gateway.render.document import TYPE_URL, Json, Message
@@ -26,7 +28,12 @@ _CODE: Final = ("code", "%RESPONSE_CODE%")
 _CALL: Final = ("call", "%GRPC_STATUS(NUMBER)%")
 """How a gRPC call ended, whose code is 200 all the same; "-" for any other request."""
 _REASON: Final = ("reason", f"%RESP({wire.REASON}):64%")
-_SITE: Final = ("site", "%UPSTREAM_METADATA(nearcast:site)%")
+_SITE: Final = ("site", f"%RESP({wire.SITE}):64%")
+_PUBLIC: Final = (_MODEL, _SITE, _CODE, _CALL, _REASON)
+_OF_PEERS: Final = (_MODEL, _CODE, _CALL)
+_LISTENERS: Final = {"public": _PUBLIC, "peer": _OF_PEERS}
+_SEPARATOR: Final = "|"
+"""No part but the last one, which a peer may have written, can hold it."""
 _ORDERS: Final = r"^cluster\.order_"
 _STATS: Final = f"{TYPE_URL}envoy.extensions.access_loggers.stats.v3.Config"
 _FILE: Final = f"{TYPE_URL}envoy.extensions.access_loggers.file.v3.FileAccessLog"
@@ -69,8 +76,21 @@ def _counting(listener: str) -> Message:
 
 
 def _counters(listener: str) -> list[Json]:
-    tags = (_MODEL, _CODE, _CALL) if listener == "peer" else (_MODEL, _SITE, _CODE, _CALL, _REASON)
-    return [{"stat": _stat(f"{listener}_requests", *tags), "value_fixed": 1}]
+    together = (listener, _SEPARATOR.join(value for _, value in _LISTENERS[listener]))
+    return [{"stat": _stat(f"{listener}_requests", together), "value_fixed": 1}]
+
+
+def parted(labels: Mapping[str, str]) -> Mapping[str, str]:
+    """The labels of a counter of requests, out of the one that Envoy keeps; those of other statistics as they are.
+
+    What a request has none of is "", for which Envoy says "-".
+    """
+    for listener, parts in _LISTENERS.items():
+        together = labels.get(listener)
+        if together is not None:
+            values = together.split(_SEPARATOR, len(parts) - 1)
+            return {name: value if value != "-" else "" for (name, _), value in zip(parts, values, strict=True)}
+    return labels
 
 
 def _sizing(listener: str) -> Message:

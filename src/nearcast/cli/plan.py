@@ -169,6 +169,7 @@ def show_explanation(found: PlanExplanation, too_wide: TooWide = "fold") -> None
     show_pairs(
         (
             ("what changed", "; ".join(found.reason)),
+            ("planned anew", _planned(found)),
             *((("since then", "; ".join(found.since)),) if found.since else ()),
             ("wanted", f"{found.objective}, within {milliseconds(found.target_ms)} ms; {found.placement}"),
             ("demand", f"{_rate(found.demand_per_s)} requests/s" + _unserved(found) + _now(found)),
@@ -187,6 +188,17 @@ def show_explanation(found: PlanExplanation, too_wide: TooWide = "fold") -> None
         told = any(way.why for way in found.ways)
         columns = WAYS if told else WAYS[:-1]
         show_table(columns, (_way(way)[: len(columns)] for way in found.ways), too_wide=too_wide)
+
+
+def _planned(found: PlanExplanation) -> str:
+    """How much of the fleet the decision planned, and why."""
+    count = len(found.planned_sites)
+    what = {
+        "whole": "the whole fleet",
+        "part": "1 site and whom it touches" if count == 1 else f"{count} sites and whom they touch",
+        "none": "nothing: no figure had changed enough",
+    }[found.planned]
+    return what + (f": {found.planned_why}" if found.planned_why else "")
 
 
 def _unserved(found: PlanExplanation) -> str:

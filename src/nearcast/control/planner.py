@@ -7,6 +7,10 @@ continues from the last record, which also holds what was measured between sites
 map is learned every half hour, and the next record is at most ten minutes later, so none is lost with its leader. A
 pass that fails changes nothing.
 
+A pass plans no more than what changed asks for (`planning.fleet.scope`): everything after a change of the desired
+state, after many changes, and every two minutes; what few sites touch, where only they changed; nothing, where nothing
+that matters did.
+
 A decision is also recorded where the guidance stays as it is, but what is planned changed (`planning.fleet.subject`),
 or the last record is old: explanations rest on records.
 """
@@ -14,7 +18,7 @@ or the last record is old: explanations rest on records.
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from time import perf_counter
@@ -30,9 +34,12 @@ from nearcast.control.store import timestamp
 from nearcast.control.watch import Watched, recalled, snapshot_of, watched
 from nearcast.errors import IntegrityError, NotFound
 from nearcast.planning.fleet.decision import MAX_REASONS, Decided, decide
-from nearcast.planning.fleet.problem import Floats
-from nearcast.planning.fleet.record import Pace, PlanRecord, Record, Unwanted
-from nearcast.planning.fleet.snapshot import SeenWay, Snapshot
+from nearcast.planning.fleet.gather import Ruled, gather
+from nearcast.planning.fleet.guidance import Guidance
+from nearcast.planning.fleet.problem import FleetPlan, Floats, Problem
+from nearcast.planning.fleet.record import Pace, PlanRecord, Record, Scope, Unwanted, carried, unpacked
+from nearcast.planning.fleet.scope import DEFAULT, Basis, Tolerance, rests, told
+from nearcast.planning.fleet.snapshot import SeenRelease, SeenWay, Snapshot
 from nearcast.planning.fleet.subject import Subject, changes
 from nearcast.planning.fleet.ways import estimated
 from nearcast.resources.kinds import Location
@@ -51,13 +58,25 @@ LEARN_GROWTH: Final = 1.2
 
 @dataclass(frozen=True, slots=True)
 class _Last:
-    """The pass before: its plan, the sites that it held, and when it was; what was recorded last, and when."""
+    """The pass before: its plan, what that rests on, the sites that it held, and when it was; what was recorded last,
+    and when."""
 
     plan: PlanRecord | None = None
+    basis: Basis | None = None
     unwanted: tuple[Unwanted, ...] = ()
     at_s: float = 0.0
     recorded: Subject | None = None
     recorded_s: float = float("-inf")
+
+
+@dataclass(frozen=True, eq=False)
+class _Known:
+    """What the desired state and its releases say, in the forms that a pass needs; as long as they are the same."""
+
+    state: DesiredState
+    releases: tuple[SeenRelease, ...]
+    ruled: Ruled
+    subject: Subject
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,15 +95,20 @@ class Planner:
     Args:
         plane: the control plane.
         clock: seconds that never go back.
+        tolerance: what is too little to plan for.
     """
 
-    def __init__(self, plane: ControlPlane, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, plane: ControlPlane, clock: Callable[[], float] = time.monotonic, tolerance: Tolerance = DEFAULT
+    ) -> None:
         self._plane = plane
         self._clock = clock
         self._guard = threading.Lock()
         self._watched: Watched | None = None
         self._last: _Last | None = None
         self._learned: _Learned | None = None
+        self._known: _Known | None = None
+        self._tolerance = tolerance
         self.took_s = 0.0
 
     @property
@@ -102,30 +126,48 @@ class Planner:
         began_s = perf_counter()
         last = self._resumed()
         state, snapshot, memory = self._taken()
-        subject = Subject.of(snapshot)
-        if not subject.planned and plane.decisions.in_force.id == 0:
+        known = self._known_of(state, snapshot)
+        if not known.subject.planned and plane.decisions.in_force.id == 0:
             return False  # nothing to plan, and nothing was
         now_s = self._clock()
-        before = plane.decisions.in_force.guidance
-        pace = Pace(hold_s=plane.settings.placement_hold_s)
         elapsed_s = max(0.0, now_s - last.at_s) if last.plan is not None else 0.0
         unwanted = tuple(Unwanted(item.deployment, item.site, item.for_s + elapsed_s) for item in last.unwanted)
         learned = self._learn(state, memory)
         snapshot = _with_map(snapshot, learned.ways, max(0.0, now_s - learned.at_s))
-        decided = decide(snapshot, last.plan, before, unwanted, pace, estimate_s=learned.estimate_s)
-        changed = bool(decided.reason)
-        reason = (*changes(last.recorded, subject), *decided.reason)[:MAX_REASONS]
+        gathered = gather(snapshot, learned.estimate_s, known.ruled)
+        desired = tuple(changes(last.recorded, known.subject))
+        scope = self._scope(gathered.problem, last, desired, now_s)
+        pace = Pace(hold_s=plane.settings.placement_hold_s)
+        before = plane.decisions.in_force.guidance
+        decided = decide(snapshot, last.plan, before, unwanted, pace, scope=scope, gathered=gathered)
+        plan = last.plan if scope.planned == "none" and last.plan is not None else decided.record
         recorded, recorded_s = last.recorded, last.recorded_s
-        if reason or now_s - recorded_s >= RECORD_EVERY_S:
-            self._record(snapshot, last.plan, unwanted, pace, decided, reason or (AS_BEFORE,))
-            recorded, recorded_s = subject, now_s
+        if (reason := (*desired, *decided.reason)) or now_s - recorded_s >= RECORD_EVERY_S:
+            said = (*(reason or (AS_BEFORE,))[: MAX_REASONS - 1], *told(scope))
+            self._record(_recorded(snapshot, last.plan, before, unwanted, pace, scope, decided, plan, said))
+            recorded, recorded_s = known.subject, now_s
+        basis = self._rests(gathered.problem, decided.plan, last, scope, now_s)
         with self._guard:
-            self._last = _Last(decided.record, decided.unwanted, now_s, recorded, recorded_s)
+            self._last = _Last(plan, basis, decided.unwanted, now_s, recorded, recorded_s)
         self.took_s = perf_counter() - began_s
-        plane.recorder.time(PLAN, self.took_s)
-        if changed:
+        plane.recorder.time(PLAN, self.took_s, (scope.planned,))
+        if decided.reason:
             plane.bell.ring()
-        return changed
+        return bool(decided.reason)
+
+    def _scope(self, problem: Problem, last: _Last, desired: Sequence[str], now_s: float) -> Scope:
+        """How much to plan anew."""
+        if desired or last.basis is None or last.plan is None:
+            return Scope(why="the desired state changed" if desired else "the first plan of this process")
+        before = last.plan.sites, last.plan.models
+        if before != (problem.sites, problem.models):
+            return Scope(why="other sites or models")
+        return last.basis.scope(problem, unpacked(last.plan), now_s, self._tolerance)
+
+    def _rests(self, problem: Problem, plan: FleetPlan, last: _Last, scope: Scope, now_s: float) -> Basis:
+        before = carried(last.plan, problem)
+        held = (before, last.basis) if before is not None and last.basis is not None else None
+        return rests(problem, plan, held, scope, now_s, self._tolerance)
 
     def snapshot(self) -> Snapshot:
         """The fleet now. The leader's memory of demand; of another replica, what nodes report, and the map of the
@@ -148,6 +190,13 @@ class Planner:
         at = timestamp(plane.clock())
         return state, snapshot_of(plane.fleet, at, state, plane.index.entries(), nodes, memory), memory
 
+    def _known_of(self, state: DesiredState, snapshot: Snapshot) -> _Known:
+        held = self._known
+        if held is None or held.state is not state or held.releases != snapshot.releases:
+            held = _Known(state, snapshot.releases, Ruled.of(state, snapshot.releases), Subject.of(snapshot))
+            self._known = held
+        return held
+
     def _passed_s(self, snapshot: Snapshot) -> float:
         """How long ago, by the wall clock, ``snapshot`` was taken."""
         return max(0.0, (self._plane.clock() - datetime.fromisoformat(snapshot.at)).total_seconds())
@@ -167,32 +216,11 @@ class Planner:
             self._learned = held
         return held
 
-    def _record(
-        self,
-        snapshot: Snapshot,
-        before: PlanRecord | None,
-        unwanted: tuple[Unwanted, ...],
-        pace: Pace,
-        decided: Decided,
-        reason: tuple[str, ...],
-    ) -> None:
+    def _record(self, record: Record) -> None:
         decisions: Decisions = self._plane.decisions
-        record = Record(
-            id=0,
-            at=snapshot.at,
-            reason=reason,
-            snapshot=snapshot,
-            before=before,
-            guided=decisions.in_force.guidance,
-            unwanted=unwanted,
-            pace=pace,
-            plan=decided.record,
-            guidance=decided.guidance,
-            software=__version__,
-        )
         found = decisions.add(record, self._plane.leader)
-        if reason != (AS_BEFORE,):
-            log.info("decision %d: %s", found.id, "; ".join(reason[:3]))
+        if record.reason[0] != AS_BEFORE:
+            log.info("decision %d: %s", found.id, "; ".join(record.reason[:3]))
 
     def _resumed(self) -> _Last:
         """The pass before: our own, or where another replica or process made it, the one of the last record."""
@@ -209,7 +237,34 @@ class Planner:
         with self._guard:
             held = self._watched or Watched.of(record.snapshot, now_s)
             self._watched = recalled(held, record.snapshot, self._passed_s(record.snapshot), now_s)
-        return _Last(record.plan, record.unwanted, now_s, Subject.of(record.snapshot), now_s)
+        return _Last(record.plan, None, record.unwanted, now_s, Subject.of(record.snapshot), now_s)
+
+
+def _recorded(
+    snapshot: Snapshot,
+    before: PlanRecord | None,
+    guided: Guidance,
+    unwanted: tuple[Unwanted, ...],
+    pace: Pace,
+    scope: Scope,
+    decided: Decided,
+    plan: PlanRecord,
+    reason: tuple[str, ...],
+) -> Record:
+    return Record(
+        id=0,
+        at=snapshot.at,
+        reason=reason,
+        snapshot=snapshot,
+        before=before,
+        guided=guided,
+        unwanted=unwanted,
+        pace=pace,
+        scope=scope,
+        plan=plan,
+        guidance=decided.guidance,
+        software=__version__,
+    )
 
 
 def _with_map(snapshot: Snapshot, learned: tuple[SeenWay, ...], age_s: float) -> Snapshot:

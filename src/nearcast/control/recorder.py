@@ -24,7 +24,9 @@ REQUESTS: Final = Metric("nearcast_control_requests_total", "counter", "Calls of
 DURATION: Final = Metric("nearcast_control_request_seconds", "histogram", "Time that a call took", ("route",))
 PUBLISHED: Final = Metric("nearcast_control_plans_published_total", "counter", "Site plans that were signed and stored")
 PUBLISH: Final = Metric("nearcast_control_publish_seconds", "histogram", "Time of a pass that published plans")
-PLAN: Final = Metric("nearcast_control_plan_seconds", "histogram", "Time of a pass of the fleet's planner")
+PLAN: Final = Metric(
+    "nearcast_control_plan_seconds", "histogram", "Time of a pass of the fleet's planner", ("planned",)
+)
 FAILED: Final = Metric("nearcast_control_pass_failures_total", "counter", "Passes of the controllers that failed")
 DATABASE: Final = Metric("nearcast_control_database_seconds", "histogram", "Time of a statement in the database")
 DATABASE_ERRORS: Final = Metric("nearcast_control_database_errors_total", "counter", "Statements that failed")

@@ -6,11 +6,13 @@ import msgspec
 import pytest
 from sqlalchemy import event, update
 
+from nearcast.control.planner import Planner
 from nearcast.control.tables import Decision
 from nearcast.errors import IntegrityError, Unavailable
 from nearcast.planning.fleet.decision import differences, replayed
 from nearcast.planning.fleet.gather import gather
 from nearcast.planning.fleet.record import decode_record
+from nearcast.planning.fleet.scope import Tolerance
 from nearcast.planning.fleet.snapshot import decode_snapshot
 
 pytestmark = pytest.mark.parametrize("database", ["sqlite"], indirect=True)
@@ -221,6 +223,50 @@ def test_records_explain_and_repeat(fleet: Any, make: Any) -> None:
     assert differences(record, replayed(record)) == ()
     busier = msgspec.structs.replace(record.snapshot, demand=())
     assert differences(record, replayed(msgspec.structs.replace(record, snapshot=busier))) != ()
+
+
+def test_a_pass_in_which_nothing_changed_plans_nothing(fleet: Any, make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(fleet, make, {"auto": {}})
+    world.report("frankfurt", frankfurt=5.0)
+    for _ in range(5):
+        world.pass_on()
+    with monkeypatch.context() as patched:
+        patched.setattr("nearcast.planning.fleet.scope.plan_fleet", None)
+        assert not world.pass_on()
+        assert not world.pass_on()
+        world.report("frankfurt", frankfurt=5.1)
+        with pytest.raises(TypeError):
+            world.pass_on()
+    assert not world.pass_on(), "after a pass that failed everything goes on"
+
+
+def test_a_change_of_few_sites_is_told_of_as_such_and_can_be_repeated(fleet: Any, make: Any) -> None:
+    fleet.planner = Planner(fleet.plane, fleet.seconds, Tolerance(many=0, few=0.5, drift=1e6))
+    world = World(fleet, make, {"auto": {}})
+    world.report("frankfurt", frankfurt=5.0)
+    for _ in range(5):
+        world.pass_on()
+    first = fleet.call("GET", "/v1/decisions/explain?name=m").json()
+    assert (first.get("planned", "whole"), first["planned_why"]) == ("whole", "the desired state changed")
+    world.report("frankfurt", frankfurt=70.0)
+    assert world.pass_on()
+    (newest, *_) = fleet.call("GET", "/v1/decisions").json()["items"]
+    why = "demand: frankfurt; places that are full now: frankfurt"
+    assert newest["reason"][-1] == f"planned anew: 1 site and whom it touches ({why})"
+    found = fleet.call("GET", "/v1/decisions/explain?name=m").json()
+    assert (found["planned"], found["planned_sites"]) == ("part", ["frankfurt"])
+    record = decode_record(fleet.call("GET", f"/v1/decisions/{newest['id']}").content)
+    assert (record.scope.planned, record.scope.changed) == ("part", ("frankfurt",))
+    assert differences(record, replayed(record)) == ()
+
+    world.report("frankfurt", "ashburn", frankfurt=70.0)
+    for _ in range(150):
+        world.report("frankfurt", "ashburn", frankfurt=2.0)
+        world.pass_on()
+    assert world.planned() == {"frankfurt"}, "what is held for a while goes, whatever is planned anew"
+    for heading in fleet.call("GET", "/v1/decisions").json()["items"]:
+        record = decode_record(fleet.call("GET", f"/v1/decisions/{heading['id']}").content)
+        assert differences(record, replayed(record)) == (), heading
 
 
 def test_a_placement_by_name_is_explained_as_soon_as_it_is_planned(fleet: Any, make: Any) -> None:

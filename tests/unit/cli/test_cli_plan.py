@@ -15,7 +15,7 @@ from nearcast.planning.fleet.decision import decide
 from nearcast.planning.fleet.explain import explain_plan
 from nearcast.planning.fleet.explanation import PlanExplanation
 from nearcast.planning.fleet.guidance import UNGUIDED
-from nearcast.planning.fleet.record import Pace, Record, encode_record
+from nearcast.planning.fleet.record import Pace, Record, Scope, encode_record
 from nearcast.planning.fleet.snapshot import SeenDemand, SeenModel, SeenNode, SeenRelease, Snapshot
 
 
@@ -121,6 +121,15 @@ def test_an_explanation_tells_every_place_and_why_not(record: Record, capsys: py
     assert "the site takes acme, not deployments without a tenant" in lines["singapore"]
     assert "3 requests/s" in out
     assert "decision 7" in out
+    assert "planned anew  the whole fleet" in out
+
+
+def test_an_explanation_tells_how_much_of_the_fleet_was_planned(
+    record: Record, capsys: pytest.CaptureFixture[str]
+) -> None:
+    part = Scope(planned="part", changed=("frankfurt",), why="demand: frankfurt")
+    show_explanation(explain_plan(msgspec.structs.replace(record, scope=part), "m"))
+    assert "planned anew  1 site and whom it touches: demand: frankfurt" in capsys.readouterr().out
 
 
 def test_sites_that_the_placement_leaves_out_are_told_with_what_is_asked_there(record: Record) -> None:

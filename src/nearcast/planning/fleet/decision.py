@@ -9,8 +9,9 @@ Shares are asked for only where the plan sends requests elsewhere than to the pl
 every node of the site understands them; everything else is routed by cost alone, which says the same.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 from zlib import crc32
 
@@ -18,10 +19,10 @@ import numpy as np
 
 from nearcast.planning.fleet.gather import Gathered, gather
 from nearcast.planning.fleet.guidance import Guidance, Shares
-from nearcast.planning.fleet.problem import FleetPlan, Floats, Indices, Problem
-from nearcast.planning.fleet.record import Pace, PlanRecord, Record, Unwanted, carried, packed
+from nearcast.planning.fleet.problem import FleetPlan, Indices, Problem, Truths
+from nearcast.planning.fleet.record import EVERYTHING, Pace, PlanRecord, Record, Scope, Unwanted, carried, packed
+from nearcast.planning.fleet.scope import planned
 from nearcast.planning.fleet.snapshot import Snapshot
-from nearcast.planning.fleet.solve import plan_fleet
 from nearcast.planning.nearness import near_sites
 from nearcast.resources.plan import PlannedShare
 
@@ -56,7 +57,8 @@ def decide(
     unwanted: Iterable[Unwanted],
     pace: Pace,
     elapsed_s: float = 0.0,
-    estimate_s: Floats | None = None,
+    scope: Scope = EVERYTHING,
+    gathered: Gathered | None = None,
 ) -> Decided:
     """Plan for ``snapshot``, and say what to ask of sites.
 
@@ -67,21 +69,43 @@ def decide(
         unwanted: sites that are held although plans no longer ask for them, and for how long as of ``elapsed_s`` ago.
         pace: how eagerly guidance follows.
         elapsed_s: since the pass before.
-        estimate_s: `ways.estimated` of the snapshot, where the caller has it already; it is costly.
+        scope: how much to plan anew (`scope.Basis` says it); less than everything needs a plan before, of the same
+            sites and models.
+        gathered: the problem of the snapshot, where the caller has it already; it is costly.
     """
-    gathered = gather(snapshot, estimate_s)
-    plan = plan_fleet(gathered.problem, carried(before, gathered.problem))
+    gathered = gathered or gather(snapshot)
+    earlier = carried(before, gathered.problem)
+    plan = planned(gathered.problem, earlier, scope)
     held = {(item.deployment, item.site): item.for_s + elapsed_s for item in unwanted}
     placements, still = _placements(gathered, plan, guided.placements, held, pace)
-    routes = _routes(gathered.problem, plan, guided.routes, _able(snapshot), pace)
-    near = near_sites(gathered.state.sites, gathered.estimate_s, snapshot.learned, guided.near)
+    near, able = guided.near, _able(snapshot)
+    if scope.planned == "none":
+        routes = {site: models for site, models in guided.routes.items() if site in able}
+    else:
+        touched = _others(earlier, plan) if earlier is not None and scope.planned == "part" else None
+        routes = _routes(gathered.problem, plan, guided.routes, able, pace, touched)
+    if scope.planned == "whole":
+        near = near_sites(gathered.state.sites, gathered.estimate_s, snapshot.learned, guided.near)
     guidance = Guidance(placements=placements, routes=routes, near=near)
     return Decided(gathered, plan, guidance, still, tuple(_reasons(guided, guidance))[:MAX_REASONS])
 
 
+def _others(before: FleetPlan, plan: FleetPlan) -> Truths:
+    """bool[S]: origins whose requests go in any other way than before."""
+    sites = len(plan.placed)
+    counts = [np.bincount(each.origin, minlength=sites) for each in (before, plan)]
+    found: Truths = counts[0] != counts[1]
+    rows = [~found[each.origin] for each in (before, plan)]
+    apart = np.zeros(int(rows[0].sum()), dtype=np.bool_)
+    for name in ("model", "place", "share"):
+        apart |= getattr(before, name)[rows[0]] != getattr(plan, name)[rows[1]]
+    found[plan.origin[rows[1]][apart]] = True
+    return found
+
+
 def replayed(record: Record) -> Decided:
     """What this release decides on the inputs of ``record``."""
-    return decide(record.snapshot, record.before, record.guided, record.unwanted, record.pace)
+    return decide(record.snapshot, record.before, record.guided, record.unwanted, record.pace, scope=record.scope)
 
 
 def differences(record: Record, decided: Decided) -> tuple[str, ...]:
@@ -129,8 +153,8 @@ def _placements(
             room -= 1
             still.append(Unwanted(item.name, site, for_s))
         found[item.name] = tuple(sorted(wanted | {each.site for each in still if each.deployment == item.name}))
-    planned = {item.name for item in gathered.deployments}
-    kept = {name: sites for name, sites in before.items() if name in names and name not in planned}
+    known = {item.name for item in gathered.deployments}
+    kept = {name: sites for name, sites in before.items() if name in names and name not in known}
     return found | kept, tuple(still)
 
 
@@ -149,8 +173,14 @@ def _routes(
     before: Mapping[str, Mapping[str, Shares]],
     able: frozenset[str],
     pace: Pace,
+    touched: Truths | None = None,
 ) -> dict[str, dict[str, Shares]]:
+    """Shares of every site; where ``touched`` (bool[S]) says so, of some, and of the others those before."""
     found: dict[str, dict[str, Shares]] = {}
+    if touched is not None:
+        looked_at = {problem.sites[n] for n in np.flatnonzero(touched)}
+        found = {site: dict(models) for site, models in before.items() if site in able and site not in looked_at}
+        able &= looked_at
     for pair in _pairs(problem, plan, before, able):
         old = before.get(pair.site, {}).get(pair.model)
         was = {share.site: share.share for share in old} if old else {pair.soonest: 1.0}
@@ -158,7 +188,7 @@ def _routes(
         # Who can have all at home again has it: what is sent away without need pays for the way with every request.
         home = pair.exact.get(pair.soonest, 0.0) > 1.0 - pace.step / 2
         least = pace.step if home else pace.least_change
-        if moved < least - TINY and was.keys() <= pair.open_to:
+        if moved < least - TINY and all(pair.is_open(each) for each in was):
             shares = old or ()
         else:
             shares = stepped(pair.exact, pace.step, pair.expected_s, pair.site)
@@ -171,13 +201,13 @@ def _routes(
 
 @dataclass(frozen=True, slots=True)
 class _Pair:
-    """Requests for one model that enter at one site: exact shares, the place that answers soonest, all that may."""
+    """Requests for one model that enter at one site: exact shares, the place that answers soonest, which ones may."""
 
     site: str
     model: str
     exact: Mapping[str, float]
     soonest: str
-    open_to: frozenset[str]
+    is_open: Callable[[str], bool]
     expected_s: Mapping[str, float]
 
 
@@ -201,21 +231,26 @@ def _pairs(
     known = {(site, name) for site, models in before.items() for name in models}
     if known:
         guided = np.array([(problem.sites[o], problem.models[m]) in known for o, m in zip(origin, model, strict=True)])
+    index = {site: n for n, site in enumerate(problem.sites)}
     alone = (ends - starts == 1) & (plan.place[starts] == soonest)
     for at in np.flatnonzero(shown & (guided | ~alone)):
         site, name = int(origin[at]), int(model[at])
-        open_to = np.flatnonzero(problem.open_from(site, name) & plan.placed[:, name])
         yield _Pair(
             site=problem.sites[site],
             model=problem.models[name],
             exact={problem.sites[int(plan.place[n])]: float(plan.share[n]) for n in range(starts[at], ends[at])},
             soonest=problem.sites[int(soonest[at])],
-            open_to=frozenset(problem.sites[n] for n in open_to),
+            is_open=partial(_is_open, problem, plan, index, site, name),
             expected_s={
                 problem.sites[n]: round(float(plan.wait_s[n] + problem.service_s[n, name]), SHARE_DIGITS)
                 for n in (int(place) for place in plan.place[starts[at] : ends[at]])
             },
         )
+
+
+def _is_open(problem: Problem, plan: FleetPlan, index: Mapping[str, int], origin: int, model: int, place: str) -> bool:
+    at = index.get(place)
+    return at is not None and bool(plan.placed[at, model]) and problem.is_open(origin, at, model)
 
 
 def _soonest(problem: Problem, plan: FleetPlan, model: int, origins: Indices) -> Indices:

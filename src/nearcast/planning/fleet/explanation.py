@@ -65,6 +65,9 @@ class PlanExplanation(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         decision, at, reason: which decision, and what changed with it.
         age_s: how long ago the decision was made.
+        planned: how much of the fleet the decision planned anew: whole, part or none.
+        planned_sites: of a part, those that had changed; planned with them was whom they touch.
+        planned_why: why so much; empty where nothing was.
         since: what changed since in what is planned; explained is what was.
         demand_now_per_s: what clients ask at this moment; None where nobody looked.
         placement: what the placement asks for.
@@ -89,6 +92,9 @@ class PlanExplanation(msgspec.Struct, frozen=True, kw_only=True):
     demand_per_s: float
     unserved_per_s: float
     closed_per_s: float = 0.0
+    planned: Literal["whole", "part", "none"] = "whole"
+    planned_sites: tuple[str, ...] = ()
+    planned_why: str = ""
     age_s: float = 0.0
     since: tuple[str, ...] = ()
     demand_now_per_s: float | None = None

@@ -8,7 +8,7 @@ Priors, in this order: the profile of the model on the site's own nodes; profile
 site's nodes are with the models that both have; the size of the release, as if all of it were read once per request.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,7 +16,7 @@ import numpy as np
 
 from nearcast.planning.cost import UNKNOWN_SERVICE_S
 from nearcast.planning.fleet.problem import Floats, Problem, Truths
-from nearcast.planning.fleet.snapshot import SeenModel, SeenNode, Snapshot
+from nearcast.planning.fleet.snapshot import SeenModel, SeenNode, SeenRelease, Snapshot
 from nearcast.planning.fleet.ways import estimated, round_trips
 from nearcast.planning.grounds import Grounds, grounds_of, placed
 from nearcast.resources.kinds import Deployment, Site
@@ -54,31 +54,52 @@ class Gathered:
     estimate_s: Floats
 
 
-def gather(snapshot: Snapshot, estimate_s: Floats | None = None) -> Gathered:
-    """The problem that ``snapshot`` poses. Models whose version is not released are left out: nothing can be moved.
+@dataclass(frozen=True, eq=False)
+class Ruled:
+    """What the desired state and its releases say of a problem, whatever nodes report. Costly to make, good to keep.
+
+    Attributes:
+        deployments: those whose version is released, by model.
+        size_bytes: float64[M]: of their releases.
+        eligible, pinned: bool[S, M]: as in `problem.Problem`.
+    """
+
+    state: DesiredState
+    grounds: Grounds
+    deployments: tuple[Deployment, ...]
+    size_bytes: Floats
+    eligible: Truths
+    pinned: Truths
+
+    @classmethod
+    def of(cls, state: DesiredState, releases: Iterable[SeenRelease]) -> "Ruled":
+        """Models whose version is not released are left out: nothing can be moved."""
+        sizes = {(release.model, release.version): release.size_bytes for release in releases}
+        released = (item for item in state.deployments if (item.spec.model, item.spec.version) in sizes)
+        deployments = tuple(sorted(released, key=lambda item: item.spec.model))
+        size = np.array([sizes[item.spec.model, item.spec.version] for item in deployments], dtype=np.float64)
+        grounds = grounds_of(state)
+        return cls(state, grounds, deployments, size, *_places(state.sites, deployments, grounds))
+
+
+def gather(snapshot: Snapshot, estimate_s: Floats | None = None, ruled: Ruled | None = None) -> Gathered:
+    """The problem that ``snapshot`` poses.
 
     Args:
         snapshot: the fleet.
         estimate_s: `ways.estimated` of the snapshot's sites and ``learned``, where the caller has it already.
+        ruled: of the snapshot's resources and releases, where the caller has it already.
 
     Cost: O(sites^2 + sites x models), and that of the estimate.
     """
-    state = snapshot.state()
-    grounds = grounds_of(state)
+    if ruled is None:
+        ruled = Ruled.of(snapshot.state(), snapshot.releases)
+    state, deployments, size = ruled.state, ruled.deployments, ruled.size_bytes
     if estimate_s is None:
         estimate_s = estimated(state.sites, snapshot.learned)
-    sizes = {(release.model, release.version): release.size_bytes for release in snapshot.releases}
-    deployments = tuple(
-        sorted(
-            (item for item in state.deployments if (item.spec.model, item.spec.version) in sizes),
-            key=lambda item: item.spec.model,
-        )
-    )
     models = tuple(item.spec.model for item in deployments)
-    size = np.array([sizes[item.spec.model, item.spec.version] for item in deployments], dtype=np.float64)
     nodes = _Nodes(state.sites, deployments, snapshot.nodes)
     service_s, work_s = _times(nodes, size)
-    eligible, pinned = _places(state.sites, deployments, grounds)
     for failure in snapshot.failures:
         at = next((n for n, item in enumerate(deployments) if item.spec.model == failure.model), None)
         if at is not None and deployments[at].spec.version == failure.version and failure.site in nodes.index:
@@ -101,20 +122,20 @@ def gather(snapshot: Snapshot, estimate_s: Floats | None = None) -> Gathered:
         workers=nodes.workers,
         memory_bytes=nodes.memory_bytes,
         footprint_bytes=footprint,
-        eligible=eligible,
-        pinned=pinned,
+        eligible=ruled.eligible,
+        pinned=ruled.pinned,
         warm=nodes.warm,
         move_s=load_s[None, :] + size[None, :] / rates.reshape(count)[:, None],
         least=np.array([item.min_sites if item else 0 for item in auto], dtype=np.int32),
         most=np.array([(item.max_sites or count) if item else count for item in auto], dtype=np.int32),
-        site_class=grounds.classes.site_class,
-        may=grounds.classes.may,
-        rule_set=np.array([grounds.classes.rule_set[model] for model in models], dtype=np.int32),
+        site_class=ruled.grounds.classes.site_class,
+        may=ruled.grounds.classes.may,
+        rule_set=np.array([ruled.grounds.classes.rule_set[model] for model in models], dtype=np.int32),
         target_s=np.array([item.spec.target_s for item in deployments], dtype=np.float64),
         urgency=np.array([URGENCY[item.spec.objective] for item in deployments], dtype=np.float64),
         extra_s=_extra(state.sites, deployments, work_s),
     )
-    return Gathered(problem, state, grounds, deployments, estimate_s)
+    return Gathered(problem, state, ruled.grounds, deployments, estimate_s)
 
 
 class _Nodes:

@@ -83,6 +83,12 @@ class Problem:
         open_to: Truths = rule[self.site_class] & self.eligible[:, model] & able & np.isfinite(self.round_trip_s[site])
         return open_to
 
+    def is_open(self, site: int, place: int, model: int) -> bool:
+        """:meth:`open_from` of one place."""
+        may = self.may[self.rule_set[model], self.site_class[site], self.site_class[place]]
+        able = self.eligible[place, model] and np.isfinite(self.service_s[place, model]) and self.workers[place] > 0.0
+        return bool(may and able and np.isfinite(self.round_trip_s[site, place]))
+
     def transfer_s(self, site: int, model: int) -> Floats:
         """float64[S]: time of the payload on the way from ``site`` to each place; 0 to itself."""
         rate = np.minimum(self.bytes_per_s[site], self.bytes_per_s)

@@ -7,7 +7,7 @@ of thousands of sites stays a few megabytes.
 
 import zlib
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 import numpy as np
@@ -64,6 +64,24 @@ class Unwanted(msgspec.Struct, frozen=True, array_like=True):
     for_s: float
 
 
+class Scope(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How much of the fleet was planned anew: everything, what a change of few sites touches, or nothing.
+
+    Attributes:
+        planned: ``whole``; ``part``: the ``changed`` sites and whom they touch (`replan`), the rest as it was before;
+            ``none``: the plan is the one before.
+        changed: of a part.
+        why: for people.
+    """
+
+    planned: Literal["whole", "part", "none"] = "whole"
+    changed: tuple[str, ...] = ()
+    why: str = ""
+
+
+EVERYTHING: Final = Scope()
+
+
 class Record(msgspec.Struct, frozen=True, kw_only=True):
     """One decision.
 
@@ -74,6 +92,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
         before: the plan before, which this one keeps to where it is no worse; None for the first.
         guided: the guidance before.
         unwanted: sites that were held at that moment.
+        scope: how much was planned anew, from ``before``.
         plan: what was decided.
         guidance: what of it was published.
     """
@@ -88,6 +107,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     pace: Pace
     plan: PlanRecord
     guidance: Guidance
+    scope: Scope = EVERYTHING
     software: str = ""
     schema: str = msgspec.field(default_factory=lambda: SCHEMA)
 

@@ -66,6 +66,7 @@ def fleet(sites: int, models: int = 50, *, load: float = 0.6, seed: int = 1, hou
         payload_bytes=kinds["payload"],
         service_s=service,
         work_s=work,
+        full_s=service,
         workers=workers,
         memory_bytes=memory,
         footprint_bytes=kinds["footprint"],

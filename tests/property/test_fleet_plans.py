@@ -45,6 +45,7 @@ def problems(draw: st.DrawFn) -> Problem:
         payload_bytes=dice.uniform(1e2, 1e5, models),
         service_s=service,
         work_s=service * 0.5,
+        full_s=service,
         workers=workers,
         memory_bytes=dice.uniform(0.0, 4.0, sites),
         footprint_bytes=dice.uniform(0.1, 2.0, models),

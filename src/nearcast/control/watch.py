@@ -46,8 +46,8 @@ DemandKey = tuple[str, str]
 """(site, model)."""
 ProfileKey = tuple[str, str, str, str]
 """(site, node, model, version)."""
-Times = tuple[float, float]
-"""Seconds of service and of work."""
+Times = tuple[float, float, float]
+"""Seconds of service, of work, and of service in a full batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,8 +173,10 @@ def _times(before: Watched, statuses: list[tuple[NodeView, NodeStatus]], now_s: 
     for node, status in statuses:
         for item in status.profiles:
             key = (node.site, node.node, item.model, item.version)
-            held = before.times.get(key, (0.0, 0.0))
-            found[key] = (_averaged(held[0], item.service_s, kept), _averaged(held[1], item.work_s, kept))
+            told = (item.service_s, item.work_s, item.full_s)
+            held = before.times.get(key, (0.0, 0.0, 0.0))
+            service_s, work_s, full_s = (_averaged(*pair, kept) for pair in zip(held, told, strict=True))
+            found[key] = (service_s, work_s, full_s)
     return found
 
 
@@ -238,7 +240,9 @@ def _node(view: NodeView, times: Mapping[ProfileKey, Times]) -> SeenNode:
         if profile is None:
             models.append(SeenModel(*key, True))
         else:
-            service_s, work_s = times.get((view.site, view.node, *key), (profile.service_s, profile.work_s))
+            service_s, work_s, full_s = times.get(
+                (view.site, view.node, *key), (profile.service_s, profile.work_s, profile.full_s)
+            )
             models.append(
                 SeenModel(
                     *key,
@@ -247,6 +251,7 @@ def _node(view: NodeView, times: Mapping[ProfileKey, Times]) -> SeenNode:
                     max(0.0, float(f"{work_s:.4g}")),
                     max(0, profile.footprint_bytes),
                     max(0.0, profile.load_s),
+                    max(0.0, float(f"{full_s:.4g}")),
                 )
             )
     capacity = status.capacity

@@ -72,6 +72,7 @@ def model_profile(
         version=version,
         service_s=gauges.idle_s + loop_s,
         work_s=gauges.work_s + loop_s,
+        full_s=gauges.full_s + loop_s,
         curve=tuple((point.batch, point.seconds) for point in profile.curve),
         footprint_bytes=footprint,
         load_s=load_s,

@@ -89,9 +89,9 @@ class Gauges:
     """
 
     __slots__ = (
-        "_alone", "_alone_s", "_asked", "_curve_s", "_expected_s", "_idle_weight", "_row_s", "_rows_asked", "_sampled",
-        "_samples", "_taken_s", "answered", "batches", "busy_s", "cancelled", "compute", "failed", "idle_s", "inline_s",
-        "queue", "refused", "rows", "rows_per_request", "service_s", "slowness",
+        "_alone", "_alone_s", "_asked", "_curve_s", "_expected_s", "_full_s", "_idle_weight", "_row_s", "_rows_asked",
+        "_sampled", "_samples", "_taken_s", "answered", "batches", "busy_s", "cancelled", "compute", "failed", "idle_s",
+        "inline_s", "queue", "refused", "rows", "rows_per_request", "service_s", "slowness",
     )  # fmt: skip
 
     def __init__(self, profile: Profile) -> None:
@@ -110,6 +110,7 @@ class Gauges:
         self.compute = Histogram()
         self._curve_s = expected_s(profile)
         self._row_s = profile.item_s
+        self._full_s = profile.item_s * profile.max_batch
         self._idle_weight = 1.0 if not profile.curve else 0.0 if profile.inline else IDLE_WEIGHT
         self._taken_s = self._expected_s = 0.0
         self._alone_s, self._alone = 0.0, 0
@@ -153,6 +154,11 @@ class Gauges:
     def work_s(self) -> float:
         """Worker-seconds of one request when the engine is saturated, without the loop's."""
         return self.piece_s * self.rows_per_request
+
+    @property
+    def full_s(self) -> float:
+        """Seconds of a batch of the size that pays best, as real ones are; at least what one request takes."""
+        return max(self.slowness * self._full_s, self.idle_s)
 
     def sample(self, now_s: float) -> None:
         """Learn from the batches since the last call, and remember the totals; call once per second."""

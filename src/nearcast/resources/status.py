@@ -92,6 +92,7 @@ class ModelProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         service_s: of one request in an idle engine.
         work_s: worker-seconds that one request takes when the engine is saturated: under ``service_s`` where requests
             are batched; ``1 / work_s`` requests per second saturate one worker.
+        full_s: of a request in a full batch, which is what a saturated engine computes; 0 where it is not told.
         footprint_bytes: memory that the loaded model takes.
         load_s: how long loading took, warm-up included.
     """
@@ -100,6 +101,7 @@ class ModelProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     version: str
     service_s: float
     work_s: float
+    full_s: float = 0.0
     curve: tuple[tuple[int, float], ...] = ()
     footprint_bytes: int = 0
     load_s: float = 0.0

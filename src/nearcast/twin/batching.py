@@ -35,16 +35,16 @@ def relative_work(model: TwinModel, tokens: Floats | None) -> Floats:
     return np.asarray(work / work.mean())
 
 
-def busy_work_s(curve: Sequence[float], work: Floats) -> float:
-    """Worker-seconds of a request in batches of the best size.
+def busy_s(curve: Sequence[float], work: Floats) -> tuple[float, float]:
+    """Worker-seconds of a request in batches of the best size, and seconds of such a batch.
 
     Args:
         curve: seconds of a batch of 1, 2, ... requests of mean work.
         work: `relative_work`.
     """
     below = np.arange(1, len(work) + 1) / len(work)
-    best = np.inf
+    best = (np.inf, np.inf)
     for size, taken_s in enumerate(curve, start=1):
         longest = float(work @ np.diff(below**size, prepend=0.0))
-        best = min(best, taken_s * longest / size)
+        best = min(best, (taken_s * longest / size, taken_s * longest))
     return best

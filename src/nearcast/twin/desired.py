@@ -161,6 +161,7 @@ def _node(fleet: Fleet, world: World, at: int, serving: Truths, connected: bool)
                 work_s=float(problem.work_s[at, to]),
                 footprint_bytes=int(problem.footprint_bytes[to]),
                 load_s=float(problem.move_s[at, to]),
+                full_s=float(problem.full_s[at, to]),
             )
             for to, name in enumerate(fleet.models)
             if np.isfinite(problem.service_s[at, to])

@@ -29,7 +29,8 @@ from nearcast.twin.world import Data, TwinSite, World, fleet_capacity
 
 NODE: Final = "node"
 BATCH: Final = 8
-"""The batch at which a place is taken to reach the work per request that its profile tells."""
+"""Requests in a batch that reaches the work per request, where a profile does not say how long a full one lasts."""
+MOST: Final = 64
 ROOM: Final = 64
 NOW, CHANGED = "nearcast, now", "nearcast, changed"
 
@@ -134,14 +135,15 @@ def _model(gathered: Gathered, problem: Problem, to: int) -> TwinModel:
     )
 
 
-def _curve(service_s: float, work_s: float) -> tuple[float, ...]:
-    """A line from one request to a batch of :data:`BATCH` at the profile's work per request."""
+def _curve(service_s: float, work_s: float, full_s: float) -> tuple[float, ...]:
+    """A line from one request to a full batch at the profile's work per request."""
     if not np.isfinite(service_s):
         return ()
     if work_s >= service_s:
         return (service_s,)
-    last_s = max(service_s, BATCH * work_s)
-    return tuple(float(time) for time in np.linspace(service_s, last_s, BATCH))
+    size = min(max(2, round(full_s / work_s)), MOST) if full_s > service_s else BATCH
+    last_s = max(service_s, size * work_s)
+    return tuple(float(time) for time in np.linspace(service_s, last_s, size))
 
 
 def _site(site: Site, rate: float) -> TwinSite:
@@ -161,8 +163,8 @@ def _site(site: Site, rate: float) -> TwinSite:
 def _world(gathered: Gathered, problem: Problem, models: tuple[TwinModel, ...], capacity: float) -> World:
     count = len(problem.sites)
     curve = tuple(
-        tuple(_curve(float(s), float(w)) for s, w in zip(service, work, strict=True))
-        for service, work in zip(problem.service_s, problem.work_s, strict=True)
+        tuple(_curve(float(s), float(w), float(f)) for s, w, f in zip(service, work, full, strict=True))
+        for service, work, full in zip(problem.service_s, problem.work_s, problem.full_s, strict=True)
     )
     prices = np.array([site.spec.rates.price / 3600.0 for site in gathered.state.sites])
     return World(

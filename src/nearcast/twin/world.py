@@ -23,7 +23,7 @@ from nearcast.resources.jurisdiction import groups_of
 from nearcast.resources.located import Path
 from nearcast.resources.plan import ResidencyRule, SiteFacts
 from nearcast.resources.problems import did_you_mean
-from nearcast.twin.batching import busy_work_s, relative_work
+from nearcast.twin.batching import busy_s, relative_work
 from nearcast.twin.scenario import Misfit, NamedPolicy, NodeClass, Region, ScenarioSpec, SiteGroup, TwinModel
 
 Floats = NDArray[np.float64]
@@ -338,9 +338,11 @@ def _problem(
     work: Sequence[Floats],
 ) -> Problem:
     """The planner's problem with a demand of one request per second in all."""
-    busy_s = {
-        (number, curve): busy_work_s(curve, work[number]) for row in curves for number, curve in enumerate(row) if curve
-    }
+    busy = {(number, curve): busy_s(curve, work[number]) for row in curves for number, curve in enumerate(row) if curve}
+    never = (np.inf, np.inf)
+    work_s, full_s = np.moveaxis(
+        np.array([[busy.get((number, curve), never) for number, curve in enumerate(row)] for row in curves]), 2, 0
+    )
     count = (len(sites), len(spec.models))
     able = np.array([[bool(curve) for curve in row] for row in curves])
     fitting = [[not model.tiers or site.facts.tier in model.tiers for model in spec.models] for site in sites]
@@ -360,7 +362,8 @@ def _problem(
         bytes_per_s=np.array([site.bytes_per_s for site in sites]),
         payload_bytes=np.array([model.request_bytes + model.answer_bytes for model in spec.models]),
         service_s=np.array([[curve[0] if curve else np.inf for curve in row] for row in curves]),
-        work_s=np.array([[busy_s.get((number, curve), np.inf) for number, curve in enumerate(row)] for row in curves]),
+        work_s=work_s,
+        full_s=full_s,
         workers=np.array([float(node_classes[site.node].workers * site.nodes) for site in sites]),
         memory_bytes=memory,
         footprint_bytes=footprint,

@@ -130,13 +130,13 @@ def test_a_day_of_scouts_and_a_restart_make_the_map_of_a_day() -> None:
 
 def told(memory: Watched, service_s: float, now_s: float) -> tuple[Watched, float]:
     """What is remembered after node ``n`` told that a request takes ``service_s``, and what planning sees of it."""
-    profile = ModelProfile(model="m", version="1", service_s=service_s, work_s=service_s)
+    profile = ModelProfile(model="m", version="1", service_s=service_s, work_s=service_s, full_s=service_s)
     node = view("s000")
     assert node.status is not None
     node = replace(node, status=msgspec.structs.replace(node.status, profiles=(profile,)))
     after = look(memory, now_s, node)
     (seen,) = snapshot_of("f", "", state_of(*NAMES), {}, [node], after).nodes[0].models
-    assert seen.service_s == seen.work_s
+    assert seen.service_s == seen.work_s == seen.full_s
     return after, seen.service_s
 
 

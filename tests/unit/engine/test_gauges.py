@@ -85,6 +85,8 @@ def test_the_curve_has_a_figure_for_every_number_of_rows() -> None:
 
 def test_work_is_that_of_a_full_batch_from_the_beginning() -> None:
     assert Gauges(BATCHED).work_s == pytest.approx(0.040 / 32)
+    assert Gauges(BATCHED).full_s == pytest.approx(0.040)
+    assert Gauges(SINGLE).full_s == pytest.approx(0.24)
 
 
 def test_an_idle_hour_of_single_rows_does_not_make_a_row_dear() -> None:
@@ -94,6 +96,7 @@ def test_an_idle_hour_of_single_rows_does_not_make_a_row_dear() -> None:
             run(gauges, 1, 0.012)  # a fifth slower than measured: the caches are cold
         gauges.sample(float(second))
     assert gauges.work_s == pytest.approx(1.2 * 0.040 / 32, rel=0.02)
+    assert gauges.full_s == pytest.approx(1.2 * 0.040, rel=0.02)
     assert gauges.idle_s == pytest.approx(0.012)
 
 

@@ -84,12 +84,14 @@ def test_service_times_measured_scaled_and_guessed() -> None:
     releases = (SeenRelease("m", "1", 100_000_000), SeenRelease("o", "1", 1))
     nothing = problem_of(deployed())
     assert nothing.service_s[:, 0] == pytest.approx(UNKNOWN_SERVICE_S + 1e8 / READ_BYTES_PER_S)
-    fast = node("frankfurt", SeenModel("m", "1", True, 0.02, 0.01, 7, 3.0), SeenModel("o", "1", True, 0.1, 0.1))
+    fast = node("frankfurt", SeenModel("m", "1", True, 0.02, 0.01, 7, 3.0, 0.05), SeenModel("o", "1", True, 0.1, 0.1))
     slow = node("singapore", SeenModel("o", "1", True, 0.4, 0.4))
     found = problem_of(deployed(), other, nodes=(fast, slow), releases=releases)
     assert found.service_s[1, 0] == pytest.approx(0.02)
     assert found.work_s[1, 0] == pytest.approx(0.01)
     assert found.service_s[2, 0] == pytest.approx(0.02 * 0.4 / 0.25), "as slow as with the model that was measured"
+    assert found.full_s[1].tolist() == [0.05, 0.1], "where nothing is told of full batches, service does not grow"
+    assert found.full_s[2, 0] == pytest.approx(0.05 * 0.4 / 0.25)
     assert found.footprint_bytes[0] == 7
     assert found.warm[:, 0].tolist() == [False, True, False]
     stale = problem_of(deployed(), nodes=(node("frankfurt", SeenModel("m", "0", True, 9.0, 9.0)),))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from nearcast.twin.batching import busy_work_s, relative_work
+from nearcast.twin.batching import busy_s, relative_work
 from nearcast.twin.scenario import TwinModel
 
 
@@ -21,7 +21,8 @@ def model(noise: float) -> TwinModel:
 
 
 def test_equal_requests_take_what_the_profile_says() -> None:
-    assert busy_work_s((0.010, 0.013, 0.016, 0.020), relative_work(model(0.0), None)) == pytest.approx(0.005)
+    found = busy_s((0.010, 0.013, 0.016, 0.020), relative_work(model(0.0), None))
+    assert found == pytest.approx((0.005, 0.020))
 
 
 def test_a_batch_lasts_as_long_as_its_longest_request() -> None:
@@ -31,15 +32,15 @@ def test_a_batch_lasts_as_long_as_its_longest_request() -> None:
     dice = np.random.default_rng(1)
     sigma = np.sqrt(np.log1p(0.25))
     drawn = dice.lognormal(-(sigma**2) / 2, sigma, (200_000, 4)).max(axis=1).mean()
-    assert busy_work_s((1e9, 1e9, 1e9, 0.020), work) == pytest.approx(0.020 * drawn / 4, rel=0.01)
+    assert busy_s((1e9, 1e9, 1e9, 0.020), work)[0] == pytest.approx(0.020 * drawn / 4, rel=0.01)
 
 
 def test_the_best_size_counts() -> None:
-    assert busy_work_s((0.010, 0.0201), relative_work(model(1.0), None)) == pytest.approx(0.010)
+    assert busy_s((0.010, 0.0201), relative_work(model(1.0), None)) == pytest.approx((0.010, 0.010))
 
 
 def test_token_counts_are_their_own_distribution() -> None:
     told = model(0.0).model_copy(update={"tokens": type("T", (), {"input_weight": 0.5})()})
     work = relative_work(told, np.array([[2.0, 3.0], [2.0, 1.0]]))
     assert work == pytest.approx([2 / 3, 4 / 3])
-    assert busy_work_s((1e9, 1.0), work) == pytest.approx((0.25 * 2 / 3 + 0.75 * 4 / 3) / 2)
+    assert busy_s((1e9, 1.0), work)[0] == pytest.approx((0.25 * 2 / 3 + 0.75 * 4 / 3) / 2)

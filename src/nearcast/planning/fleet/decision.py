@@ -17,6 +17,7 @@ from zlib import crc32
 
 import numpy as np
 
+from nearcast.planning.fleet.congestion import served_s
 from nearcast.planning.fleet.gather import Gathered, gather
 from nearcast.planning.fleet.guidance import Guidance, Shares
 from nearcast.planning.fleet.problem import FleetPlan, Indices, Problem, Truths
@@ -233,6 +234,7 @@ def _pairs(
         guided = np.array([(problem.sites[o], problem.models[m]) in known for o, m in zip(origin, model, strict=True)])
     index = {site: n for n, site in enumerate(problem.sites)}
     alone = (ends - starts == 1) & (plan.place[starts] == soonest)
+    expected_s = served_s(problem, plan.utilization) + plan.wait_s[:, None]
     for at in np.flatnonzero(shown & (guided | ~alone)):
         site, name = int(origin[at]), int(model[at])
         yield _Pair(
@@ -242,7 +244,7 @@ def _pairs(
             soonest=problem.sites[int(soonest[at])],
             is_open=partial(_is_open, problem, plan, index, site, name),
             expected_s={
-                problem.sites[n]: round(float(plan.wait_s[n] + problem.service_s[n, name]), SHARE_DIGITS)
+                problem.sites[n]: round(float(expected_s[n, name]), SHARE_DIGITS)
                 for n in (int(place) for place in plan.place[starts[at] : ends[at]])
             },
         )

@@ -10,9 +10,10 @@ from typing import Final
 import numpy as np
 
 from nearcast.errors import NotFound
+from nearcast.planning.fleet.congestion import served_s
 from nearcast.planning.fleet.explanation import PlanExplanation, PlannedPlace, PlannedWay, Role
 from nearcast.planning.fleet.gather import Gathered, gather
-from nearcast.planning.fleet.problem import FleetPlan
+from nearcast.planning.fleet.problem import FleetPlan, Floats, Problem
 from nearcast.planning.fleet.record import Record, carried
 from nearcast.planning.grounds import Placed, placed, wanted
 from nearcast.resources.problems import did_you_mean
@@ -187,7 +188,7 @@ def _not_needed(gathered: Gathered, plan: FleetPlan, column: int, n: int) -> str
     if not len(mine):
         return "no place may answer its requests"
     places, shares = plan.place[mine], plan.share[mine]
-    time_s = float((shares * (problem.time_s(n, column)[places] + plan.wait_s[places])).sum())
+    time_s = float((shares * _total_s(problem, plan, n, column)[places]).sum())
     home_ms = _ms(problem.service_s[n, column])
     return f"its requests are answered by {problem.sites[places[0]]} in {_ms(time_s):g} ms; here: {home_ms:g} ms idle"
 
@@ -200,7 +201,8 @@ def _ways(gathered: Gathered, plan: FleetPlan, column: int, origin: int) -> tupl
     share[plan.place[mine]] = plan.share[mine]
     open_to = problem.open_from(origin, column)
     transfer_s = problem.transfer_s(origin, column)
-    total_s = problem.time_s(origin, column) + plan.wait_s + problem.extra_s[:, column]
+    total_s = _total_s(problem, plan, origin, column) + problem.extra_s[:, column]
+    service_s = served_s(problem, plan.utilization)[:, column]
     holders = np.flatnonzero(plan.placed[:, column])
     order = sorted(holders, key=lambda n: (-share[n], not open_to[n], float(total_s[n]), n))
     return tuple(
@@ -211,12 +213,21 @@ def _ways(gathered: Gathered, plan: FleetPlan, column: int, origin: int) -> tupl
             round_trip_ms=_ms(problem.round_trip_s[origin, n]),
             transfer_ms=_ms(transfer_s[n]),
             wait_ms=_ms(plan.wait_s[n]),
-            service_ms=_ms(problem.service_s[n, column]),
+            service_ms=_ms(service_s[n]),
             extra_ms=_ms(problem.extra_s[n, column]),
             why=_way(gathered, plan, origin, int(n), float(share[n]), bool(open_to[n])),
         )
         for n in order[:MAX_WAYS]
     )
+
+
+def _total_s(problem: Problem, plan: FleetPlan, origin: int, column: int) -> Floats:
+    """float64[S]: time to answer from each place as busy as the plan makes it."""
+    longer_s = served_s(problem, plan.utilization)[:, column] - np.where(
+        np.isfinite(problem.service_s[:, column]), problem.service_s[:, column], 0.0
+    )
+    found: Floats = problem.time_s(origin, column) + longer_s + plan.wait_s
+    return found
 
 
 def _way(gathered: Gathered, plan: FleetPlan, origin: int, n: int, share: float, is_open: bool) -> str:

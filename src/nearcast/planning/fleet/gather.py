@@ -99,11 +99,12 @@ def gather(snapshot: Snapshot, estimate_s: Floats | None = None, ruled: Ruled | 
         estimate_s = estimated(state.sites, snapshot.learned)
     models = tuple(item.spec.model for item in deployments)
     nodes = _Nodes(state.sites, deployments, snapshot.nodes)
-    service_s, work_s = _times(nodes, size)
+    service_s, work_s, full_s = _times(nodes, size)
     for failure in snapshot.failures:
         at = next((n for n, item in enumerate(deployments) if item.spec.model == failure.model), None)
         if at is not None and deployments[at].spec.version == failure.version and failure.site in nodes.index:
-            service_s[nodes.index[failure.site], at] = work_s[nodes.index[failure.site], at] = np.inf
+            for times in (service_s, work_s, full_s):
+                times[nodes.index[failure.site], at] = np.inf
     demand, payload = _demand(snapshot, nodes.index, models)
     rates = np.array([site.spec.link.mbps * 1e6 / 8 if site.spec.link else np.inf for site in state.sites])
     footprint = np.where(nodes.footprint_bytes > 0, nodes.footprint_bytes, size * FOOTPRINT_RATIO)
@@ -119,6 +120,7 @@ def gather(snapshot: Snapshot, estimate_s: Floats | None = None, ruled: Ruled | 
         payload_bytes=payload,
         service_s=service_s,
         work_s=work_s,
+        full_s=full_s,
         workers=nodes.workers,
         memory_bytes=nodes.memory_bytes,
         footprint_bytes=footprint,
@@ -144,7 +146,7 @@ class _Nodes:
     Attributes:
         workers, memory_bytes: float64[S]. Every node of a site holds every model of it, so the least memory binds.
         warm: bool[S, M]: a node serves the deployment's version.
-        service_s, work_s: float64[S, M]: means over the site's nodes; nan where nobody has measured.
+        service_s, work_s, full_s: float64[S, M]: means over the site's nodes; nan where nobody has measured.
         footprint_bytes, load_s: float64[M]: the largest that anybody told; 0 where nobody has.
     """
 
@@ -158,13 +160,14 @@ class _Nodes:
         self.warm: Truths = np.zeros(shape, dtype=np.bool_)
         self.footprint_bytes: Floats = np.zeros(shape[1])
         self.load_s: Floats = np.zeros(shape[1])
-        sums, counts = np.zeros((2, *shape)), np.zeros(shape)
+        sums, counts = np.zeros((3, *shape)), np.zeros(shape)
         for node in seen:
             if node.site in self.index:
                 self._add(node, sums, counts)
         with np.errstate(invalid="ignore"):
             self.service_s: Floats = np.where(counts > 0, sums[0] / counts, np.nan)
             self.work_s: Floats = np.where(counts > 0, sums[1] / counts, np.nan)
+            self.full_s: Floats = np.where(counts > 0, sums[2] / counts, np.nan)
 
     def _add(self, node: SeenNode, sums: Floats, counts: Floats) -> None:
         at = self.index[node.site]
@@ -184,13 +187,15 @@ class _Nodes:
         self.footprint_bytes[to] = max(self.footprint_bytes[to], float(held.footprint_bytes))
         self.load_s[to] = max(self.load_s[to], held.load_s)
         if held.service_s > 0.0:
-            sums[0, at, to] += min(max(held.service_s, LEAST_SERVICE_S), MOST_SERVICE_S)
+            service_s = min(max(held.service_s, LEAST_SERVICE_S), MOST_SERVICE_S)
+            sums[0, at, to] += service_s
             sums[1, at, to] += min(max(held.work_s or held.service_s, LEAST_SERVICE_S), MOST_SERVICE_S)
+            sums[2, at, to] += min(max(held.full_s, service_s), MOST_SERVICE_S)
             counts[at, to] += 1
 
 
-def _times(nodes: _Nodes, size: Floats) -> tuple[Floats, Floats]:
-    """Service and work everywhere: measured, else scaled from elsewhere, else by size."""
+def _times(nodes: _Nodes, size: Floats) -> tuple[Floats, Floats, Floats]:
+    """Service, work and service in full batches everywhere: measured, else scaled from elsewhere, else by size."""
     by_size = UNKNOWN_SERVICE_S + size / READ_BYTES_PER_S
     known = np.isfinite(nodes.service_s)
     usual = np.array([_median(nodes.service_s[known[:, m], m], by_size[m]) for m in range(len(size))])
@@ -200,7 +205,9 @@ def _times(nodes: _Nodes, size: Floats) -> tuple[Floats, Floats]:
     )
     service_s = np.where(known, nodes.service_s, slowness[:, None] * usual[None, :])
     work_s = np.where(known, nodes.work_s, slowness[:, None] * usual_work[None, :])
-    return service_s, work_s
+    usual_full = np.array([_median(nodes.full_s[known[:, m], m], usual[m]) for m in range(len(size))])
+    full_s = np.where(known, nodes.full_s, slowness[:, None] * usual_full[None, :])
+    return service_s, work_s, np.maximum(full_s, service_s)
 
 
 def _median(values: Floats, default: float) -> float:

@@ -36,6 +36,8 @@ class Problem:
         service_s: float64[S, M]: one request in an idle place; inf where the place cannot run the model.
         work_s: float64[S, M]: capacity that one request takes there, in worker-seconds (under service_s where requests
             are batched); inf where service_s is.
+        full_s: float64[S, M]: service of a request in a full batch there; at least service_s, which it is where there
+            are no batches.
         workers: float64[S]: worker-seconds per second that the site has; 0 while no node of it may be asked.
         memory_bytes: float64[S]: for models.
         footprint_bytes: float64[M]: of a loaded model.
@@ -60,6 +62,7 @@ class Problem:
     payload_bytes: Floats
     service_s: Floats
     work_s: Floats
+    full_s: Floats
     workers: Floats
     memory_bytes: Floats
     footprint_bytes: Floats

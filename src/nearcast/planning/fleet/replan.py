@@ -114,6 +114,7 @@ def _part(problem: Problem, previous: FleetPlan, origins: Truths, sites: Ints) -
         bytes_per_s=problem.bytes_per_s[sites],
         service_s=problem.service_s[sites],
         work_s=problem.work_s[sites],
+        full_s=problem.full_s[sites],
         workers=problem.workers[sites],
         memory_bytes=problem.memory_bytes[sites],
         eligible=eligible,

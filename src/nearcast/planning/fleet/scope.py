@@ -34,7 +34,7 @@ _FIXED: Final = (
     "bytes_per_s",
 )  # fmt: skip
 """What another desired state changes: only a whole plan knows what to do then."""
-_TOLD: Final = ("demand_per_s", "service_s", "work_s", "workers", "memory_bytes", "footprint_bytes", "extra_s")
+_TOLD: Final = ("demand_per_s", "service_s", "work_s", "full_s", "workers", "memory_bytes", "footprint_bytes", "extra_s")
 SETTLED: Final = 0.01
 """Part of the demand that moved; below it, a plan moves no further."""
 NAMED: Final = 3
@@ -218,6 +218,7 @@ def _causes(basis: Basis, problem: Problem, plan: FleetPlan, tolerance: Toleranc
     yield "hardware or health", other_room
     apart = _apart(before.service_s, problem.service_s, tolerance.times)
     apart |= _apart(before.work_s, problem.work_s, tolerance.times)
+    apart |= _apart(before.full_s, problem.full_s, tolerance.times)
     apart |= _apart(before.extra_s, problem.extra_s, tolerance.times)
     yield "times or prices", np.asarray(apart.any(axis=1), dtype=np.bool_)
     now_s = _route_s(problem, plan)

@@ -19,7 +19,8 @@ SCHEMA: Final = "nearcast.dev/fleet-snapshot/v1alpha1"
 
 
 class SeenModel(msgspec.Struct, frozen=True, array_like=True):
-    """A model version on a node: its profile, zeros where there is none yet."""
+    """A model version on a node: its profile, zeros where there is none yet. ``full_s`` is 0 where nobody told it: then
+    service is taken not to grow with batches."""
 
     model: str
     version: str
@@ -28,6 +29,7 @@ class SeenModel(msgspec.Struct, frozen=True, array_like=True):
     work_s: float = 0.0
     footprint_bytes: int = 0
     load_s: float = 0.0
+    full_s: float = 0.0
 
 
 class SeenNode(msgspec.Struct, frozen=True, array_like=True):

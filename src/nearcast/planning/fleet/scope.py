@@ -34,7 +34,16 @@ _FIXED: Final = (
     "bytes_per_s",
 )  # fmt: skip
 """What another desired state changes: only a whole plan knows what to do then."""
-_TOLD: Final = ("demand_per_s", "service_s", "work_s", "full_s", "workers", "memory_bytes", "footprint_bytes", "extra_s")
+_TOLD: Final = (
+    "demand_per_s",
+    "service_s",
+    "work_s",
+    "full_s",
+    "workers",
+    "memory_bytes",
+    "footprint_bytes",
+    "extra_s",
+)
 SETTLED: Final = 0.01
 """Part of the demand that moved; below it, a plan moves no further."""
 NAMED: Final = 3

@@ -59,6 +59,7 @@ class Meter:
         self._clock = clock
         self._demand = Demand()
         self._profile: EngineProfile | None = None
+        self._capacity: NodeCapacity | None = None
         self._asked_s = -PROFILE_S
 
     @property
@@ -73,8 +74,9 @@ class Meter:
 
     @property
     def capacity(self) -> NodeCapacity | None:
-        """What there is; None while the engine does not say."""
-        return None if self._profile is None else self._profile.capacity
+        """What there is; None until the engine said it once. One that starts again is on the same node, and a node that
+        tells no capacity is taken for one of an older release: its plan would change with each crash."""
+        return self._capacity
 
     async def run(self) -> None:
         """Read until cancelled."""
@@ -90,6 +92,7 @@ class Meter:
             pass
         else:
             self._demand.take(totals, self._catalog(), self._clock())
-        if self._clock() - self._asked_s >= PROFILE_S:
+        if self._capacity is None or self._clock() - self._asked_s >= PROFILE_S:
             self._asked_s = self._clock()
             self._profile = await self._engine.profile()
+            self._capacity = self._profile.capacity if self._profile is not None else self._capacity

@@ -186,14 +186,22 @@ def _averaged(held_s: float, told_s: float, kept: float) -> float:
 
 
 def _failures(before: Watched, statuses: list[tuple[NodeView, NodeStatus]], now_s: float) -> dict[SeenFailure, float]:
+    """As long as a version fails somewhere and is ready nowhere, what it did at other sites before is not forgotten:
+    it would be tried there again and again."""
     found = {failure: until_s for failure, until_s in before.failures.items() if until_s > now_s}
+    failing, ready = set(), set()
     for node, status in statuses:
         for held in status.models if node.connected else ():
             failure = SeenFailure(node.site, held.model, held.version)
             if held.state == "failed":
                 found[failure] = now_s + FAILED_S
+                failing.add((held.model, held.version))
             elif held.state == "ready":
                 found.pop(failure, None)
+                ready.add((held.model, held.version))
+    for failure in found:
+        if (failure.model, failure.version) in failing - ready:
+            found[failure] = now_s + FAILED_S
     return found
 
 

@@ -225,6 +225,36 @@ def test_records_explain_and_repeat(fleet: Any, make: Any) -> None:
     assert differences(record, replayed(msgspec.structs.replace(record, snapshot=busier))) != ()
 
 
+def test_a_release_that_cannot_be_loaded_stays_where_it_was_tried_and_plans_stand_still(fleet: Any, make: Any) -> None:
+    world = World(fleet, make, {"auto": {}})
+    world.report(frankfurt=5.0)
+    world.pass_on()
+
+    def tried() -> None:
+        """Whoever shall load it fails."""
+        for name, node in world.nodes.items():
+            broken = [make.ready("m", "1") | {"state": "failed", "reason": "TrustRefused"}]
+            node.report(
+                gateway={"url": f"http://{name}.test", "peer_address": "192.0.2.9:7443", "ready": True},
+                capacity={"workers": 1.0, "memory_bytes": 1 << 30},
+                models=broken if name in world.planned() else [],
+                demand={"m": {"rate_per_s": 5.0}} if name == "frankfurt" else {},
+            )
+
+    for _ in range(12):
+        tried()
+        world.pass_on(40.0)
+    versions = {name: fleet.plane.publisher.of(name).plan.version for name in SITES}
+    assert world.planned() == {"frankfurt"}, "each of the three was tried, and then the best again"
+    for _ in range(20):
+        tried()
+        world.pass_on(50.0)
+    assert {name: fleet.plane.publisher.of(name).plan.version for name in SITES} == versions
+    places = fleet.call("GET", "/v1/decisions/explain?name=m").json()["places"]
+    why = next(place["why"] for place in places if place["site"] == "frankfurt")
+    assert why == "no site that was asked to could load this version; it is tried here again"
+
+
 def test_a_pass_in_which_nothing_changed_plans_nothing(fleet: Any, make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     world = World(fleet, make, {"auto": {}})
     world.report("frankfurt", frankfurt=5.0)

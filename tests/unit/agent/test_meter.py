@@ -71,9 +71,18 @@ def test_a_gateway_that_does_not_answer_leaves_the_rates_and_the_next_answer_is_
     assert 0 < node.meter.demand["m"].rate_per_s <= 10.0
 
 
-def test_an_engine_that_has_gone_has_no_profile_and_no_capacity() -> None:
+def test_an_engine_that_has_gone_has_no_profile_but_the_node_is_what_it_was() -> None:
     node = Node()
     node.read()
     node.told = None
     node.read(PROFILE_S)
-    assert (node.meter.profiles, node.meter.capacity) == ((), None)
+    assert (node.meter.profiles, node.meter.capacity) == ((), PROFILE.capacity)
+
+
+def test_an_engine_is_asked_until_it_has_told_its_capacity() -> None:
+    node = Node()
+    node.told = None
+    node.read()
+    node.told = PROFILE
+    node.read()
+    assert node.meter.capacity == PROFILE.capacity, "without one, the node would be taken for one of an older release"

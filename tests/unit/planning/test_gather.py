@@ -107,6 +107,16 @@ def test_a_site_that_could_not_load_the_version_is_no_place_for_it() -> None:
     assert earlier.open_from(2, 0).tolist() == [False, True, True]
 
 
+def test_a_version_that_fails_wherever_it_is_tried_is_not_carried_on_to_other_sites() -> None:
+    nodes = (node("frankfurt"), node("singapore"))
+    both = tuple(SeenFailure(site, "m", "1") for site in ("frankfurt", "singapore"))
+    able = np.isfinite(problem_of(deployed(), nodes=nodes, failures=both).service_s[:, 0])
+    assert able.all(), "no site of those that may hold it is left: the version is at fault, not they"
+    loads = (node("frankfurt", SeenModel("m", "1", True)), node("singapore"))
+    able = np.isfinite(problem_of(deployed(), nodes=loads, failures=both).service_s[:, 0])
+    assert able.tolist() == [True, False, False], "one that holds it shows that it can be loaded"
+
+
 def test_demand_payload_targets_and_prices() -> None:
     demand = (
         SeenDemand("frankfurt", "m", 3.0, 1000, 500),

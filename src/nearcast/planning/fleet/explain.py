@@ -155,6 +155,8 @@ def _why(
             return where.barred.get(name) or ", ".join(f"policy/{policy}" for policy in where.refused[name])
         case "pinned":
             return "its placement names it" if problem.workers[n] > 0.0 else "named, but none of its nodes may be asked"
+        case "chosen" if problem.models[column] in gathered.faulty:
+            return "no site that was asked to could load this version; it is tried here again"
         case "chosen":
             return "holds it already" if problem.warm[n, column] else f"takes {problem.move_s[n, column]:.1f} s to load"
         case "held":

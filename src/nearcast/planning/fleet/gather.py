@@ -16,7 +16,7 @@ import numpy as np
 
 from nearcast.planning.cost import UNKNOWN_SERVICE_S
 from nearcast.planning.fleet.problem import Floats, Problem, Truths
-from nearcast.planning.fleet.snapshot import SeenModel, SeenNode, SeenRelease, Snapshot
+from nearcast.planning.fleet.snapshot import SeenFailure, SeenModel, SeenNode, SeenRelease, Snapshot
 from nearcast.planning.fleet.ways import estimated, round_trips
 from nearcast.planning.grounds import Grounds, grounds_of, placed
 from nearcast.resources.kinds import Deployment, Site
@@ -38,6 +38,8 @@ LOAD_BYTES_PER_S: Final = 200e6
 LOAD_S: Final = 1.0
 FOOTPRINT_RATIO: Final = 1.5
 """Memory of a loaded model over the size of its files, until a node has told."""
+FAULTY_SITES: Final = 3
+"""A version that so many sites could not load, and none could, is at fault itself."""
 _JOULES_PER_KWH: Final = 3.6e6
 _HOUR_S: Final = 3600.0
 
@@ -45,13 +47,14 @@ _HOUR_S: Final = 3600.0
 @dataclass(frozen=True, eq=False)
 class Gathered:
     """A problem, and what its names stand for. ``deployments`` are those of ``problem.models``, in their order;
-    ``estimate_s`` is `ways.estimated` of all sites."""
+    ``estimate_s`` is `ways.estimated` of all sites; ``faulty`` are models whose version cannot be loaded anywhere."""
 
     problem: Problem
     state: DesiredState
     grounds: Grounds
     deployments: tuple[Deployment, ...]
     estimate_s: Floats
+    faulty: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,11 +103,8 @@ def gather(snapshot: Snapshot, estimate_s: Floats | None = None, ruled: Ruled | 
     models = tuple(item.spec.model for item in deployments)
     nodes = _Nodes(state.sites, deployments, snapshot.nodes)
     service_s, work_s, full_s = _times(nodes, size)
-    for failure in snapshot.failures:
-        at = next((n for n, item in enumerate(deployments) if item.spec.model == failure.model), None)
-        if at is not None and deployments[at].spec.version == failure.version and failure.site in nodes.index:
-            for times in (service_s, work_s, full_s):
-                times[nodes.index[failure.site], at] = np.inf
+    unable, faulty = _unable(snapshot.failures, ruled, nodes)
+    service_s[unable] = work_s[unable] = full_s[unable] = np.inf
     demand, payload = _demand(snapshot, nodes.index, models)
     rates = np.array([site.spec.link.mbps * 1e6 / 8 if site.spec.link else np.inf for site in state.sites])
     footprint = np.where(nodes.footprint_bytes > 0, nodes.footprint_bytes, size * FOOTPRINT_RATIO)
@@ -137,7 +137,24 @@ def gather(snapshot: Snapshot, estimate_s: Floats | None = None, ruled: Ruled | 
         urgency=np.array([URGENCY[item.spec.objective] for item in deployments], dtype=np.float64),
         extra_s=_extra(state.sites, deployments, work_s),
     )
-    return Gathered(problem, state, ruled.grounds, deployments, estimate_s)
+    return Gathered(problem, state, ruled.grounds, deployments, estimate_s, faulty)
+
+
+def _unable(failures: Iterable[SeenFailure], ruled: Ruled, nodes: "_Nodes") -> tuple[Truths, frozenset[str]]:
+    """bool[S, M]: what sites proved unable to load; and the models whose version is at fault itself.
+
+    A version that fails wherever it is tried, and is loaded nowhere, is not carried on from site to site: each would
+    fail too, and each step is a new plan for everybody. It stays where it is best, and is tried there again.
+    """
+    column = {(item.spec.model, item.spec.version): n for n, item in enumerate(ruled.deployments)}
+    unable = np.zeros(ruled.eligible.shape, dtype=np.bool_)
+    for failure in failures:
+        to, at = column.get((failure.model, failure.version)), nodes.index.get(failure.site)
+        if to is not None and at is not None:
+            unable[at, to] = True
+    everywhere = ~(ruled.eligible & ~unable).any(axis=0)
+    faulty = unable.any(axis=0) & ((unable.sum(axis=0) >= FAULTY_SITES) | everywhere) & ~nodes.warm.any(axis=0)
+    return unable & ~faulty, frozenset(ruled.deployments[n].spec.model for n in np.flatnonzero(faulty))
 
 
 class _Nodes:

@@ -78,6 +78,7 @@ def fleet(sites: int, models: int = 50, *, load: float = 0.6, seed: int = 1, hou
         may=may,
         rule_set=(dice.random(models) < 0.2).astype(np.int32),
         target_s=kinds["target"],
+        weight=kinds["urgency"],
         urgency=kinds["urgency"],
         extra_s=np.zeros((sites, models)),
         **shared,

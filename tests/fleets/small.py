@@ -35,6 +35,7 @@ def line(sites: int = 4, models: int = 1, *, apart_s: float = 0.01, **changes: A
         may=np.ones((1, 1, 1), dtype=np.bool_),
         rule_set=np.zeros(models, np.int32),
         target_s=np.ones(models),
+        weight=np.ones(models),
         urgency=np.ones(models),
         extra_s=np.zeros(shape),
     )
@@ -50,6 +51,8 @@ def scattered(sites: int, models: int, seed: int, *, load: float = 0.5, memory: 
     demand = dice.exponential(1.0, (sites, models))
     demand *= load * workers.sum() / float((demand * service.mean(axis=0)).sum())
     footprint = dice.uniform(0.5, 1.5, models)
+    memory_bytes = dice.uniform(0.5, 1.5, sites) * memory
+    weight = dice.choice((0.5, 1.0, 2.0), models)
     return line(
         sites,
         models,
@@ -59,8 +62,9 @@ def scattered(sites: int, models: int, seed: int, *, load: float = 0.5, memory: 
         work_s=service,
         full_s=service,
         workers=workers,
-        memory_bytes=dice.uniform(0.5, 1.5, sites) * memory,
+        memory_bytes=memory_bytes,
         footprint_bytes=footprint,
-        urgency=dice.choice((0.5, 1.0, 2.0), models),
+        weight=weight,
+        urgency=weight,
         target_s=np.full(models, 0.1),
     )

@@ -45,7 +45,7 @@ def problems(draw: st.DrawFn) -> Problem:
         payload_bytes=dice.uniform(1e2, 1e5, models),
         service_s=service,
         work_s=service * 0.5,
-        full_s=service,
+        full_s=service * dice.uniform(1.0, 4.0, models),
         workers=workers,
         memory_bytes=dice.uniform(0.0, 4.0, sites),
         footprint_bytes=dice.uniform(0.1, 2.0, models),
@@ -59,6 +59,7 @@ def problems(draw: st.DrawFn) -> Problem:
         may=dice.random((rules, classes, classes)) >= closed,
         rule_set=dice.integers(0, rules, models).astype(np.int32),
         target_s=dice.uniform(0.01, 1.0, models),
+        weight=dice.uniform(0.1, 4.0, models),
         urgency=dice.uniform(0.1, 4.0, models),
         extra_s=dice.uniform(0.0, 0.01, (sites, models)),
     )

@@ -353,6 +353,7 @@ def _problem(
         message = f"no site can hold {spec.models[number].name}: by tier, node class (service), or memory"
         raise Misfit(("models", int(number)), message)
     classes, may, rule_set = residency_classes(tuple(site.facts for site in sites), spec.models, rules)
+    urgency = np.array([URGENCY[model.objective] for model in spec.models])
     node_classes: dict[str, NodeClass] = spec.nodes
     return Problem(
         sites=tuple(site.facts.name for site in sites),
@@ -377,7 +378,8 @@ def _problem(
         may=may,
         rule_set=rule_set,
         target_s=np.array([model.target_ms / 1000.0 for model in spec.models]),
-        urgency=np.array([URGENCY[model.objective] for model in spec.models]),
+        weight=urgency,
+        urgency=urgency,
         extra_s=np.zeros(count),
     )
 

@@ -131,6 +131,23 @@ def test_demand_payload_targets_and_prices() -> None:
     assert found.extra_s[:, 0] == pytest.approx([2.0 * found.work_s[0, 0], 0.0, 0.0])
 
 
+@pytest.mark.parametrize(
+    ("objective", "rate_per_s", "weight"),
+    [
+        ("batch", 100.0, 1.0),  # half of the fleet is busy: nobody need give way
+        ("batch", 160.0, 0.1**0.5),
+        ("batch", 300.0, 0.1),
+        ("interactive", 300.0, 1.0),
+        ("realtime", 100.0, 4.0),
+    ],
+)
+def test_batches_give_way_as_room_gets_scarce(objective: str, rate_per_s: float, weight: float) -> None:
+    told = node("frankfurt", SeenModel("m", "1", True, 0.02, 0.01))
+    found = problem_of(deployed(objective=objective), nodes=(told,), demand=(SeenDemand("ashburn", "m", rate_per_s),))
+    assert found.weight[0] == pytest.approx(weight)
+    assert found.urgency[0] == {"batch": 0.1, "interactive": 1.0, "realtime": 4.0}[objective]
+
+
 def test_round_trips_measured_emulated_guessed_or_cut() -> None:
     found = problem_of(deployed()).round_trip_s
     assert found[0, 1] == found[1, 0] == 0.088

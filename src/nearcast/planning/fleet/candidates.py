@@ -156,14 +156,13 @@ def _least_cost(costs: Costs, model: int, holders: Ints) -> Floats32:
     problem = costs.problem
     service_s = problem.service_s[holders, model]
     late_s = np.maximum(service_s - problem.target_s[model], 0.0)
-    found: Floats32 = (problem.urgency[model] * (service_s + LATE * late_s) + problem.extra_s[holders, model]).astype(
-        np.float32
-    )
+    waited = problem.weight[model] * service_s + LATE * problem.urgency[model] * late_s
+    found: Floats32 = (waited + problem.extra_s[holders, model]).astype(np.float32)
     return found
 
 
 def _unseen(costs: Costs, model: int, beyond_s: Floats32, slow: np.float32) -> Floats32:
     """float32[O]: the least cost of places that are neither near nor fast."""
     way_s = np.minimum(beyond_s, np.float32(np.finfo(np.float32).max / 1e6))
-    found = (np.float32(costs.problem.urgency[model]) * way_s + slow) * np.float32(1.0 - 1e-6)
+    found = (np.float32(costs.problem.weight[model]) * way_s + slow) * np.float32(1.0 - 1e-6)
     return np.where(np.isfinite(beyond_s), found, np.float32(np.inf))

@@ -14,7 +14,7 @@ stays a convex program. It has two parts.
   since such a place computes in batches long before it is full. Nothing that is known says which power; it was fitted
   to places whose batches are whatever has come meanwhile, as the twin has them (a test holds it to them).
 
-A place does not ask whose turn it is, so waiting is weighted by the mean urgency of the fleet's demand, and growth by
+A place does not ask whose turn it is, so waiting is weighted by the mean weight of the fleet's demand, and growth by
 that of the place's likely mix of models (:func:`growth_of`).
 """
 
@@ -93,7 +93,7 @@ class Queues:
     def of(cls, problem: Problem, fixed: Floats | None = None) -> "Queues":
         """The queues of a problem's places."""
         demand = problem.demand_per_s.sum(axis=0)
-        total, weighted = float(demand.sum()), float(demand @ problem.urgency)
+        total, weighted = float(demand.sum()), float(demand @ problem.weight)
         weight = weighted / total if weighted > 0.0 else 1.0
         fixed = np.zeros_like(problem.workers) if fixed is None else fixed
         return cls.over(problem.workers, weight, fixed, growth_of(problem))
@@ -195,7 +195,7 @@ def growth_of(problem: Problem) -> Growth:
     demand = problem.demand_per_s.sum(axis=0)
     load = rate * np.divide(demand, total, out=np.zeros_like(total), where=total > 0.0) * work_s
     # Of each worker-second of a model, the requests in service beyond those that its work alone would make.
-    extra = np.where(able, load * problem.urgency * longer_s / work_s, 0.0)
+    extra = np.where(able, load * problem.weight * longer_s / work_s, 0.0)
     summed, busy = extra.sum(axis=1), load.sum(axis=1)
     power = (extra * (1.0 + _power(service_s, work_s))).sum(axis=1)
     return Growth(

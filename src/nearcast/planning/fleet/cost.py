@@ -3,8 +3,8 @@
 Decides: the terms of a request's cost that do not depend on load, and which pairs are open at all (the hard rules,
 exactly as `Problem.open_from` has them). Does not decide what waiting costs (`congestion`).
 
-A second above the objective's target counts :data:`LATE` times more. Waiting is not part of that: how late a request
-is would depend on everybody's choices, and the program would not be convex.
+A second above the objective's target counts :data:`LATE` times its urgency more. Waiting is not part of that: how late
+a request is would depend on everybody's choices, and the program would not be convex.
 """
 
 from dataclasses import dataclass
@@ -47,7 +47,8 @@ class Costs:
         idle_s = np.minimum(idle_s + way_s + problem.payload_bytes / max(rate, 1e-6), FAR_S)
         queue_s = np.where(able, problem.work_s, 0.0) * top_price_s[:, None]
         extra_s = np.where(able, problem.extra_s, 0.0).max(axis=0, initial=0.0)
-        unserved_s = problem.urgency * (UNSERVED_S + (1.0 + LATE) * idle_s) + queue_s.max(axis=0, initial=0.0) + extra_s
+        unserved_s = problem.weight * idle_s + problem.urgency * (UNSERVED_S + LATE * idle_s)
+        unserved_s += queue_s.max(axis=0, initial=0.0) + extra_s
         return cls(problem, able, unserved_s)
 
     def round_trip_s(self, origins: NDArray[np.intp], places: NDArray[np.intp]) -> Floats32:
@@ -80,7 +81,8 @@ class Costs:
         closed = np.isinf(idle_s)
         np.minimum(idle_s, np.float32(FAR_S), out=idle_s)
         late_s = np.maximum(idle_s - np.float32(problem.target_s[model]), np.float32(0.0))
-        cost: Floats32 = np.float32(problem.urgency[model]) * (idle_s + np.float32(LATE) * late_s)
+        late_s *= np.float32(LATE * problem.urgency[model])
+        cost: Floats32 = np.float32(problem.weight[model]) * idle_s + late_s
         if problem.extra_s[:, model].any():
             cost += np.take(problem.extra_s[:, model].astype(np.float32), places)
         rule = problem.may[problem.rule_set[model]]

@@ -24,7 +24,10 @@ from nearcast.resources.plan import Objective
 from nearcast.resources.state import DesiredState
 
 URGENCY: Final[dict[Objective, float]] = {"realtime": 4.0, "interactive": 1.0, "batch": 0.1}
-"""What a second of waiting weighs, by objective."""
+"""What a second of waiting weighs where room is scarce, by objective; what one that is late does, in any case."""
+ROOMY: Final = 0.7
+SCARCE: Final = 0.9
+"""Part of the fleet that is busy up to which nobody need give way, and from which classes alone say who does."""
 UNKNOWN_WORKERS: Final = 1.0
 LEAST_WORKERS: Final = 0.01
 MOST_WORKERS: Final = 1e5
@@ -110,6 +113,7 @@ def gather(snapshot: Snapshot, estimate_s: Floats | None = None, ruled: Ruled | 
     footprint = np.where(nodes.footprint_bytes > 0, nodes.footprint_bytes, size * FOOTPRINT_RATIO)
     load_s = np.where(nodes.load_s > 0, nodes.load_s, LOAD_S + size / LOAD_BYTES_PER_S)
     auto = [item.spec.placement.auto for item in deployments]
+    urgency = np.array([URGENCY[item.spec.objective] for item in deployments], dtype=np.float64)
     count = len(state.sites)
     problem = Problem(
         sites=tuple(site.name for site in state.sites),
@@ -134,7 +138,8 @@ def gather(snapshot: Snapshot, estimate_s: Floats | None = None, ruled: Ruled | 
         may=ruled.grounds.classes.may,
         rule_set=np.array([ruled.grounds.classes.rule_set[model] for model in models], dtype=np.int32),
         target_s=np.array([item.spec.target_s for item in deployments], dtype=np.float64),
-        urgency=np.array([URGENCY[item.spec.objective] for item in deployments], dtype=np.float64),
+        weight=urgency ** np.where(urgency < 1.0, _scarcity(demand, work_s, ruled.eligible, nodes.workers), 1.0),
+        urgency=urgency,
         extra_s=_extra(state.sites, deployments, work_s),
     )
     return Gathered(problem, state, ruled.grounds, deployments, estimate_s, faulty)
@@ -256,6 +261,21 @@ def _demand(snapshot: Snapshot, index: Mapping[str, int], models: Sequence[str])
     total = demand.sum(axis=0)
     payload: Floats = np.divide(carried, total, out=np.zeros_like(carried), where=total > 0)
     return demand, payload
+
+
+def _scarcity(demand: Floats, work_s: Floats, eligible: Truths, workers: Floats) -> float:
+    """0 where the fleet has room for all, 1 where it is full: whether who may wait must.
+
+    While there is room, a second counts for a request of class ``batch`` as for an interactive one: it takes the faster
+    place where nobody loses by it. How busy the fleet is follows from its demand alone, as if that for each model were
+    spread over all places that may hold it, as far as they can serve it.
+    """
+    able = eligible & np.isfinite(work_s) & (workers > 0.0)[:, None]
+    rate = np.where(able, workers[:, None] / np.where(able, work_s, 1.0), 0.0).sum(axis=0)
+    part = np.divide(demand.sum(axis=0), rate, out=np.zeros_like(rate), where=rate > 0.0)
+    used = workers[able.any(axis=1)].sum()
+    busy = float((able * part).sum(axis=1) @ workers) / used if used > 0.0 else 0.0
+    return float(np.clip((busy - ROOMY) / (SCARCE - ROOMY), 0.0, 1.0))
 
 
 def _extra(sites: Sequence[Site], deployments: Sequence[Deployment], work_s: Floats) -> Floats:

@@ -22,6 +22,6 @@ def failover(problem: Problem, plan: FleetPlan, site: int, model: int) -> tuple[
     held = np.flatnonzero(problem.open_from(site, model) & plan.placed[:, model])
     time_s = problem.time_s(site, model)[held] + plan.wait_s[held]
     late_s = np.maximum(time_s - problem.target_s[model], 0.0)
-    cost = problem.urgency[model] * (time_s + LATE * late_s) + problem.extra_s[held, model]
+    cost = problem.weight[model] * time_s + LATE * problem.urgency[model] * late_s + problem.extra_s[held, model]
     order = np.lexsort((held, cost))[:MAX_ORDER]
     return tuple(int(place) for place in held[order])

@@ -50,7 +50,8 @@ class Problem:
         may: bool[R, C, C]: whether requests from a class (row) may be computed at a class (column), by rule set.
         rule_set: int32[M]: of each model.
         target_s: float64[M]: time to answer that the deployment's objective wants.
-        urgency: float64[M]: weight of a second that a request for the model waits.
+        weight: float64[M]: of a second that a request for the model waits.
+        urgency: float64[M]: what one that is late, or that nobody has room for, weighs besides.
         extra_s: float64[S, M]: price, energy and carbon of one request there, in seconds by the deployment's weights.
     """
 
@@ -76,6 +77,7 @@ class Problem:
     may: Truths
     rule_set: Indices
     target_s: Floats
+    weight: Floats
     urgency: Floats
     extra_s: Floats
 

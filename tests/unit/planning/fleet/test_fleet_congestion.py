@@ -92,11 +92,13 @@ def test_growth_is_that_of_the_models_a_place_may_hold() -> None:
     found = growth_of(problem)
     alone = growth_of(replace(problem, eligible=np.array([[False, True]] * 2)))
     # One worker-second of the second model is 1 / 0.045 requests, each 0.09 s longer when batches are full.
-    assert alone.extra == pytest.approx(np.full(2, 2.0 * problem.urgency[1]))
+    assert alone.extra == pytest.approx(np.full(2, 2.0 * problem.weight[1]))
     assert alone.power == pytest.approx(np.full(2, 3.0)), "batches of twice the worth: with the square"
     # 3 x 0.09 worker-seconds of the first stand against 1 x 0.045 of the second.
     assert found.extra == pytest.approx(alone.extra * 0.045 / (0.27 + 0.045))
     assert growth_of(replace(problem, full_s=service_s)).extra == pytest.approx(np.zeros(2))
+    light = growth_of(replace(problem, weight=np.array([1.0, 0.1])))
+    assert light.extra == pytest.approx(0.1 * found.extra)
 
 
 CURVES = (

@@ -14,6 +14,7 @@ from nearcast.agent.demand import TIME_CONSTANT_S
 from nearcast.agent.estimate import Estimate
 from nearcast.agent.reconcile import is_active, is_renamed, wanted
 from nearcast.agent.states import Failure, Key, Phase, State, Unit
+from nearcast.planning.holding import left_out
 from nearcast.planning.routes import RouteTable
 from nearcast.resources.load import LoadReport
 from nearcast.resources.plan import drains
@@ -39,6 +40,9 @@ MOVED_PER_S: Final = 1.0
 CHANCE: Final = 3.0
 """Standard deviations by which a demand must have changed: a few requests per second come unevenly by nature."""
 MOVED_UTILIZATION: Final = 0.2
+RULES: Final = "RulesHold"
+MAX_NAMED: Final = 3
+"""Places that the message of a condition names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,9 +211,21 @@ def _conditions(state: State, troubles: tuple[ConditionReport, ...]) -> tuple[Co
     found = [
         _condition("PlanTrusted", state.plan_trouble),
         _condition("GatewayConfigured", state.gateway_failure),
+        _ruled(state),
         _drained(state),
     ]
     return (*(item for item in found if item is not None), *troubles)
+
+
+def _ruled(state: State) -> ConditionReport | None:
+    """Places that the plan in force names and its own rules bar: their requests go elsewhere, or are refused."""
+    found = left_out(state.plan) if state.plan is not None else ()
+    if not found:
+        return None
+    more = f"; and {len(found) - MAX_NAMED} more" if len(found) > MAX_NAMED else ""
+    message = "the plan names places that its own rules bar; they are not asked: "
+    message += "; ".join(str(item) for item in found[:MAX_NAMED]) + more
+    return ConditionReport(type=RULES, status=False, reason="BarredPlaces", message=message)
 
 
 def _drained(state: State) -> ConditionReport | None:

@@ -1,6 +1,7 @@
 """What is worth a line in the agent's log. Pure; what happens all the time is not told."""
 
 import logging
+from typing import Final
 
 from nearcast.agent.states import (
     Event,
@@ -17,10 +18,14 @@ from nearcast.agent.states import (
     UnloadFailed,
 )
 from nearcast.logs import line
+from nearcast.planning.holding import left_out
+
+MAX_NAMED: Final = 5
+"""Places that one line names."""
 
 
 def told(before: State, event: Event) -> list[tuple[int, str]]:
-    """Lines about ``event`` with their levels: none or one.
+    """Lines about ``event`` with their levels: none, one, or of a new plan two.
 
     Args:
         before: the state in which it came.
@@ -28,7 +33,7 @@ def told(before: State, event: Event) -> list[tuple[int, str]]:
     """
     news = _news(before, event)
     if news is not None:
-        return [(logging.INFO, news)]
+        return [(logging.INFO, news), *_rules(before, event)]
     trouble = _trouble(before, event)
     return [] if trouble is None else [(logging.WARNING, trouble)]
 
@@ -50,6 +55,21 @@ def _news(before: State, event: Event) -> str | None:
         case _:
             pass
     return None
+
+
+def _rules(before: State, event: Event) -> list[tuple[int, str]]:
+    """Places that a new plan names and its own rules bar, where these are others than before."""
+    if not isinstance(event, PlanReceived):
+        return []
+    was, now = (left_out(plan) if plan is not None else () for plan in (before.plan, event.plan))
+    if was == now:
+        return []
+    if not now:
+        return [(logging.INFO, line("no place of the plan is barred any more", version=event.plan.version))]
+    named = "; ".join(str(item) for item in now[:MAX_NAMED])
+    return [
+        (logging.WARNING, line("places are not asked: the plan's own rules bar them", count=len(now), places=named))
+    ]
 
 
 def _trouble(before: State, event: Event) -> str | None:

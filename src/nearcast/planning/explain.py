@@ -11,6 +11,7 @@ from typing import Final
 from nearcast.planning.explanation import Explanation, PlaceExplanation, Standing
 from nearcast.planning.fleet.guidance import UNGUIDED, Guidance
 from nearcast.planning.grounds import Chosen, grounds_of, placed
+from nearcast.planning.holding import left_out
 from nearcast.planning.residency import refusals
 from nearcast.planning.routes import ModelRoute, Observation, PlaceCost, route_table
 from nearcast.resources.plan import SitePlan
@@ -53,6 +54,7 @@ def explain(
     ]
     refused = {place.site: _rule(place.policies) for place in route.refused}
     refused |= _refused(state, plan, model, guidance.placements)
+    refused |= {item.site: item.why for item in left_out(plan) if item.model == model}
     named = {place.site for place in candidates}
     closed = [
         PlaceExplanation(site=name, standing="refused", rule=rule)

@@ -6,6 +6,7 @@ desired state (`grounds`), and by agents and the renderers of their gateways of 
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from nearcast.resources.plan import HoldingRule, SiteFacts, SitePlan
 
@@ -30,6 +31,29 @@ def bar(model: str, rule: HoldingRule, takes: Sequence[str], place: SiteFacts) -
 def barred(plan: SitePlan, model: str, place: SiteFacts) -> str:
     """Why ``place`` must not hold ``model``, as ``plan`` has the rules; empty where it may."""
     return bar(model, plan.holding.get(model, _FREE), plan.tenants.get(place.name, ()), place)
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A place that a plan names for a model although its own rules bar it."""
+
+    model: str
+    site: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.model} at {self.site}: {self.why}"
+
+
+def left_out(plan: SitePlan) -> tuple[LeftOut, ...]:
+    """The places that nobody asks although ``plan`` says that they hold the model, by model and site. A control plane
+    that works names none: it keeps the same rules."""
+    if not (plan.holding or plan.tenants):
+        return ()
+    holders = [(planned.model, plan.site) for planned in plan.models]
+    holders += [(served.model, peer.site) for peer in plan.peers for served in peer.models]
+    found = {LeftOut(model, site.name, why) for model, site in holders if (why := barred(plan, model, site))}
+    return tuple(sorted(found, key=lambda item: (item.model, item.site)))
 
 
 _FREE = HoldingRule()

@@ -3,6 +3,7 @@
 import json
 import logging
 
+import msgspec
 import pytest
 
 from nearcast.agent.states import (
@@ -19,9 +20,15 @@ from nearcast.agent.states import (
 )
 from nearcast.agent.tell import told
 from nearcast.logs import line
-from nearcast.resources.plan import SiteFacts, SitePlan
+from nearcast.resources.plan import HoldingRule, PlannedModel, SiteFacts, SitePlan
 
 PLAN = SitePlan(fleet="f", site=SiteFacts(name="here", tier="edge", country="DE"), version=4, revision="r")
+BARRED = msgspec.structs.replace(
+    PLAN,
+    version=5,
+    models=(PlannedModel(model="m", version="1", release="r", deployment="m"),),
+    holding={"m": HoldingRule(tiers=("cloud",))},
+)
 
 
 def test_a_line_quotes_what_needs_it_and_leaves_out_what_is_not() -> None:
@@ -63,3 +70,14 @@ def test_failures_and_new_routes_are_told() -> None:
     serving = Serving(PLAN, frozenset({Key("m", "1")}), {"m": "1"})
     assert told(State(who="n"), GatewayAccepted(1, serving)) == [(logging.INFO, "routes plan=4 local=m@1")]
     assert told(State(who="n", accepted=serving), GatewayAccepted(2, serving)) == []
+
+
+def test_places_that_a_plan_names_and_its_own_rules_bar_are_told_once_per_change() -> None:
+    before = State(who="n", plan=PLAN)
+    (_, (level, text)) = told(before, PlanReceived(BARRED))
+    assert level == logging.WARNING
+    assert "m at here: Model/m may run on cloud only, and the site is edge" in text
+    later = msgspec.structs.replace(BARRED, version=6)
+    assert len(told(State(who="n", plan=BARRED), PlanReceived(later))) == 1, "the same places again"
+    (_, again) = told(State(who="n", plan=BARRED), PlanReceived(PLAN))
+    assert again == (logging.INFO, "no place of the plan is barred any more version=4")

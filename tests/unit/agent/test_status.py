@@ -26,7 +26,7 @@ from nearcast.agent.states import (
 from nearcast.agent.status import Vitals, has_moved, node_status, urgent
 from nearcast.planning.routes import ModelRoute, RouteTable
 from nearcast.resources.load import LoadReport
-from nearcast.resources.plan import PlannedModel, SiteFacts, SitePlan
+from nearcast.resources.plan import HoldingRule, PlannedModel, SiteFacts, SitePlan
 from nearcast.resources.status import ModelDemand, ModelProfile, NodeCapacity, NodeStatus, Share
 
 M1, M2 = Key("m", "1"), Key("m", "2")
@@ -137,6 +137,14 @@ def test_troubles_of_plan_and_gateway_are_conditions() -> None:
         ("GatewayConfigured", False, "Rejected"),
     }
     assert status.gateway.message == "no such field"
+
+
+def test_places_that_the_plan_names_and_its_own_rules_bar_are_a_condition() -> None:
+    ruled = msgspec.structs.replace(plan_of(4, M1), holding={"m": HoldingRule(tiers=("cloud",))})
+    (said,) = status_of(*UP, PlanReceived(ruled)).conditions
+    assert (said.type, said.status, said.reason) == ("RulesHold", False, "BarredPlaces")
+    assert "they are not asked: m at " in said.message
+    assert "may run on cloud only" in said.message
 
 
 def test_an_engine_that_is_down_is_told() -> None:

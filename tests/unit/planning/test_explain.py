@@ -103,3 +103,12 @@ def test_a_place_that_still_loads_is_as_far_as_its_loading() -> None:
     answer = explain(STATE, PLAN, msgspec.structs.replace(STATUS, peers=(loading,)), "m", load_s=2.5)
     paris = next(place for place in answer.places if place.site == "paris")
     assert (paris.standing, paris.cold_ms) == ("not_ready", 2500.0)
+
+
+def test_a_place_that_the_plan_names_and_its_own_rules_bar_is_refused_by_them() -> None:
+    plan = msgspec.structs.replace(PLAN, tenants={"paris": ("acme",)})
+    places = {place.site: place for place in explain(STATE, plan, None, "m").places}
+    assert (places["paris"].standing, places["paris"].rule) == (
+        "refused",
+        "the site takes acme, not deployments without a tenant",
+    )

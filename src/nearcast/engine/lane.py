@@ -12,7 +12,7 @@ Guarantee: whoever submits work gets exactly one of ``finished``, ``failed``, or
 import asyncio
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Lock
 from time import perf_counter
@@ -26,7 +26,7 @@ from nearcast.engine.ort_errors import ORT_ERRORS
 from nearcast.engine.profile import INLINE_MAX_S, Profile, Runs
 from nearcast.engine.refusal import Refusal, engine_failure, queue_full, unloaded
 from nearcast.engine.work import Backlog, NotPerRow, Timing, Work, joined, parted
-from nearcast.engine.worker import SharedTime
+from nearcast.engine.worker import SharedTime, wait
 from nearcast.resources import wire
 from nearcast.resources.load import ModelLoad
 
@@ -59,7 +59,7 @@ class Lane:
         queue: most pieces of work that wait.
         loop: the loop.
         shared: charges batches on the worker thread, which run beside those of other lanes.
-        wait_s: how long a request waits that arrives now, for other models too; None: only this lane's work counts.
+        crowd: the lanes that share the worker and have work, and some that have none any more; for waits.
     """
 
     def __init__(
@@ -72,12 +72,12 @@ class Lane:
         queue: int,
         loop: asyncio.AbstractEventLoop,
         shared: SharedTime | None = None,
-        wait_s: Callable[[], float] | None = None,
+        crowd: "set[Lane] | None" = None,
     ) -> None:
         self.name = name
         self.gauges = Gauges(profile)
         self._shared = shared or SharedTime()
-        self._wait_s = wait_s
+        self._crowd = set() if crowd is None else crowd
         self.inline = self._was_inline = profile.inline
         self._model: Runs | None = model
         self._max_batch = profile.max_batch
@@ -122,8 +122,8 @@ class Lane:
             wait_s = min(max(1, round(self.ahead_s() + 0.5)), RETRY_MAX_S)
             raise queue_full(f"the queue of {self.name} is full: {waiting} wait, {self._queue} may", wait_s)
         if longest_s is not None:
-            # Asking all lanes takes some microseconds, which a run in the loop does not always take itself.
-            expected_s = self.ahead_s() if self.inline or self._wait_s is None else self._wait_s()
+            # Asking others takes some microseconds, which a run in the loop does not always take itself.
+            expected_s = self.ahead_s() if self.inline else self.wait_s()
             if expected_s > longest_s:
                 self.gauges.refused += 1
                 raise queue_full(
@@ -139,6 +139,7 @@ class Lane:
         self._arrived.push(work)
         if not self._flushing:
             self._flushing = True
+            self._crowd.add(self)
             self._loop.call_soon(self._flush)
         elif self.inline and not self._running_inline and self._arrived.count >= self._max_batch:
             self._run_arrived()
@@ -198,6 +199,7 @@ class Lane:
             start = not self._working and self._backlog.count > 0
             self._working = self._working or start
         if start:
+            self._crowd.add(self)
             self._worker.submit(self._work).add_done_callback(self._worker_ended)
 
     def _work(self) -> None:
@@ -322,6 +324,14 @@ class Lane:
         rest_s = max(0.0, self.gauges.service_s - self.running_s()) if self._working else 0.0
         return (self._arrived.count + self._backlog.rows) * self.gauges.piece_s + rest_s
 
+    def wait_s(self) -> float:
+        """How long a request waits that arrives now, for other models too. Cost: O(models that have work)."""
+        others = [lane for lane in self._crowd if lane is not self]
+        for lane in others:
+            if lane.is_idle:
+                self._crowd.discard(lane)
+        return wait(self.ahead_s(), self.gauges.service_s, [lane.ahead_s() for lane in others])
+
     def recent(self) -> Recent:
         """The figures of the last seconds."""
         return self.gauges.recent(self._now(), self.running_s())
@@ -346,7 +356,8 @@ class Lane:
 
     def close(self) -> None:
         """Refuse what waits, let what runs come to its end, and release the model. Idempotent."""
-        self._model = self._wait_s = None
+        self._model = None
+        self._crowd.discard(self)
         with self._lock:
             dropped = self._backlog.drop_all()
         dropped += self._arrived.drop_all()

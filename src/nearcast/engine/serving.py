@@ -133,6 +133,7 @@ class Serving:
         self._loop = asyncio.get_running_loop()
         self._served: dict[Key, Served] = {}
         self._shared = SharedTime(perf_counter)
+        self._crowd: set[Lane] = set()
         self._loop_time = LoopTime()
         self._totals = (0.0, 0)
         self._sweeps = 0
@@ -211,7 +212,7 @@ class Serving:
             queue=order.queue,
             loop=self._loop,
             shared=self._shared,
-            wait_s=lambda: self._wait_s(served),
+            crowd=self._crowd,
         )
         lane.gauges.sample(perf_counter())
         make, connection = (ModelEndpoint, Connection) if self._tracing is None else self._tracing.kinds()
@@ -321,18 +322,6 @@ class Serving:
 
     def _working(self) -> list[tuple[Served, Lane]]:
         return [(served, served.endpoint.lane) for served in self._served.values() if served.endpoint is not None]
-
-    def _wait_s(self, asked: Served) -> float:
-        """How long a request for ``asked`` waits that arrives now, for other models too."""
-        found = self._working()
-        return next(
-            (
-                wait_s
-                for (served, _), wait_s in zip(found, _waits([lane for _, lane in found]), strict=True)
-                if served is asked
-            ),
-            0.0,
-        )
 
     def report(self) -> LoadReport:
         """How busy this engine is. Of a model that is ready in two versions, the one loaded last is reported."""

@@ -14,7 +14,7 @@ Source of the waits: egalitarian processor sharing, Kleinrock, "Time-shared Syst
 """
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from threading import Lock
 from time import perf_counter, thread_time
 from typing import Final, NamedTuple
@@ -122,22 +122,27 @@ class LoopTime:
         return (last.overhead_s - first.overhead_s) / answered if answered else 0.0
 
 
-def waits(ahead_s: Sequence[float], service_s: Sequence[float]) -> list[float]:
-    """How long a request that arrives now at each model waits beyond its own service, when all share one worker.
+def wait(own_s: float, one_s: float, others_s: Iterable[float]) -> float:
+    """How long a request that arrives now at one model waits beyond its own service, when all share one worker.
 
     All models that have work advance at the same speed, so until ``w`` seconds of one model's work are done, each other
     one has got at most ``w`` seconds, and no more than it has.
 
     Args:
-        ahead_s: worker-seconds of work that each model has, running and waiting.
-        service_s: worker-seconds of one request.
+        own_s: worker-seconds of work that the model has, running and waiting.
+        one_s: worker-seconds of one request.
+        others_s: worker-seconds of work that each other model has; those without work need not be among them.
 
     Returns:
-        Seconds, in the same order. Cost: O(models^2), of which an engine has few.
+        Seconds. Cost: O(others).
     """
-    found = []
-    for index, (own_s, one_s) in enumerate(zip(ahead_s, service_s, strict=True)):
-        until_s = own_s + one_s
-        others_s = sum(min(other_s, until_s) for j, other_s in enumerate(ahead_s) if j != index)
-        found.append(own_s + others_s)
-    return found
+    until_s = own_s + one_s
+    return own_s + sum([min(other_s, until_s) for other_s in others_s])
+
+
+def waits(ahead_s: Sequence[float], service_s: Sequence[float]) -> list[float]:
+    """:func:`wait` at each of several models, in their order, from what each has and takes. Cost: O(models^2)."""
+    return [
+        wait(own_s, one_s, [other_s for j, other_s in enumerate(ahead_s) if j != index])
+        for index, (own_s, one_s) in enumerate(zip(ahead_s, service_s, strict=True))
+    ]

@@ -316,16 +316,45 @@ def test_who_would_wait_longer_than_it_may_is_sent_on() -> None:
     with_lane(model, THREAD, story)
 
 
-def test_the_work_of_other_models_counts_as_the_engine_says() -> None:
+def test_the_work_of_other_models_counts_as_far_as_a_request_would_wait_for_it() -> None:
     async def run() -> None:
-        loop = asyncio.get_running_loop()
-        lane = Lane("m@1", Model(), THREAD, pad=False, queue=16, loop=loop, wait_s=lambda: 0.25)
-        lane.check_room(0.3)
+        gate, crowd, loop = threading.Event(), set[Lane](), asyncio.get_running_loop()
+        model = Model(gate)
+        busy, asked = (
+            Lane(name, model, THREAD, pad=False, queue=64, loop=loop, crowd=crowd) for name in ("busy@1", "m@1")
+        )
+        quick = Lane("quick@1", Model(), INLINE, pad=False, queue=16, loop=loop, crowd=crowd)
+        works = [Asked(n) for n in range(24)]
+        for work in works:
+            busy.submit(work)
+        await until(lambda: bool(model.runs))
+        assert busy.ahead_s() >= 16 * THREAD.item_s
+        # Both advance alike, so of the other's work no more comes first than one request takes here.
+        assert asked.wait_s() == pytest.approx(THREAD.service_s)
+        asked.check_room(2 * THREAD.service_s)
         with pytest.raises(Refusal):
-            lane.check_room(0.2)
+            asked.check_room(THREAD.service_s / 2)
+        quick.check_room(0.0)  # what runs in the loop asks nobody
+        gate.set()
+        await settled(works)
+        await until(lambda: busy.is_idle)
+        assert asked.wait_s() == 0.0
+        assert crowd == set()  # who rests is asked no more
+        for lane in (busy, asked, quick):
+            lane.close()
+
+    asyncio.run(run())
+
+
+def test_a_lane_that_is_closed_is_remembered_by_nobody() -> None:
+    async def run() -> None:
+        crowd = set[Lane]()
+        lane = Lane("m@1", Model(), THREAD, pad=False, queue=16, loop=asyncio.get_running_loop(), crowd=crowd)
+        work = Asked(1)
+        lane.submit(work)
+        await settled([work])
+        assert crowd == {lane}
         lane.close()
-        quick = Lane("m@1", Model(), INLINE, pad=False, queue=16, loop=loop, wait_s=lambda: 0.25)
-        quick.check_room(0.2)  # what runs in the loop asks nobody
-        quick.close()
+        assert crowd == set()
 
     asyncio.run(run())

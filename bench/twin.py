@@ -15,14 +15,13 @@ import msgspec
 
 from nearcast.twin.compare import compare, set_up
 from nearcast.twin.files import Loaded, load
-from nearcast.twin.policies import BOUND, NAMES, OURS
+from nearcast.twin.names import BOUND, NAMES, OURS
 
 HERE = Path(__file__).resolve().parent
 FLEET = HERE / "twin.yaml"
 CAMERAS = HERE.parent / "examples" / "twin" / "smart-cameras.yaml"
 LOADS = (0.4, 0.7, 0.9, 1.05)
 SEEDS = (2,)
-RIVALS = tuple(name for name in NAMES if name not in {OURS, BOUND})
 BEST_RIVALS = ("nearest", "nearest-spill", "latency-weighted")
 
 TROUBLE: Mapping[str, dict[str, Any]] = {

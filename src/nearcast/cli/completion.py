@@ -72,7 +72,7 @@ def decisions(context: typer.Context, incomplete: str) -> Words:
 
 def policies(incomplete: str) -> Words:
     """The name of a policy of the twin."""
-    from nearcast.twin.policies import NAMES
+    from nearcast.twin.names import NAMES
 
     return _fitting(NAMES, incomplete)
 

@@ -164,7 +164,7 @@ def _of_scenario(
     """Read and run a scenario."""
     from nearcast.twin.compare import compare, set_up
     from nearcast.twin.files import load as load_files
-    from nearcast.twin.policies import NAMES, check_names
+    from nearcast.twin.names import NAMES, check_names
 
     if scenario is None:
         raise InvalidInput(

@@ -11,7 +11,7 @@ from typing import Final
 from nearcast.twin.compare import Comparison
 from nearcast.twin.files import Loaded
 from nearcast.twin.measures import Curves, Figures
-from nearcast.twin.policies import NAMES
+from nearcast.twin.names import NAMES
 from nearcast.twin.story import events_of, loads_of, measured_of
 from nearcast.twin.style import STYLE
 from nearcast.twin.svg import Band, Dot, Series, bars, legend, lines, world_map

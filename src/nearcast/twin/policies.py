@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nearcast.errors import InvalidInput
-from nearcast.resources.problems import did_you_mean
 from nearcast.twin.place import Order, Route
 from nearcast.twin.simulation import Moment
 from nearcast.twin.world import Floats, Truths, World
@@ -175,22 +174,6 @@ POLICIES: Final[Mapping[str, Callable[[str, Candidates], _Ranked]]] = {
     "latency-weighted": LatencyWeighted,
     "nearest-spill": NearestSpill,
 }
-OURS: Final = "nearcast"
-BOUND: Final = "clairvoyant"
-NAMES: Final = (OURS, *POLICIES, BOUND)
-
-
-def check_names(names: Iterable[str]) -> tuple[str, ...]:
-    """``names``, each once and each known.
-
-    Raises:
-        InvalidInput: one is not.
-    """
-    found = tuple(dict.fromkeys(names))
-    for name in found:
-        if name not in NAMES:
-            raise InvalidInput(f"expected policies of {', '.join(NAMES)}; got {name!r}", hint=did_you_mean(name, NAMES))
-    return found
 
 
 def central_world(world: World) -> World:

@@ -20,9 +20,9 @@ from nearcast.resources.kinds import AnyResource, Metadata, Site, to_document
 from nearcast.twin.compare import Comparison, Progress, Stage, fitting, run_with
 from nearcast.twin.desired import Fleet
 from nearcast.twin.measures import curves, figures
+from nearcast.twin.names import OURS
 from nearcast.twin.ours import Nearcast
 from nearcast.twin.outages import Outages
-from nearcast.twin.policies import OURS
 from nearcast.twin.scenario import Demand, NodeClass, Scenario, ScenarioSpec, SiteGroup, TwinModel
 from nearcast.twin.workload import draw
 from nearcast.twin.world import Data, TwinSite, World, fleet_capacity

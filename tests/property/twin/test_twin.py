@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from nearcast.twin.bound import clairvoyant
 from nearcast.twin.compare import Stage, run_policy, set_up
 from nearcast.twin.measures import figures, violations
-from nearcast.twin.policies import OURS, POLICIES
+from nearcast.twin.names import OURS
+from nearcast.twin.policies import POLICIES
 from nearcast.twin.simulation import CLOSED, LOST, REFUSED
 from unit.twin.tiny import CITIES, document, loaded, model, named
 

@@ -1,12 +1,14 @@
 """What a shell is offered, by the protocol of bash: words of the fleet and of the code, and nothing in trouble."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import httpx
 import pytest
 
-from nearcast.twin.policies import NAMES
+from nearcast.twin.names import NAMES
 
 if TYPE_CHECKING:
     from unit.cli.conftest import Run
@@ -92,3 +94,10 @@ def test_options_before_and_after_the_name_say_which_fleet(
     assert offered("get site/fra-") == []
     assert offered("--token admin-token get site/fra-") == ["site/fra-2"]
     assert offered("get --token admin-token site/fra-") == ["site/fra-2"]
+
+
+def test_no_simulation_is_loaded_for_the_names_of_policies() -> None:
+    look = "print({'numpy', 'scipy'} & {*sys.modules})"
+    code = f"import sys; from nearcast.cli.completion import policies; policies(''); {look}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == "set()"

@@ -11,8 +11,8 @@ from nearcast.errors import InvalidInput, NotFound
 from nearcast.resources.problems import ManifestError
 from nearcast.twin.compare import compare, set_up
 from nearcast.twin.files import Loaded, load, load_data
+from nearcast.twin.names import BOUND, NAMES, OURS
 from nearcast.twin.page import page
-from nearcast.twin.policies import BOUND, NAMES, OURS
 from nearcast.twin.scenario import read_scenario
 from unit.twin.tiny import document, loaded, model, named, stage
 

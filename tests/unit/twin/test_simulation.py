@@ -8,8 +8,9 @@ import pytest
 
 from nearcast.twin.compare import Stage, run_policy, set_up
 from nearcast.twin.measures import Times, figures, times
+from nearcast.twin.names import OURS, RIVALS
 from nearcast.twin.place import Order
-from nearcast.twin.policies import OURS, POLICIES, Candidates
+from nearcast.twin.policies import POLICIES, Candidates
 from nearcast.twin.simulation import CLOSED, LOST, REFUSED, Outcome, Run
 from unit.twin.tiny import document, loaded, model, named, stage
 
@@ -194,3 +195,7 @@ def test_percentiles_are_of_all_requests_and_what_is_never_answered_has_no_time(
     assert times(np.linspace(0.001, 0.1, 100)).p95_ms == pytest.approx(95.0)
     assert times(np.empty(0), 10) == Times(p50_ms=None, p95_ms=None, p99_ms=None)
     assert times(np.empty(0)) == Times()
+
+
+def test_every_policy_that_has_a_name_is_there() -> None:
+    assert tuple(POLICIES) == RIVALS

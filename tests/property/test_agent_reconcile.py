@@ -8,14 +8,13 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from nearcast.agent.commands import Command, Fetch, Load, Remember, Route, Unload
 from nearcast.agent.reconcile import is_active, step, wake_at_s, wanted
 from nearcast.agent.states import (
     Blame,
-    Command,
     EngineLost,
     EngineUp,
     Event,
-    Fetch,
     Fetched,
     FetchFailed,
     GatewayAccepted,
@@ -24,16 +23,12 @@ from nearcast.agent.states import (
     GatewayUp,
     GoodVersion,
     Key,
-    Load,
     Loaded,
     LoadFailed,
     PlanReceived,
-    Remember,
-    Route,
     Serving,
     State,
     Tick,
-    Unload,
     Unloaded,
     UnloadFailed,
 )

@@ -12,30 +12,23 @@ from pathlib import Path
 from typing import Any, Final, Protocol, assert_never
 
 from nearcast.agent.backoff import PROCESS
+from nearcast.agent.commands import Abandon, Collect, Command, Fetch, Load, Remember, Route, Unload
 from nearcast.agent.engine_client import BrokenOff
 from nearcast.agent.memory import Memory
 from nearcast.agent.pull import Abandoned, Puller
 from nearcast.agent.reconcile import step, wake_at_s
 from nearcast.agent.states import (
-    Abandon,
     Blame,
-    Collect,
-    Command,
     EngineLost,
     EngineUp,
     Event,
-    Fetch,
     FetchProgressed,
     Key,
-    Load,
     Loaded,
     LoadFailed,
-    Remember,
-    Route,
     Serving,
     State,
     Tick,
-    Unload,
     Unloaded,
     UnloadFailed,
 )

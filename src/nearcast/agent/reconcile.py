@@ -21,25 +21,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from nearcast.agent.absorb import IN_ENGINE, absorb, put
-from nearcast.agent.states import (
-    Abandon,
-    Blame,
-    Collect,
-    Command,
-    Event,
-    Failure,
-    Fetch,
-    GatewayAccepted,
-    Key,
-    Load,
-    Phase,
-    Remember,
-    Route,
-    Serving,
-    State,
-    Unit,
-    Unload,
-)
+from nearcast.agent.commands import Abandon, Collect, Command, Fetch, Load, Remember, Route, Unload
+from nearcast.agent.states import Blame, Event, Failure, GatewayAccepted, Key, Phase, Serving, State, Unit
 from nearcast.resources.plan import drains
 
 

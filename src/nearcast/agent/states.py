@@ -1,4 +1,4 @@
-"""The words of the reconciler: what a node knows (State), what happened (Event), what shall be done (Command).
+"""The words of the reconciler: what a node knows (State), and what happened (Event); what shall be done: `commands`.
 
 Data only; what follows from them is decided in :mod:`nearcast.agent.reconcile`. All are frozen; mappings in them are
 never changed in place.
@@ -350,64 +350,3 @@ Event: TypeAlias = (
     | GatewayRefused
     | Tick
 )
-
-
-# --- commands --------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Fetch:
-    """Verify the release on disk, or download it; answer with Fetched or FetchFailed."""
-
-    key: Key
-    release: str
-
-
-@dataclass(frozen=True, slots=True)
-class Abandon:
-    """Stop a download that nobody wants any more; no answer is needed."""
-
-    key: Key
-
-
-@dataclass(frozen=True, slots=True)
-class Load:
-    """Load, warm up and open the socket; answer with Loaded or LoadFailed."""
-
-    incarnation: int
-    key: Key
-    release: str
-
-
-@dataclass(frozen=True, slots=True)
-class Unload:
-    """Close the socket, finish what is in flight, unload; answer with Unloaded or UnloadFailed."""
-
-    incarnation: int
-    key: Key
-    drain_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """Make the gateway know this; answer with GatewayAccepted or GatewayRefused. A later one replaces it."""
-
-    generation: int
-    serving: Serving
-
-
-@dataclass(frozen=True, slots=True)
-class Remember:
-    """Write the last good versions to disk; no answer."""
-
-    last_good: Mapping[str, GoodVersion]
-
-
-@dataclass(frozen=True, slots=True)
-class Collect:
-    """Releases on disk that are not in ``keep`` may go; no answer."""
-
-    keep: frozenset[str]
-
-
-Command: TypeAlias = Fetch | Abandon | Load | Unload | Route | Remember | Collect

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import NameOID
 
-from nearcast.agent.main import parse
+from nearcast.agent.arguments import parse
 from nearcast.agent.public_tls import CONDITION, PublicTls, read_pair
 from nearcast.agent.report import Troubles
 from nearcast.durable import DiskFull

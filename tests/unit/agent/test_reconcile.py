@@ -2,16 +2,13 @@
 
 from dataclasses import dataclass, field
 
+from nearcast.agent.commands import Abandon, Collect, Command, Fetch, Load, Remember, Route, Unload
 from nearcast.agent.reconcile import is_active, step, wake_at_s
 from nearcast.agent.states import (
-    Abandon,
     Blame,
-    Collect,
-    Command,
     EngineLost,
     EngineUp,
     Event,
-    Fetch,
     Fetched,
     FetchFailed,
     GatewayAccepted,
@@ -20,18 +17,14 @@ from nearcast.agent.states import (
     GatewayUp,
     GoodVersion,
     Key,
-    Load,
     Loaded,
     LoadFailed,
     Phase,
     PlanReceived,
     PlanRefused,
     PlanUnchanged,
-    Remember,
-    Route,
     State,
     Tick,
-    Unload,
     Unloaded,
 )
 from nearcast.resources.plan import PlannedModel, SiteFacts, SitePlan

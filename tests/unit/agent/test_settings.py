@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from nearcast.agent.main import parse
+from nearcast.agent.arguments import parse
 from nearcast.agent.ports import addresses, prove, reconsider
 from nearcast.agent.settings import Address, Settings, address, default_node_name
 from nearcast.agent.supervise import EngineLaunch

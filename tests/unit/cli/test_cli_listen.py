@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
-from nearcast.agent.main import parse
+from nearcast.agent.arguments import parse
 from nearcast.agent.settings import Address
 from nearcast.cli.children import agent_child
 from nearcast.cli.fleet import FleetFile, LocalPaths, LocalSite

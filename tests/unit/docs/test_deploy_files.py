@@ -142,11 +142,12 @@ def options_in_the_how_to() -> str:
 def settings_of(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> Any:
     """What a process that is started by ``nearcast ARGUMENTS`` would run with; nothing is started."""
     from nearcast.agent import main as agent_main
+    from nearcast.agent.arguments import parse
     from nearcast.cli.main import main
     from nearcast.control import server
 
     found: list[Any] = []
-    monkeypatch.setattr(agent_main, "main", lambda argv: found.append(agent_main.parse(argv)))
+    monkeypatch.setattr(agent_main, "main", lambda argv: found.append(parse(argv)))
     monkeypatch.setattr(server, "serve", found.append)
     monkeypatch.setattr(logs, "set_up", lambda *_: None)
     for name in ("NEARCAST_CONTROL", "NEARCAST_DATA_DIR", "NEARCAST_REPOSITORY", "NEARCAST_DATABASE"):

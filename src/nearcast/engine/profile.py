@@ -25,8 +25,9 @@ INLINE_MAX_S: Final = 0.001
 """Longest run that may stand in the loop: while it runs, nothing else is read."""
 GAIN_MIN: Final = 0.9
 """A batch pays when an item costs at most this share of what it costs alone."""
-GAIN_TOLERANCE: Final = 1.05
-"""Among batches that are this close to the cheapest, the smallest is taken: it waits least."""
+GAIN_TOLERANCE: Final = 1.02
+"""Among batches that are this close to the cheapest, the smallest is taken: it waits least. What it costs more is lost
+of all that the engine can do; closer than this the measured points are not told apart."""
 WORSE: Final = 1.03
 WORSE_MAX: Final = 2
 """Doublings in a row that may make items dearer than the cheapest so far, before larger batches are not tried."""

@@ -35,11 +35,19 @@ class Backoff:
         return step * (0.5 + 0.5 * spread(f"{who}#{attempt}"))
 
 
+def eager_s(delay_s: float, age_s: float) -> float:
+    """``delay_s``, bounded for an agent of this age that the control plane has never answered yet: a machine that boots
+    starts both at once, and whoever is up first shall not wait long for the other."""
+    return min(delay_s, EAGER_PAUSE_S) if age_s < EAGER_S else delay_s
+
+
 def spread(who: str) -> float:
     """A number in [0, 1) that follows from ``who`` and looks random."""
     return int.from_bytes(hashlib.sha256(who.encode()).digest()[:6], "big") / 2**48
 
 
+EAGER_S: Final = 30.0
+EAGER_PAUSE_S: Final = 1.0
 TRANSIENT: Final = Backoff(base_s=1.0, factor=2.0, cap_s=60.0)
 """Something was not reachable."""
 REFUSED: Final = Backoff(base_s=5.0, factor=2.0, cap_s=300.0)

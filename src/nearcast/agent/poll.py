@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from nearcast.agent.backoff import Backoff
+from nearcast.agent.backoff import Backoff, eager_s
 from nearcast.agent.pull import Puller
 from nearcast.agent.report import Troubles
 from nearcast.agent.states import Event, PlanRefused
@@ -55,18 +55,20 @@ class Poller:
     async def run(self) -> None:
         """Ask until cancelled."""
         retry = Backoff(base_s=min(FIRST_RETRY_S, self._poll_s), factor=2.0, cap_s=self._poll_s)
-        failures, refreshed_s = 0, self._clock()
+        failures, refreshed_s, answered, began_s = 0, self._clock(), False, self._clock()
         while True:
             self._hinted.clear()
             outcome = await asyncio.to_thread(self._puller.poll)
             self._post(outcome)
             failures = failures + 1 if isinstance(outcome, PlanRefused) else 0
+            answered = answered or not failures
             if not failures and self._clock() - refreshed_s >= REFRESH_S:
                 refreshed_s = self._clock()
                 await self._refresh()
             pause_s = self._poll_s * random.uniform(0.8, 1.2)  # noqa: S311 - jitter, not a secret
             if failures:
                 pause_s = retry.delay_s(failures, self._who)
+                pause_s = pause_s if answered else eager_s(pause_s, self._clock() - began_s)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause_s):
                     await self._hinted.wait()

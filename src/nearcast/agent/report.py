@@ -15,7 +15,7 @@ from typing import Final
 
 import msgspec
 
-from nearcast.agent.backoff import Backoff
+from nearcast.agent.backoff import Backoff, eager_s
 from nearcast.agent.status import has_moved, urgent
 from nearcast.agent.uplink import Uplink
 from nearcast.durable import DiskFull, write_whole
@@ -100,6 +100,7 @@ class Reporter:
         self._moved_s = min(MOVED_S, status_s)
         self._retry_s = 0.0
         self._failures = 0
+        self._began_s = clock()
         self._written: tuple[object, ...] | None = None
         self._written_s = 0.0
 
@@ -161,7 +162,10 @@ class Reporter:
             newest = await self._uplink.report(status)
         except NearcastError as error:
             self._failures += 1
-            self._retry_s = self._clock() + self._retry.delay_s(self._failures, f"{status.site}/{status.node}")
+            delay_s = self._retry.delay_s(self._failures, f"{status.site}/{status.node}")
+            if self._sent is None:
+                delay_s = eager_s(delay_s, self._clock() - self._began_s)
+            self._retry_s = self._clock() + delay_s
             self._troubles.set(UPLINK, error)
             return
         moving = self._sent is not None and has_moved(self._sent, status)

@@ -158,6 +158,20 @@ def test_a_lost_uplink_is_a_condition_and_retries_back_off(bench: Bench) -> None
     assert [item.reason for item in bench.troubles.now()] == ["Unauthenticated"]
 
 
+def test_an_agent_that_starts_before_its_control_plane_finds_it_within_a_second(bench: Bench) -> None:
+    bench.control.error = Unavailable("down")
+    for _ in range(20):
+        bench.turn(1.0)
+    bench.control.error = None
+    assert bench.turn(1.0) == 1
+    bench.control.error = Unavailable("down again")
+    bench.turn(100.0)
+    for _ in range(10):
+        bench.turn(1.0)
+    bench.control.error = None
+    assert bench.turn(1.0) == 1, "one that goes away later is asked ever more seldom"
+
+
 def test_the_status_lies_on_the_node_with_or_without_an_uplink(bench: Bench) -> None:
     bench.control.error = Unavailable("down")
     bench.turn()

@@ -31,6 +31,21 @@ def least_s(market: Market, price_s: Floats) -> Floats32:
     return found
 
 
+def beyond_s(costs: Costs, market: Market, tail_s: Floats32, allowed: Truths, price_s: Floats) -> Floats32:
+    """float32[N]: what no place outside of a row's list costs less than, with its price: of the allowed ones none takes
+    capacity that is worth less than the least that is taken anywhere.
+
+    Args:
+        tail_s: float32[N]: the same without prices.
+        allowed: bool[S, M].
+    """
+    may = allowed & costs.able
+    paid_s = np.where(may, costs.problem.work_s, np.inf) * np.where(may, price_s[:, None], 1.0)
+    least = np.where(may.any(axis=0), paid_s.min(axis=0, initial=np.inf), 0.0).astype(np.float32)
+    found: Floats32 = tail_s + np.repeat(least * np.float32(1.0 - 1e-6), len(market.origin))
+    return found
+
+
 def unsure(market: Market, tail_s: Floats32, least: Floats32) -> Ints:
     """Rows for which a place outside of their list might be cheaper than ``least``; without those for which all of
     that together is hardly anything (:data:`UNSEEN`).

@@ -22,7 +22,7 @@ from typing import Final
 import numpy as np
 
 from nearcast.planning.fleet.assign import Ground, Routing, losses
-from nearcast.planning.fleet.bound import least_s, routing_bound_s
+from nearcast.planning.fleet.bound import beyond_s, least_s, priced, routing_bound_s, unsure
 from nearcast.planning.fleet.candidates import cheapest
 from nearcast.planning.fleet.cost import Floats32
 from nearcast.planning.fleet.knapsack import fill
@@ -36,6 +36,8 @@ WIDTH: Final = 16
 """Possible places of a replica that are looked at for each origin and model."""
 PRICED: Final = 12
 """Of these, the ones that prices are found with."""
+LOOKED_AT: Final = 10_000_000
+"""Pairs of a row and a place up to which a bound looks at all places for which lists are not enough."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +80,13 @@ class Wide:
 
     def bound_s(self, ground: Ground, price_s: Floats) -> float:
         """No placement costs less; ``price_s`` (float64[S]) may be any prices of capacity, good ones make it tight."""
-        least = np.minimum(least_s(self.market, price_s), self.tail_s)
+        costs, market = ground.costs, self.market
+        beyond = beyond_s(costs, market, self.tail_s, costs.able, price_s)
+        listed = least_s(market, price_s)
+        least = np.minimum(listed, beyond)
+        rows = unsure(market, beyond, listed)
+        if len(rows) * len(costs.able) <= LOOKED_AT:
+            least[rows] = np.minimum(priced(costs, market, costs.able, price_s, rows, 1)[3], market.unserved_s[rows])
         return routing_bound_s(self.market, ground.queues, price_s, least)
 
 

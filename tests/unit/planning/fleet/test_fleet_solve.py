@@ -205,3 +205,13 @@ def test_replicas_that_answer_nothing_are_not_placed(seed: int) -> None:
     asked = problem.demand_per_s[plan.origin, plan.model] > 0.0
     carries[plan.place[asked], plan.model[asked]] = True
     assert not (plan.placed & ~carries).any()
+
+
+def test_bounds_are_near_where_every_place_has_a_price() -> None:
+    """Forty places of one model whose batches pay much, near one another: who is busy sends beyond its list."""
+    each = np.ones((40, 1))
+    demand = np.linspace(240.0, 1200.0, 40)[:, None]
+    gpus = line(40, apart_s=0.0005, demand_per_s=demand, work_s=each * 0.01 / 16, full_s=each * 0.02)
+    plan = plan_fleet(gpus)
+    assert plan.price_s.min() > 0.1
+    assert plan.placement_gap < 0.01

@@ -158,7 +158,8 @@ def _unable(failures: Iterable[SeenFailure], ruled: Ruled, nodes: "_Nodes") -> t
         if to is not None and at is not None:
             unable[at, to] = True
     everywhere = ~(ruled.eligible & ~unable).any(axis=0)
-    faulty = unable.any(axis=0) & ((unable.sum(axis=0) >= FAULTY_SITES) | everywhere) & ~nodes.warm.any(axis=0)
+    loaded = (nodes.warm | np.isfinite(nodes.service_s)).any(axis=0)  # who tells what it costs has loaded it once
+    faulty = unable.any(axis=0) & ((unable.sum(axis=0) >= FAULTY_SITES) | everywhere) & ~loaded
     return unable & ~faulty, frozenset(ruled.deployments[n].spec.model for n in np.flatnonzero(faulty))
 
 

@@ -115,6 +115,9 @@ def test_a_version_that_fails_wherever_it_is_tried_is_not_carried_on_to_other_si
     loads = (node("frankfurt", SeenModel("m", "1", True)), node("singapore"))
     able = np.isfinite(problem_of(deployed(), nodes=loads, failures=both).service_s[:, 0])
     assert able.tolist() == [True, False, False], "one that holds it shows that it can be loaded"
+    told = (node("frankfurt", SeenModel("m", "1", False, 0.02, 0.01)), node("singapore"))
+    able = np.isfinite(problem_of(deployed(), nodes=told, failures=both).service_s[:, 0])
+    assert able.tolist() == [True, False, False], "so does one that measured it"
 
 
 def test_demand_payload_targets_and_prices() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fleets.small import line
+from fleets.small import line, scattered
 from nearcast.planning.fleet.problem import FleetPlan, Problem
 from nearcast.planning.fleet.record import Scope
 from nearcast.planning.fleet.scope import Basis, Tolerance, planned, rests
@@ -152,3 +152,20 @@ def test_a_small_fleet_is_planned_whenever_any_figure_is_another() -> None:
     chain = Chain(fleet(), Tolerance())
     assert chain.step(fleet()).planned == "none"
     assert chain.step(with_(fleet(), "demand_per_s", 3, 50.1)) == Scope(why="figures changed")
+
+
+def test_plans_that_follow_what_changed_cost_hardly_more_than_plans_of_everything() -> None:
+    """Demand wanders at every site, with noise, and doubles at some: two chains of plans over the same figures."""
+    first, dice = scattered(130, 4, 5, load=0.6), np.random.default_rng(1)
+    chain = Chain(first, dataclasses.replace(TOLERANCE, drift=0.05))
+    whole, level, said = chain.plan, np.ones((130, 1)), []
+    for _ in range(6):
+        level = level * np.exp(dice.normal(0.0, 0.03, level.shape))
+        level[dice.integers(130)] *= 2.0
+        noise = np.exp(dice.normal(0.0, 0.05, first.demand_per_s.shape))
+        now = dataclasses.replace(first, demand_per_s=first.demand_per_s * level * noise)
+        said.append(chain.step(now).planned)
+        whole = plan_fleet(now, whole)
+        if said[-1] != "none":
+            assert chain.plan.cost_s <= 1.01 * whole.cost_s
+    assert said.count("part") >= 2, said

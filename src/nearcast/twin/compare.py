@@ -9,12 +9,14 @@ from nearcast.twin.bound import Bound, clairvoyant
 from nearcast.twin.desired import fleet_of
 from nearcast.twin.files import Loaded
 from nearcast.twin.measures import Curves, Figures, curves, figures
+from nearcast.twin.moment import Policy
 from nearcast.twin.names import BOUND, OURS, check_names
 from nearcast.twin.ours import Nearcast
 from nearcast.twin.outages import Outages, resolve
+from nearcast.twin.outcome import Outcome
 from nearcast.twin.policies import POLICIES, Candidates, central_world
 from nearcast.twin.scenario import Misfit, ScenarioSpec
-from nearcast.twin.simulation import Outcome, Policy, Run
+from nearcast.twin.simulation import Run
 from nearcast.twin.workload import Workload, draw
 from nearcast.twin.world import Truths, World, build
 

@@ -20,9 +20,10 @@ from nearcast.planning.fleet.snapshot import (
 )
 from nearcast.resources.kinds import API_VERSION
 from nearcast.resources.state import DesiredState
+from nearcast.twin.moment import Moment
 from nearcast.twin.scenario import NamedPolicy, ScenarioSpec
-from nearcast.twin.simulation import Moment
-from nearcast.twin.world import Floats, Truths, TwinSite, World
+from nearcast.twin.sites import TwinSite
+from nearcast.twin.world import Floats, Truths, World
 
 VERSION: Final = "1"
 FLEET: Final = "twin"

@@ -22,7 +22,8 @@ import numpy as np
 from nearcast.errors import InvalidInput, NotFound
 from nearcast.resources.located import Document
 from nearcast.twin.scenario import Misfit, Scenario, ScenarioSpec, located, read_scenario
-from nearcast.twin.world import City, Data, Floats
+from nearcast.twin.sites import City
+from nearcast.twin.world import Data, Floats
 
 MAX_FILE_BYTES: Final = 256 * 1024 * 1024
 

@@ -9,8 +9,8 @@ from typing import Final
 import msgspec
 import numpy as np
 
+from nearcast.twin.outcome import CLOSED, LOST, REFUSED, Outcome
 from nearcast.twin.scenario import ScenarioSpec
-from nearcast.twin.simulation import CLOSED, LOST, REFUSED, Outcome
 from nearcast.twin.workload import Workload
 from nearcast.twin.world import Floats, Truths, World
 

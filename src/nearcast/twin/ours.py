@@ -18,9 +18,9 @@ from nearcast.planning.routes import ModelRoute, Observation, RouteTable, route_
 from nearcast.resources.load import LoadReport, ModelLoad, named_metrics
 from nearcast.resources.plan import SiteNode, SitePlan
 from nearcast.twin.desired import FLEET, NODE, Fleet, snapshot_of
+from nearcast.twin.moment import TICK_S, Moment, Report
 from nearcast.twin.place import Order, Route
 from nearcast.twin.scenario import Control
-from nearcast.twin.simulation import TICK_S, Moment, Report
 from nearcast.twin.world import Truths, World
 
 DELIVERY_S: Final = 1.0

@@ -50,6 +50,13 @@ class Outages:
                 found &= ~cut.apart
         return found
 
+    def broken_s(self, one: int, other: int, from_s: float, until_s: float) -> float | None:
+        """When the way between two sites broke under what was on it from ``from_s`` up to ``until_s``, if it did."""
+        for cut in self.cuts:
+            if cut.from_s < until_s and cut.until_s > from_s and cut.apart[one, other]:
+                return max(cut.from_s, from_s)
+        return None
+
     def moments_s(self) -> tuple[float, ...]:
         """When anything breaks or is whole again, rising."""
         parts: Sequence[Outage | Cut] = (*self.outages, *self.cuts)

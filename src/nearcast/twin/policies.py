@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nearcast.errors import InvalidInput
+from nearcast.twin.moment import Moment
 from nearcast.twin.place import Order, Route
-from nearcast.twin.simulation import Moment
 from nearcast.twin.world import Floats, Truths, World
 
 LONGEST: Final = 3

@@ -10,22 +10,21 @@ What it does not model is listed in docs/explanation/digital-twin.md.
 from array import array
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from heapq import heappop, heappush
-from typing import Final, Protocol
+from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from nearcast.twin.churn import Churn
+from nearcast.twin.moment import TICK_S, Policy, Report
 from nearcast.twin.outages import Outages
+from nearcast.twin.outcome import CLOSED, LOST, REFUSED, Outcome
 from nearcast.twin.place import NOWHERE, Batch, Order, Place, Routes
 from nearcast.twin.scenario import ScenarioSpec
+from nearcast.twin.telemetry import Telemetry
 from nearcast.twin.workload import Workload
 from nearcast.twin.world import Floats, Truths, World
 
-TICK_S: Final = 0.25
-"""Between two looks of policies at the world; sites take their turns in the ticks of a second."""
 CONNECT_S: Final = 1.0
 """Until a gateway gives up a place that does not answer at all (its `connect_timeout`)."""
 MISSED_S: Final = 4.5
@@ -35,86 +34,9 @@ EJECTED_S: Final = 2.0
 """A gateway that met so many failures in a row leaves the place out for so long (its outlier detection)."""
 REENTER_S: Final = 3.0
 """Until clients of a site that is lost enter at the nearest other one."""
-DEMAND_MEMORY_S: Final = 10.0
-
-REFUSED: Final = -1
-LOST: Final = -2
-CLOSED: Final = -3
-"""Instead of a place: every place was full; places died; no place may or can answer."""
 
 _ARRIVE, _FULL, _DEAD, _ENTER = range(4)
 Event = tuple[float, int, int, int, Order]
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """What a place told of itself at ``made_at_s``: requests that wait, by model; wait of a new one; busy workers."""
-
-    made_at_s: float
-    waiting: tuple[int, ...]
-    wait_s: float
-    busy: int
-    utilization: float
-
-
-class Moment(Protocol):
-    """What a policy may know at a tick."""
-
-    now_s: float
-    tick: int
-    routes: Routes
-
-    def seen(self, observer: int, place: int) -> Report | None:
-        """The last report of ``place`` that has reached ``observer``: its own at once, others' at telemetry's age."""
-
-    def believed(self) -> Truths:
-        """bool[S, S]: whom each site (row) takes to be within reach, as late as failures are detected."""
-
-    def demand(self) -> Floats:
-        """float64[S, M]: requests per second that entered, a moving average, as old as telemetry."""
-
-
-class Policy(Protocol):
-    """Decides routes. ``cyclic``: shares of a route are taken in turn, not drawn."""
-
-    name: str
-    cyclic: bool
-
-    def begin(self, moment: Moment) -> None:
-        """Set the first routes."""
-
-    def step(self, moment: Moment) -> None:
-        """Change routes, at every tick."""
-
-
-@dataclass(frozen=True, eq=False)
-class Outcome:
-    """What became of N requests under one policy.
-
-    Attributes:
-        place: int32[N]: who answered; REFUSED, LOST or CLOSED where nobody did.
-        time_s: float64[N]: to answer, or to the failure.
-        network_s, wait_s, service_s: float64[N]: parts of it; all hops and tries are network.
-        wan_bytes: float64[N]: between sites.
-        attempts: int32[N]: places that were asked.
-        entered: int32[N]: site at which the request entered in the end.
-        busy_s: float64[S]: worker-seconds in use.
-        moved_per_s: float64[T]: part of the traffic whose first place changed, by second.
-        undone_per_s: float: part of the traffic whose first place changed and changed back within half a minute.
-    """
-
-    policy: str
-    place: NDArray[np.int32]
-    time_s: Floats
-    network_s: Floats
-    wait_s: Floats
-    service_s: Floats
-    wan_bytes: Floats
-    attempts: NDArray[np.int32]
-    entered: NDArray[np.int32]
-    busy_s: Floats
-    moved_per_s: Floats
-    undone_per_s: float
 
 
 class Run:
@@ -166,10 +88,7 @@ class Run:
         self._ejected: dict[tuple[int, int], float] = {}
         self._failures: dict[tuple[int, int], int] = {}
         self._turns = [[0] * models for _ in range(count)]
-        self._reports: list[deque[Report]] = [deque(maxlen=1 + _history(spec)) for _ in range(count)]
-        self._rates: deque[tuple[float, Floats]] = deque(maxlen=1 + _history(spec))
-        self._rate = world.problem.demand_per_s.copy()
-        self._believed: tuple[float, Truths] = (-1.0, outages.reach(0.0, count))
+        self._known = Telemetry(spec.telemetry, outages, world.problem.demand_per_s)
         self._next = 0
         self.now_s, self.tick = 0.0, 0
         self.routes: Routes = [[None] * models for _ in range(count)]
@@ -179,24 +98,15 @@ class Run:
 
     def seen(self, observer: int, place: int) -> Report | None:
         """See :class:`Moment`."""
-        reports = self._reports[place]
-        if observer == place:
-            return reports[-1] if reports else None
-        before_s = self.now_s - self._spec.telemetry.age_s
-        return next((report for report in reversed(reports) if report.made_at_s <= before_s), None)
+        return self._known.seen(observer, place, self.now_s)
 
     def believed(self) -> Truths:
         """See :class:`Moment`."""
-        at_s = max(0.0, self.now_s - self._spec.telemetry.detect_s)
-        if self._believed[0] != at_s:
-            self._believed = (at_s, self._outages.reach(at_s, len(self.places)))
-        return self._believed[1]
+        return self._known.believed(self.now_s)
 
     def demand(self) -> Floats:
         """See :class:`Moment`."""
-        before_s = self.now_s - self._spec.telemetry.age_s
-        found = next((rate for at_s, rate in reversed(self._rates) if at_s <= before_s), None)
-        return self.world.problem.demand_per_s if found is None else found
+        return self._known.demand(self.now_s)
 
     # --- the run -----------------------------------------------------------------------------------------------------
 
@@ -215,7 +125,7 @@ class Run:
             self._tell()
             self.policy.step(self)
             if tick % 4 == 0:
-                self._churn.look(self.routes, self._rate)
+                self._churn.look(self.routes, self._known.rate_per_s)
             self._until(min(self._duration_s, self.now_s + TICK_S))
             if self._progress is not None and tick % 8 == 0:
                 self._progress(tick / ticks)
@@ -368,7 +278,10 @@ class Run:
                         self._place[request] = LOST
                         self._time[request] = self.places[origin].down_at_s - self._at[request]
                         continue
-                    if cuts and (broken_s := self._cut_before(origin, index, end_s + back_s, arrived_s)) is not None:
+                    if (
+                        cuts
+                        and (broken_s := self._outages.broken_s(origin, index, arrived_s, end_s + back_s)) is not None
+                    ):
                         heappush(self._events, (broken_s + MISSED_S, request, _DEAD, spot + 1, order))
                         continue
                 self._place[request] = index
@@ -376,13 +289,6 @@ class Run:
                 self._wait[request] = begin_s - arrived_s
                 self._service[request] = end_s - begin_s
                 self._wan[request] += wan
-
-    def _cut_before(self, origin: int, place: int, delivered_s: float, arrived_s: float) -> float | None:
-        """When the way broke under an answer, if it did."""
-        for cut in self._outages.cuts:
-            if cut.from_s < delivered_s and cut.until_s > arrived_s and cut.apart[origin, place]:
-                return max(cut.from_s, arrived_s)
-        return None
 
     # --- failures ----------------------------------------------------------------------------------------------------
 
@@ -432,36 +338,17 @@ class Run:
 
     def _tell(self) -> None:
         """Reports whose turn it is, and the demand of the last tick."""
-        every = max(1, round(self._spec.telemetry.every_s / TICK_S))
         if self._outages.outages:
             self._entrances()
         for index, place in enumerate(self.places):
-            if (self.tick + index) % every == 0 and self._up[index] and place.workers:
+            if self._known.is_due(self.tick, index) and self._up[index] and place.workers:
                 if place.queued:
                     self._settle(index, place.until(self.now_s, self.work))
-                busy = place.busy(self.now_s)
-                self._reports[index].append(
-                    Report(
-                        made_at_s=self.now_s,
-                        waiting=tuple(len(lane) for lane in place.lanes),
-                        wait_s=place.wait_s(self.now_s, self.work_s[index]),
-                        busy=busy,
-                        utilization=busy / place.workers,
-                    )
-                )
+                self._known.report(index, place, self.now_s, self.work_s[index])
         if self.tick % 4 == 0 and self.tick:
-            self._count()
-
-    def _count(self) -> None:
-        """The moving average of what entered, once per second."""
-        count, models = self._rate.shape
-        first = int(np.searchsorted(self.workload.at_s, self.now_s - 1.0))
-        entered = np.array(self._entered[first : self._next], dtype=np.int64)
-        keys = entered * models + self.workload.model[first : self._next]
-        fresh = np.bincount(keys, minlength=count * models).reshape(count, models)
-        gain = 1.0 - np.exp(-1.0 / DEMAND_MEMORY_S)
-        self._rate = self._rate + gain * (fresh - self._rate)
-        self._rates.append((self.now_s, self._rate))
+            first = int(np.searchsorted(self.workload.at_s, self.now_s - 1.0))
+            entered = np.array(self._entered[first : self._next], dtype=np.int64)
+            self._known.count(entered, self.workload.model[first : self._next], self.now_s)
 
     def _outcome(self) -> Outcome:
         time, wait, service = np.array(self._time), np.array(self._wait), np.array(self._service)
@@ -479,8 +366,3 @@ class Run:
             moved_per_s=np.array(self._churn.moved),
             undone_per_s=self._churn.undone(),
         )
-
-
-def _history(spec: ScenarioSpec) -> int:
-    """Reports that must be kept so that one of the telemetry's age is among them; the demand's come every second."""
-    return int(spec.telemetry.age_s / min(1.0, spec.telemetry.every_s)) + 3

@@ -24,8 +24,9 @@ from nearcast.twin.names import OURS
 from nearcast.twin.ours import Nearcast
 from nearcast.twin.outages import Outages
 from nearcast.twin.scenario import Demand, NodeClass, Scenario, ScenarioSpec, SiteGroup, TwinModel
+from nearcast.twin.sites import TwinSite
 from nearcast.twin.workload import draw
-from nearcast.twin.world import Data, TwinSite, World, fleet_capacity
+from nearcast.twin.world import Data, World, fleet_capacity
 
 NODE: Final = "node"
 BATCH: Final = 8

@@ -1,11 +1,9 @@
-"""The simulated fleet as arrays: sites, network, models and rules, and the planning problem that the planner sees.
+"""The simulated fleet as arrays: network, models and rules of its `sites`, and the problem that the planner sees.
 
 Decides how a scenario becomes a :class:`World`. The planning problem in it is the true one: what a policy may know of
 it, and how late, is the business of `simulation`. Pure: data come in (`files` reads them), dice are seeded.
 """
 
-import re
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -19,29 +17,18 @@ from nearcast.errors import InvalidInput
 from nearcast.planning.distance import EARTH_RADIUS_KM, FIBRE_KM_PER_S, LAST_MILE_S, PATH_STRETCH
 from nearcast.planning.fleet.problem import Problem
 from nearcast.planning.residency import refusals
-from nearcast.resources.jurisdiction import groups_of
 from nearcast.resources.located import Path
 from nearcast.resources.plan import ResidencyRule, SiteFacts
 from nearcast.resources.problems import did_you_mean
 from nearcast.twin.batching import busy_s, relative_work
-from nearcast.twin.scenario import Misfit, NamedPolicy, NodeClass, Region, ScenarioSpec, SiteGroup, TwinModel
+from nearcast.twin.scenario import Misfit, NamedPolicy, NodeClass, Region, ScenarioSpec, TwinModel
+from nearcast.twin.sites import City, TwinSite, sites_of
 
 Floats = NDArray[np.float64]
 Truths = NDArray[np.bool_]
 
 URGENCY: Final = {"realtime": 4.0, "interactive": 1.0, "batch": 0.1}
 GB: Final = 1e9
-
-
-@dataclass(frozen=True, slots=True)
-class City:
-    """One row of the table of cities."""
-
-    name: str
-    country: str
-    latitude: float
-    longitude: float
-    population: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,20 +48,6 @@ class Data:
     round_trips_ms: Floats | None = None
     gaps_s: Floats | None = None
     tokens: Mapping[str, Floats] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class TwinSite:
-    """One site as the scenario means it."""
-
-    facts: SiteFacts
-    latitude: float
-    longitude: float
-    population: float
-    demand: bool
-    node: str
-    nodes: int
-    bytes_per_s: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,7 +104,7 @@ def build(spec: ScenarioSpec, data: Data, seed: int, load: float | None = None) 
     Raises:
         Misfit: the parts do not make a fleet: no place for a model, a site named twice, an unknown region.
     """
-    sites = _sites(spec, data)
+    sites = sites_of(spec, data.cities, data.continents)
     rules = tuple(_rule(policy) for policy in spec.policies)
     dice = np.random.default_rng([seed, 1])
     round_trip_s = _round_trips(sites, data, dice)
@@ -159,98 +132,6 @@ def build(spec: ScenarioSpec, data: Data, seed: int, load: float | None = None) 
     )
     _check_regions(spec, world)
     return world
-
-
-# --- sites -----------------------------------------------------------------------------------------------------------
-
-
-def _sites(spec: ScenarioSpec, data: Data) -> tuple[TwinSite, ...]:
-    found: list[TwinSite] = []
-    for number, group in enumerate(spec.sites):
-        found.extend(_by_cities(group, number, data, {site.facts.name for site in found}))
-        found.extend(_by_name(group))
-    names = [site.facts.name for site in found]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise Misfit(("sites",), f"expected each site once; named twice: {', '.join(twice)}")
-    if not any(site.demand for site in found):
-        raise Misfit(("sites",), "expected at least one site where clients enter; every group says demand: false")
-    return tuple(found)
-
-
-def _by_name(group: SiteGroup) -> list[TwinSite]:
-    named = group.named or ()
-    shares = _nodes(group, [site.population for site in named])
-    return [
-        TwinSite(
-            facts=SiteFacts(
-                name=site.name,
-                tier=group.tier,
-                country=site.country,
-                jurisdictions=tuple(sorted({*site.jurisdictions, *groups_of(site.country)})),
-            ),
-            latitude=site.location.latitude,
-            longitude=site.location.longitude,
-            population=site.population,
-            demand=group.demand,
-            node=group.node,
-            nodes=nodes,
-            bytes_per_s=group.mbps * 1e6 / 8,
-        )
-        for site, nodes in zip(named, shares, strict=True)
-    ]
-
-
-def _by_cities(group: SiteGroup, number: int, data: Data, taken: set[str]) -> list[TwinSite]:
-    if group.cities is None:
-        return []
-    wanted = group.cities
-    chosen: list[tuple[str, City]] = []
-    per_country: dict[str, int] = {}
-    for city in data.cities:
-        if len(chosen) == wanted.count:
-            break
-        if wanted.countries and city.country not in wanted.countries:
-            continue
-        if wanted.continents and data.continents.get(city.country) not in wanted.continents:
-            continue
-        name = _slug(city)
-        if per_country.get(city.country, 0) >= wanted.per_country or name in taken:
-            continue
-        per_country[city.country] = per_country.get(city.country, 0) + 1
-        taken.add(name)
-        chosen.append((name, city))
-    if len(chosen) < wanted.count:
-        raise Misfit(
-            ("sites", number, "cities", "count"),
-            f"expected {wanted.count} cities; the table has {len(chosen)} such",
-            hint="Ask for fewer, or widen continents, countries or perCountry.",
-        )
-    shares = _nodes(group, [city.population for _, city in chosen])
-    return [
-        TwinSite(
-            facts=SiteFacts(name=name, tier=group.tier, country=city.country, jurisdictions=groups_of(city.country)),
-            latitude=city.latitude,
-            longitude=city.longitude,
-            population=city.population,
-            demand=group.demand,
-            node=group.node,
-            nodes=nodes,
-            bytes_per_s=group.mbps * 1e6 / 8,
-        )
-        for (name, city), nodes in zip(chosen, shares, strict=True)
-    ]
-
-
-def _nodes(group: SiteGroup, populations: Sequence[float]) -> list[int]:
-    if not group.nodes_by_population:
-        return [group.nodes] * len(populations)
-    mean = sum(populations) / max(1, len(populations))
-    return [max(1, round(group.nodes * people / mean)) for people in populations]
-
-
-def _slug(city: City) -> str:
-    plain = unicodedata.normalize("NFKD", city.name).encode("ascii", "ignore").decode().lower()
-    return (re.sub(r"[^a-z0-9]+", "-", plain).strip("-") or "city")[:59] + f"-{city.country.lower()}"
 
 
 def _rule(policy: NamedPolicy) -> ResidencyRule:

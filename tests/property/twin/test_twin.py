@@ -10,8 +10,8 @@ from nearcast.twin.bound import clairvoyant
 from nearcast.twin.compare import Stage, run_policy, set_up
 from nearcast.twin.measures import figures, violations
 from nearcast.twin.names import OURS
+from nearcast.twin.outcome import CLOSED, LOST, REFUSED
 from nearcast.twin.policies import POLICIES
-from nearcast.twin.simulation import CLOSED, LOST, REFUSED
 from unit.twin.tiny import CITIES, document, loaded, model, named
 
 EU = {"name": "eu", "match": {"originJurisdictions": ["EU"]}, "residency": {"jurisdictions": ["EU"]}}

@@ -9,9 +9,10 @@ import pytest
 from nearcast.twin.compare import Stage, run_policy, set_up
 from nearcast.twin.measures import Times, figures, times
 from nearcast.twin.names import OURS, RIVALS
+from nearcast.twin.outcome import CLOSED, LOST, REFUSED, Outcome
 from nearcast.twin.place import Order
 from nearcast.twin.policies import POLICIES, Candidates
-from nearcast.twin.simulation import CLOSED, LOST, REFUSED, Outcome, Run
+from nearcast.twin.simulation import Run
 from unit.twin.tiny import document, loaded, model, named, stage
 
 

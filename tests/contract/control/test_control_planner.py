@@ -290,9 +290,9 @@ def test_a_change_of_few_sites_is_told_of_as_such_and_can_be_repeated(fleet: Any
     assert differences(record, replayed(record)) == ()
 
     world.report("frankfurt", "ashburn", frankfurt=70.0)
-    for _ in range(150):
+    for _ in range(30):
         world.report("frankfurt", "ashburn", frankfurt=2.0)
-        world.pass_on()
+        world.pass_on(25.0)
     assert world.planned() == {"frankfurt"}, "what is held for a while goes, whatever is planned anew"
     for heading in fleet.call("GET", "/v1/decisions").json()["items"]:
         record = decode_record(fleet.call("GET", f"/v1/decisions/{heading['id']}").content)

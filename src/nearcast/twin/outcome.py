@@ -1,4 +1,4 @@
-"""What became of the requests of one run: who answered, in which time, over which ways. Data only; `measures` judges."""
+"""What became of the requests of one run: who answered, in which time, over which ways. Data; `measures` judges."""
 
 from dataclasses import dataclass
 from typing import Final

@@ -7,6 +7,9 @@ demand everywhere, a fifth of the models kept in their region by residency.
 * `scratch`: placement and shares from nothing. `again`: with the plan before, and nothing changed; it must be the same
   plan. `region`: half as much demand again at one site in a hundred, all near the busiest one. `outage`: the busiest
   site and its nearest neighbours are lost.
+* `passes`: what the control plane does every five seconds. Demand wanders at every site, with noise, and doubles around
+  one of them every minute. A chain of plans that follow what changed, beside one that plans everything each time: CPU
+  seconds of both, and what the first costs over the second on the figures of each pass.
 * Routing against the linear program, and placement against the mixed-integer program, both by HiGHS over all places
   with queues as chords (`tests/fleets/exact.py`): what HiGHS says of chords is at least what the curve costs.
 """
@@ -28,8 +31,9 @@ import numpy as np
 from bench.fleets import fleet
 from bench.machine import record as machine
 from nearcast.planning.fleet.problem import FleetPlan, Problem
-from nearcast.planning.fleet.record import PlanRecord, packed, unpacked
-from nearcast.planning.fleet.replan import replan_fleet
+from nearcast.planning.fleet.record import PlanRecord, Scope, packed, unpacked
+from nearcast.planning.fleet.replan import as_it_is, replan_fleet
+from nearcast.planning.fleet.scope import planned, rests
 from nearcast.planning.fleet.solve import plan_fleet, route_fleet
 
 SIZES = (100, 300, 1000, 4200)
@@ -41,6 +45,12 @@ REGION = 0.01
 """Part of all sites whose demand changes."""
 LOST = 3
 LIMIT_S = 600.0
+PASSES = 36
+PASS_S = 5.0
+PASSES_SITES = 1000
+WANDER, NOISE = 0.01, 0.05
+"""Standard deviations of the logarithm of a site's demand: by which it moves from pass to pass, and of each figure."""
+CROWD_EVERY = 12
 ROUTED = ((20, 6), (40, 8), (60, 10))
 """Sites and models of the instances for routing."""
 PLACED = ((6, 4), (8, 5))
@@ -64,6 +74,7 @@ def run(folder: Path) -> dict[str, Any]:
         "load": LOAD,
         "sizes": sizes,
         "heavy": heavy,
+        "passes": _child(folder / "passes", "passes"),
         "routing": [_routing(*shape, seed) for shape in ROUTED for seed in SEEDS[:2]],
         "placement": _placements(),
         "cores": os.cpu_count(),
@@ -144,6 +155,36 @@ def _measured(folder: Path, kind: str) -> dict[str, Any]:
         **({} if before is None else _moved(problem, before, plan)),
         "changed": int(changed.sum()),
     }
+
+
+def _passes() -> dict[str, Any]:
+    """Two chains of plans over the same figures: one that follows what changed, one that plans everything."""
+    problem, dice = fleet(PASSES_SITES, MODELS, load=LOAD), np.random.default_rng(SEEDS[0])
+    whole = plan = plan_fleet(problem)
+    basis = rests(problem, plan, None, Scope(), 0.0)
+    level, rows = np.ones((PASSES_SITES, 1)), []
+    for number in range(1, PASSES + 1):
+        level = level * np.exp(dice.normal(0.0, WANDER, level.shape))
+        if number % CROWD_EVERY == 0:
+            level[np.argsort(problem.round_trip_s[dice.integers(PASSES_SITES)])[: round(REGION * PASSES_SITES)]] *= 2.0
+        noise = np.exp(dice.normal(0.0, NOISE, problem.demand_per_s.shape))
+        now = replace(problem, demand_per_s=problem.demand_per_s * level * noise)
+        start_s, before = time.process_time(), (plan, basis)
+        scope = basis.scope(now, plan, PASS_S * number)
+        plan = planned(now, plan, scope)
+        basis = rests(now, plan, before, scope, PASS_S * number)
+        middle_s = time.process_time()
+        whole = plan_fleet(now, whole)
+        end_s = time.process_time()
+        rows.append(
+            {
+                "planned": scope.planned,
+                "cpu_s": middle_s - start_s,
+                "whole_cpu_s": end_s - middle_s,
+                "over_whole": as_it_is(now, plan).cost_s / whole.cost_s - 1.0,
+            }
+        )
+    return {"sites": PASSES_SITES, "passes": rows}
 
 
 def _changed(problem: Problem, kind: str) -> tuple[Problem, Any]:
@@ -262,9 +303,12 @@ def _placements() -> dict[str, Any]:
 
 
 def _main() -> None:
-    """What a process of one step does: `python -m bench.planner FOLDER make SITES LOAD | KIND`."""
+    """What a process of one step does: `python -m bench.planner FOLDER make SITES LOAD | passes | KIND`."""
     folder, what, *rest = Path(sys.argv[1]), *sys.argv[2:]
-    found = _make(folder, int(rest[0]), float(rest[1])) if what == "make" else _measured(folder, what)
+    if what == "make":
+        found = _make(folder, int(rest[0]), float(rest[1]))
+    else:
+        found = _passes() if what == "passes" else _measured(folder, what)
     print(json.dumps(found))
 
 

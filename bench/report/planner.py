@@ -141,8 +141,8 @@ def _passes(result: dict[str, Any]) -> list[str]:
         "|---|---|---|---|",
         *lines,
         "",
-        f"Together {spent_s:.1f} s of CPU; planning everything in each pass, {whole_s:.1f} s. On the figures of each pass",
-        f"the plan costs {over[len(over) // 2]:+.2%} (median) and {over[-1]:+.2%} (most) over the one that was made of",
+        f"Together {spent_s:.1f} s of CPU; planning everything in each pass, {whole_s:.1f} s. On the figures of each",
+        f"pass the plan costs {over[len(over) // 2]:+.2%} (median) and {over[-1]:+.2%} (most) over one of",
         "everything.",
         "",
     ]

@@ -15,11 +15,13 @@ TICK_S: Final = 0.25
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a place told of itself at ``made_at_s``: requests that wait, by model; wait of a new one; busy workers."""
+    """What a place told of itself at ``made_at_s``: requests that wait, by model; wait of a new one; service of each
+    model, as it was lately; busy workers."""
 
     made_at_s: float
     waiting: tuple[int, ...]
     wait_s: float
+    service_s: tuple[float, ...]
     busy: int
     utilization: float
 

@@ -189,7 +189,7 @@ class Nearcast:
         loads = {
             model: ModelLoad(
                 wait_s=report.wait_s,
-                service_s=float(problem.service_s[place, to]),
+                service_s=report.service_s[to],
                 utilization=min(1.0, report.utilization),
                 rate_per_s=0.0,
                 queue=report.waiting[to],

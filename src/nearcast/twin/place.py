@@ -2,7 +2,7 @@
 
 Decides when which requests are computed together: a worker that is free takes the lane whose first request has waited
 longest, and as many of it as a batch may hold; the largest of them sets the time of the batch. A request that finds a
-free worker is computed at once, alone. There are no events: a place is brought up to a moment whenever somebody looks
+free worker is computed at once, alone. Decides what is told of service times, too. There are no events: a place is brought up to a moment whenever somebody looks
 at it, which is exact, since nothing else can happen to it in between.
 """
 
@@ -33,6 +33,12 @@ Batch = tuple[float, float, list[Waiting]]
 """Begin, end, and who is in it."""
 
 
+WEIGHT: Final = 0.1
+"""Of the newest batch in the average of an engine's service time, and by which part of the way it goes back to that of
+an idle engine in a second without a batch; as `engine.gauges` has them."""
+REST_GAIN: Final = 0.3
+
+
 class Place:
     """A place with state. Times must not go back from call to call.
 
@@ -42,7 +48,7 @@ class Place:
         room: of each model, how many may wait.
     """
 
-    __slots__ = ("busy_s", "curves", "down_at_s", "free", "lanes", "queued", "room", "workers")
+    __slots__ = ("_batches", "busy_s", "curves", "down_at_s", "free", "lanes", "queued", "room", "service_s", "workers")
 
     def __init__(self, workers: int, curves: Sequence[tuple[float, ...]], room: Sequence[int]) -> None:
         self.workers = workers
@@ -54,6 +60,10 @@ class Place:
         self.queued = 0
         self.busy_s = 0.0
         self.down_at_s = float("inf")
+        self.service_s = [curve[0] if curve else 0.0 for curve in curves]
+        """Of each model, seconds of the batch that a request is in, as it was lately: what a load report tells."""
+        self._batches: list[tuple[float, int, float]] = []
+        """End, model and seconds of the batches that nothing was learned of yet."""
 
     def take(
         self,
@@ -80,6 +90,7 @@ class Place:
             taken_s = self.curves[model][0] * work[waiting[1]]
             heapreplace(free, at_s + taken_s)
             self.busy_s += taken_s
+            self._batches.append((at_s + taken_s, model, taken_s))
             return (at_s, at_s + taken_s, [waiting])
         lane = self.lanes[model]
         if len(lane) >= self.room[model] or (longest_s != float("inf") and self.wait_s(at_s, work_s) > longest_s):
@@ -103,6 +114,7 @@ class Place:
             taken_s = curve[size - 1] * most
             heapreplace(free, begin_s + taken_s)
             self.busy_s += taken_s
+            self._batches.append((begin_s + taken_s, model, taken_s))
             begun.append((begin_s, begin_s + taken_s, members))
         return begun
 
@@ -115,8 +127,10 @@ class Place:
         return left
 
     def recover(self, at_s: float) -> None:
-        """All workers are free from ``at_s`` on."""
+        """All workers are free from ``at_s`` on, and nothing is remembered."""
         self.free = [at_s] * self.workers
+        self.service_s = [curve[0] if curve else 0.0 for curve in self.curves]
+        self._batches = []
 
     def wait_s(self, at_s: float, work_s: Sequence[float]) -> float:
         """How long a request that arrives now would wait: the work ahead of it over the workers.
@@ -129,6 +143,24 @@ class Place:
             return 0.0
         ahead_s = sum(len(lane) * work_s[model] for model, lane in enumerate(self.lanes) if lane)
         return max(0.0, self.free[0] - at_s) + ahead_s / self.workers
+
+    def learn(self, at_s: float, elapsed_s: float) -> None:
+        """Bring :attr:`service_s` up to ``at_s``, ``elapsed_s`` after the last time: as an engine averages its batches,
+        and forgets them where there are none."""
+        idle = set(range(len(self.curves)))
+        going_on = []
+        for batch in self._batches:
+            end_s, model, taken_s = batch
+            if end_s > at_s:
+                going_on.append(batch)
+                continue
+            self.service_s[model] += WEIGHT * (taken_s - self.service_s[model])
+            idle.discard(model)
+        self._batches = going_on
+        for model in idle:
+            if curve := self.curves[model]:
+                rest = 1.0 - (1.0 - REST_GAIN) ** elapsed_s
+                self.service_s[model] += rest * (curve[0] - self.service_s[model])
 
     def busy(self, at_s: float) -> int:
         """Workers that compute."""

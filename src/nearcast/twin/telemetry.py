@@ -69,9 +69,12 @@ class Telemetry:
 
     def report(self, index: int, place: Place, now_s: float, work_s: list[float]) -> None:
         """``place`` tells how it is; it has been brought up to ``now_s``."""
+        told = self._reports[index]
+        place.learn(now_s, now_s - told[-1].made_at_s if told else 0.0)
         busy = place.busy(now_s)
         waiting = tuple(len(lane) for lane in place.lanes)
-        self._reports[index].append(Report(now_s, waiting, place.wait_s(now_s, work_s), busy, busy / place.workers))
+        service_s = tuple(place.service_s)
+        told.append(Report(now_s, waiting, place.wait_s(now_s, work_s), service_s, busy, busy / place.workers))
 
     def count(self, entered: NDArray[np.int64], model: NDArray[np.int32], now_s: float) -> None:
         """What entered in the last second: origins and models of requests."""

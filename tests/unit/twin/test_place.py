@@ -1,5 +1,7 @@
 """One simulated place: order, batches, room, failure."""
 
+import pytest
+
 from nearcast.twin.place import Order, Place, Waiting
 
 WORK = [1.0] * 100
@@ -78,3 +80,20 @@ def test_who_would_wait_longer_than_it_may_is_refused_although_there_is_room() -
     assert place.take(0, waiting(0.006, 1), WORK, [0.010], 0.005) is True
     assert place.take(0, waiting(0.006, 2), WORK, [0.010], 0.010) is False
     assert place.take(0, waiting(0.006, 2), WORK, [0.010], 0.015) is True
+
+
+def test_service_is_told_as_that_of_the_last_batches_and_forgotten_at_rest() -> None:
+    place = Place(1, [(0.010, 0.020), ()], [4, 4])
+    assert place.service_s == [0.010, 0.0]
+    place.take(0, waiting(0.0, 0), WORK)
+    for request in (1, 2):
+        place.take(0, waiting(0.001, request), WORK)
+    place.until(0.015, WORK)
+    place.learn(0.025, 0.025)
+    assert place.service_s[0] == 0.010, "the batch of two goes on: nobody knows yet how long it takes"
+    place.learn(0.030, 0.005)
+    assert place.service_s[0] == pytest.approx(0.011)
+    place.learn(1.030, 1.0)
+    assert place.service_s == [pytest.approx(0.0107), 0.0]
+    place.recover(2.0)
+    assert place.service_s == [0.010, 0.0], "an engine that starts again has its profile"

@@ -2,8 +2,8 @@
 
 Decides when which requests are computed together: a worker that is free takes the lane whose first request has waited
 longest, and as many of it as a batch may hold; the largest of them sets the time of the batch. A request that finds a
-free worker is computed at once, alone. Decides what is told of service times, too. There are no events: a place is brought up to a moment whenever somebody looks
-at it, which is exact, since nothing else can happen to it in between.
+free worker is computed at once, alone. Decides what is told of service times, too. There are no events: a place is
+brought up to a moment whenever somebody looks at it, which is exact, since nothing else can happen to it in between.
 """
 
 from collections import deque

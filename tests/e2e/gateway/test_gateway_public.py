@@ -129,6 +129,13 @@ def test_the_model_is_read_out_of_the_body(get, site, body):
     assert (request.headers["x-nearcast-model"], request.body) == ("m1", body)
 
 
+def test_a_body_names_its_model_whatever_the_method_and_without_one_it_is_no_path(get, site):
+    assert get("/v1/embeddings", {"model": "m1"}, method="PUT").status == 200
+    assert site.engines["m1", "1"].seen[-1].headers["x-nearcast-model"] == "m1"
+    answer = get("/v1/embeddings", method="DELETE")
+    assert (answer.status, answer.headers["x-nearcast-error"]) == (404, "not_found")
+
+
 def test_a_base_url_names_the_model(get, site):
     assert get("/m/m1/v1/embeddings?x=1", b"anything").status == 200
     request = site.engines["m1", "1"].seen[-1]

@@ -189,6 +189,8 @@ def _without_idle(ground: Ground, placed: Truths, routing: Routing) -> tuple[Tru
     """Without replicas that answer nothing and need not be; nobody's requests go elsewhere for it."""
     busy = (losses(routing, placed.shape)[1] > 0.0) | ground.costs.problem.pinned
     kept = at_least(ground, placed & busy, placed)
+    if (kept & ~placed).any():  # what must be and was nowhere: whoever had no place may ask it now
+        return kept, route(ground, kept, routing.price_s, FROM_NEAR)
     gone = placed & ~kept
     return (kept, without(ground, routing, kept, gone)) if gone.any() else (placed, routing)
 

@@ -215,3 +215,12 @@ def test_bounds_are_near_where_every_place_has_a_price() -> None:
     plan = plan_fleet(gpus)
     assert plan.price_s.min() > 0.1
     assert plan.placement_gap < 0.01
+
+
+def test_a_model_that_comes_where_an_idle_one_went_is_routed_to() -> None:
+    """Memory for one of two models that nobody asks for: the other one stood there, and both must be somewhere."""
+    problem = line(1, 2, demand_per_s=np.zeros((1, 2)), least=np.array([1, 2], np.int32))
+    other = plan_fleet(dataclasses.replace(problem, eligible=np.array([[False, True]])))
+    plan = plan_fleet(problem, other)
+    assert plan.placed.tolist() == [[True, False]]
+    assert (plan.origin.tolist(), plan.model.tolist(), plan.place.tolist()) == ([0], [0], [0])

@@ -21,7 +21,7 @@ HERE = Path(__file__).resolve().parent
 FLEET = HERE / "twin.yaml"
 CAMERAS = HERE.parent / "examples" / "twin" / "smart-cameras.yaml"
 LOADS = (0.4, 0.7, 0.9, 1.05)
-SEEDS = (2,)
+SEEDS = (5,)
 BEST_RIVALS = ("nearest", "nearest-spill", "latency-weighted")
 
 TROUBLE: Mapping[str, dict[str, Any]] = {

@@ -125,8 +125,9 @@ class Queues:
         cell = np.clip((self.prices < price_s[:, None]).sum(axis=1) - 1, 0, CELLS)
         every = np.arange(len(cell))
         low, high = self.prices[every, cell], self.prices[every, cell + 1]
-        part = np.divide(price_s - low, high - low, out=np.ones_like(low), where=high > low)
-        rho: Floats = _KNOTS[cell] + np.clip(part, 0.0, 1.0) * (_KNOTS[cell + 1] - _KNOTS[cell])
+        inside = np.clip(price_s, low, high)
+        part = np.divide(inside - low, high - low, out=np.ones_like(low), where=high > low)
+        rho: Floats = _KNOTS[cell] + part * (_KNOTS[cell + 1] - _KNOTS[cell])
         return np.clip(rho * self.workers - self.fixed, 0.0, self.room)
 
     def worth_s(self, price_s: Floats) -> Floats:

@@ -7,12 +7,12 @@ from hypothesis import strategies as st
 from fleets.small import line
 from nearcast.planning.fleet.congestion import CEILING, Growth, Queues, growth_of, served_s
 
-parts = st.floats(0.0, CEILING)
+parts = st.one_of(st.floats(0.0, CEILING), st.floats(0.8, CEILING))
 loads = st.tuples(parts, parts).map(sorted)
 
 
 @given(
-    workers=st.floats(0.01, 1e5),
+    workers=st.one_of(st.floats(0.01, 64.0), st.floats(64.0, 1e5)),
     weight=st.floats(0.1, 4.0),
     extra=st.floats(0.0, 50.0),
     power=st.floats(2.0, 5.0),

@@ -12,13 +12,15 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from nearcast.planning.fleet.bound import least_s, priced, routing_bound_s, unsure
-from nearcast.planning.fleet.candidates import Near, cheapest
+from nearcast.planning.fleet.bound import priced
+from nearcast.planning.fleet.candidates import Near
 from nearcast.planning.fleet.congestion import CEILING, Queues
 from nearcast.planning.fleet.cost import Costs, Floats32
 from nearcast.planning.fleet.market import Heat, Market, answer, heats
 from nearcast.planning.fleet.prices import FROM_ROUGH, HEATS, settle
-from nearcast.planning.fleet.problem import MAX_CANDIDATES, Floats, Truths
+from nearcast.planning.fleet.problem import Floats, Truths
+from nearcast.planning.fleet.regions import regional_prices_s
+from nearcast.planning.fleet.search import ROUGHLY_UNSEEN, Search
 
 SMALLEST_SHARE: Final = 0.005
 """Shares below this are not worth a route."""
@@ -26,10 +28,8 @@ SLACK: Final = 0.002
 LOOKS: Final = 2
 """Last steps of softening before which lists are made anew where a place outside of them might be cheaper."""
 MORE_LOOKS: Final = 2
-"""Times that these steps are repeated with new lists, while those save :data:`WORTH_A_LOOK`."""
-WORTH_A_LOOK: Final = 5e-4
-CALM: Final = 0.01
-"""Parts of the cost."""
+"""Times that these steps are repeated while shares cost more than :data:`NEAR_ENOUGH` above their bound."""
+NEAR_ENOUGH: Final = 0.003
 _POURS: Final = 12
 _ELSEWHERE: Final = 3
 
@@ -86,64 +86,31 @@ def route(
         ladder: softening from there.
         looks: last steps of ``ladder`` before which lists are made anew; without any, the bound says little.
     """
-    lists = cheapest(ground.costs, ground.near, placed, min(MAX_CANDIDATES, len(placed)))
-    market = Market.of(ground.costs, lists, ground.near.origin)
     # A little below the ceiling, so that what is not quite settled still finds room.
     queues = replace(ground.queues, ceiling=CEILING - SLACK)
     steps = HEATS if start_s is None else ladder
-    tail_s = lists.tail_s.reshape(-1)
+    price_s = regional_prices_s(ground.costs, queues, placed) if start_s is None else start_s
+    search = Search(ground.costs, ground.queues, ground.near, placed)
     coarse, fine = steps[: len(steps) - looks], steps[len(steps) - looks :]
-    price_s = settle(market, queues, start_s, coarse)
-    least = np.minimum(least_s(market, price_s), tail_s)
-    for turn in range(looks + MORE_LOOKS if looks else 0):
-        # Before prices are fine: in lists that are too short they would rise without need. Where prices are far from
-        # rest, other lists would only stir them more.
-        least, gain = _relist(ground, market, tail_s, placed, price_s, CALM if turn < looks else np.inf)
-        if turn >= looks and gain <= WORTH_A_LOOK:
+    for heat in coarse:
+        price_s = settle(search.market, queues, search.look(price_s, ROUGHLY_UNSEEN), (heat,))
+    if not looks:
+        return _routed(ground, search, price_s)
+    tries: list[Routing] = []
+    for _ in range(1 + MORE_LOOKS):
+        for heat in fine:
+            price_s = settle(search.market, queues, search.look(price_s), (heat,))
+        search.bound_at(price_s)
+        tries.append(_routed(ground, search, price_s))
+        if tries[-1].cost_s <= (1.0 + NEAR_ENOUGH) * search.bound_s:
             break
-        price_s = settle(market, queues, price_s, fine[turn : turn + 1] or fine)
-    else:
-        if looks:
-            least, _ = _relist(ground, market, tail_s, placed, price_s, 0.0)
-    bound_s = routing_bound_s(market, ground.queues, price_s, least)
-    share = answer(market, price_s, heats(market, HEATS[-1], price_s)).share
-    return finish(ground, placed, market, share, price_s, bound_s)
+    return replace(min(tries, key=lambda each: each.cost_s), bound_s=search.bound_s)
 
 
-def _relist(
-    ground: Ground, market: Market, tail_s: Floats32, placed: Truths, price_s: Floats, most: float
-) -> tuple[Floats32, float]:
-    """Other places in the lists of rows for which a place outside of them might be cheaper, in place: the first half,
-    cheapest without prices, stays (prices may fall again), the rest are the cheapest with prices.
-
-    Args:
-        most: the lists stay as they are where others save more than this part of the cost.
-
-    Returns:
-        float32[N]: below what any open place costs each row with its price; and the part of the cost that is saved.
-    """
-    least = least_s(market, price_s)
-    rows = unsure(market, tail_s, least)
-    width = len(market.place)
-    found = priced(ground.costs, market, placed, price_s, rows, width)
-    demand = market.demand_per_s.astype(np.float64)
-    gain_s = float(demand[rows] @ np.maximum(least[rows] - found[3], 0.0))
-    gain = gain_s / max(float(demand @ least), 1e-30)
-    least = np.minimum(least, tail_s)
-    least[rows] = found[3]
-    if gain > most:
-        return least, gain
-    half = width // 2
-    tail_s[rows] = np.minimum(tail_s[rows], market.cost_s[half, rows])  # the cheapest of those that give way
-    known = (found[0][:, None] == market.place[None, :half, rows]).any(axis=1)
-    usable = np.isfinite(found[1]) & ~known
-    paid = np.where(usable, found[1] + found[2] * price_s.astype(np.float32)[found[0]], np.float32(np.inf))
-    order = np.argsort(paid, axis=0, kind="stable")[: width - half]
-    keep = np.take_along_axis(usable, order, axis=0)
-    market.place[half:, rows] = np.where(keep, np.take_along_axis(found[0], order, axis=0), 0)
-    market.cost_s[half:, rows] = np.where(keep, np.take_along_axis(found[1], order, axis=0), np.float32(np.inf))
-    market.work_s[half:, rows] = np.where(keep, np.take_along_axis(found[2], order, axis=0), np.float32(0.0))
-    return least, gain
+def _routed(ground: Ground, search: Search, price_s: Floats) -> Routing:
+    """Shares at ``price_s`` over the lists of the moment, made to fit."""
+    share = answer(search.market, price_s, heats(search.market, HEATS[-1], price_s)).share
+    return finish(ground, search.placed, search.market, share, price_s, search.bound_s)
 
 
 def finish(ground: Ground, placed: Truths, market: Market, share: Floats32, price_s: Floats, bound_s: float) -> Routing:
@@ -189,7 +156,10 @@ def without(ground: Ground, routing: Routing, kept: Truths, gone: Truths) -> Rou
     share = np.take_along_axis(share, order, axis=0)
     bare = np.flatnonzero(np.isinf(part.cost_s[0]))
     found = priced(ground.costs, market, kept, routing.price_s, rows[bare], len(share))
-    part.place[:, bare], part.cost_s[:, bare], part.work_s[:, bare] = found[:3]
+    order = np.argsort(found[1], axis=0, kind="stable")
+    part.place[:, bare], part.cost_s[:, bare], part.work_s[:, bare] = (
+        np.take_along_axis(each, order, axis=0) for each in found[:3]
+    )
     lost = np.flatnonzero((share.sum(axis=0) <= 1e-6) & np.isfinite(part.cost_s[0]))
     share[:, lost] = 0.0
     share[part.reduced_s(routing.price_s)[:, lost].argmin(axis=0), lost] = 1.0

@@ -13,14 +13,15 @@ from numpy.typing import NDArray
 
 from nearcast.planning.fleet.congestion import Queues
 from nearcast.planning.fleet.cost import Costs, Floats32, columns
+from nearcast.planning.fleet.least import smallest
 from nearcast.planning.fleet.market import Market
-from nearcast.planning.fleet.problem import Floats, Indices, Truths
+from nearcast.planning.fleet.problem import Floats, Truths
 
 ROUNDING: Final = 2e-6
 """Costs are float32: bounds give way by this part."""
 UNSEEN: Final = 2e-4
 """Part of the cost that places outside of the lists may save without being looked at."""
-_ROWS: Final = 512
+_ROWS: Final = 256
 
 Ints = NDArray[np.intp]
 
@@ -46,9 +47,9 @@ def beyond_s(costs: Costs, market: Market, tail_s: Floats32, allowed: Truths, pr
     return found
 
 
-def unsure(market: Market, tail_s: Floats32, least: Floats32) -> Ints:
+def unsure(market: Market, tail_s: Floats32, least: Floats32, unseen: float = UNSEEN) -> Ints:
     """Rows for which a place outside of their list might be cheaper than ``least``; without those for which all of
-    that together is hardly anything (:data:`UNSEEN`).
+    that together is no more than the part ``unseen`` of the cost.
 
     Args:
         tail_s: float32[N]: no open place outside of a row's list costs less.
@@ -58,27 +59,27 @@ def unsure(market: Market, tail_s: Floats32, least: Floats32) -> Ints:
     stake = demand[may] * np.maximum(least[may] - np.maximum(tail_s[may], np.float32(0.0)), np.float32(0.0))
     order = np.argsort(-stake, kind="stable")
     left = float(stake.sum()) - np.cumsum(stake[order])
-    enough = int(np.searchsorted(-left, -UNSEEN * float(demand @ least)))
+    enough = int(np.searchsorted(-left, -unseen * float(demand @ least)))
     return np.sort(may[order[: enough + 1]])
 
 
 def priced(
     costs: Costs, market: Market, allowed: Truths, price_s: Floats, rows: Ints, width: int
-) -> tuple[Indices, Floats32, Floats32, Floats32]:
-    """For ``rows`` the ``width`` cheapest of all allowed places at ``price_s``, the price included.
+) -> tuple[Ints, Floats32, Floats32, Floats32]:
+    """For ``rows`` the ``width`` cheapest of all allowed places at ``price_s``, the price included, in this order.
 
     Args:
         market: whose rows they are.
         rows: sorted.
 
     Returns:
-        int32[width, n] places, float32[width, n] costs without the price (inf where there are fewer), float32[width, n]
+        intp[width, n] places, float32[width, n] costs without the price (inf where there are fewer), float32[width, n]
         work, float32[n] the least cost with the price over all allowed places.
     """
-    place = np.zeros((width, len(rows)), np.int32)
+    place = np.zeros((width, len(rows)), np.intp)
     cost_s = np.full((width, len(rows)), np.inf, np.float32)
     work_s = np.zeros((width, len(rows)), np.float32)
-    least = np.full(len(rows), np.inf, np.float32)
+    cheapest_s = np.full(len(rows), np.inf, np.float32)
     every, origin = market.models_of(rows), market.origins_of(rows)
     for model in np.unique(every).tolist():
         holders = np.flatnonzero(allowed[:, model] & costs.able[:, model])
@@ -87,20 +88,17 @@ def priced(
             continue
         work = costs.problem.work_s[holders, model].astype(np.float32)
         paid = work * price_s[holders].astype(np.float32)
-        count = min(width, len(holders))
         for start in range(0, len(mine), _ROWS):
             part = mine[start : start + _ROWS]
             cost = costs.between(model, origin[part, None], columns(holders))
-            reduced = cost + paid
-            chosen = np.argpartition(reduced, count - 1, axis=1)[:, :count]
-            chosen = np.take_along_axis(chosen, np.argsort(np.take_along_axis(cost, chosen, 1), 1, kind="stable"), 1)
+            reduced, chosen, _ = smallest(cost + paid, np.arange(len(holders)), width)
             found = np.take_along_axis(cost, chosen, axis=1)
-            open_to = np.isfinite(found)
+            count, open_to = found.shape[1], np.isfinite(found)
             place[:count, part] = np.where(open_to, holders[chosen], 0).T
             cost_s[:count, part] = found.T
             work_s[:count, part] = np.where(open_to, work[chosen], 0.0).T
-            least[part] = reduced.min(axis=1)
-    return place, cost_s, work_s, least
+            cheapest_s[part] = reduced[:, 0]
+    return place, cost_s, work_s, cheapest_s
 
 
 def routing_bound_s(market: Market, queues: Queues, price_s: Floats, least: Floats32) -> float:

@@ -14,57 +14,53 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nearcast.planning.fleet.cost import LATE, Costs, Floats32, columns
-from nearcast.planning.fleet.problem import Indices, Truths
+from nearcast.planning.fleet.least import smallest
+from nearcast.planning.fleet.problem import Truths
 
 NEAR: Final = 128
 FAST: Final = 64
 DENSE: Final = 256
 """Allowed places up to which all are looked at."""
-_ROWS: Final = 512
-"""Origins at a time where rows are long: bounds memory."""
+_ROWS: Final = 128
+"""Origins at a time: what is worked on stays in the processor's cache."""
 
 Ints = NDArray[np.intp]
 
 
 @dataclass(frozen=True, eq=False)
 class Near:
-    """The nearest places of each origin by round trip, itself first.
+    """The nearest places of each origin by round trip, rising, ties by index.
 
     Attributes:
         origin: intp[O]: sites whose requests are planned, rising.
         place: intp[O, W].
         round_trip_s: float32[O, W].
+        link_s: float32[O, W]: seconds per byte on the way.
         beyond_s: float32[O]: no other place is nearer than this; inf where there is none.
     """
 
     origin: Ints
     place: Ints
     round_trip_s: Floats32
+    link_s: Floats32
     beyond_s: Floats32
 
     @classmethod
     def of(cls, costs: Costs, origin: Ints, width: int = NEAR) -> "Near":
-        """The ``width`` nearest places of each ``origin``, in no particular order. O(O x S)."""
-        sites, count = len(costs.able), len(origin)
-        if sites <= width:
-            place = np.broadcast_to(np.arange(sites), (count, sites))
-            return cls(origin, place, costs.round_trip_s(origin[:, None], place), np.full(count, np.inf, np.float32))
+        """The ``width`` nearest places of each ``origin``. O(O x S)."""
+        count, every = len(origin), np.arange(len(costs.able))
+        width = min(width, len(every))
         place = np.empty((count, width), np.intp)
-        round_trip_s = np.empty((count, width), np.float32)
-        beyond_s = np.empty(count, np.float32)
+        round_trip_s, beyond_s = np.empty((count, width), np.float32), np.empty(count, np.float32)
         for start in range(0, count, _ROWS):
-            rows = costs.problem.round_trip_s[origin[start : start + _ROWS]].astype(np.float32)
-            chosen = np.argpartition(rows, width, axis=1)[:, : width + 1]
-            place[start : start + _ROWS] = chosen[:, :width]
-            round_trip_s[start : start + _ROWS] = np.take_along_axis(rows, chosen[:, :width], axis=1)
-            beyond_s[start : start + _ROWS] = np.take_along_axis(rows, chosen[:, width:], axis=1)[:, 0]
-        return cls(origin, place, round_trip_s, beyond_s)
+            rows = slice(start, start + _ROWS)
+            ways = costs.problem.round_trip_s[origin[rows]].astype(np.float32)
+            round_trip_s[rows], place[rows], beyond_s[rows] = smallest(ways, every, width)
+        return cls(origin, place, round_trip_s, costs.link_s(origin[:, None], place), beyond_s)
 
     def nearest(self, count: int) -> Ints:
-        """intp[S, count]: the nearest of them, ties by index."""
-        order = np.lexsort((self.place, self.round_trip_s), axis=1)[:, :count]
-        found: Ints = np.take_along_axis(self.place, order, axis=1)
-        return found
+        """intp[O, count]: the nearest of them."""
+        return self.place[:, :count]
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,12 +68,12 @@ class Lists:
     """Places by origin and model, the cheapest first; the first axis is the rank, so that reductions over it stream.
 
     Attributes:
-        place: int32[K, M, O]; 0 where the list is shorter.
+        place: intp[K, M, O]; 0 where the list is shorter.
         cost_s: float32[K, M, O], rising along the first axis; inf where the list is shorter.
         tail_s: float32[M, O]: no allowed place outside the list costs less; inf where there is none.
     """
 
-    place: Indices
+    place: Ints
     cost_s: Floats32
     tail_s: Floats32
 
@@ -88,67 +84,88 @@ def cheapest(costs: Costs, near: Near, allowed: Truths, width: int) -> Lists:
     Cost: O(O x (NEAR + FAST)) per model.
     """
     models, count = allowed.shape[1], len(near.origin)
-    place = np.zeros((width, models, count), np.int32)
-    cost_s = np.full((width, models, count), np.inf, np.float32)
-    tail_s = np.full((models, count), np.inf, np.float32)
-    for model in range(models):
-        holders = np.flatnonzero(allowed[:, model] & costs.able[:, model])
-        if not len(holders):
-            continue
-        found, price, rest = _of_model(costs, near, model, holders, width)
-        place[: len(found), model], cost_s[: len(price), model], tail_s[model] = found, price, rest
-    return Lists(place, cost_s, tail_s)
-
-
-def _of_model(costs: Costs, near: Near, model: int, holders: Ints, width: int) -> tuple[Indices, Floats32, Floats32]:
-    count, rows = len(near.origin), near.origin[:, None]
-    if len(holders) <= max(DENSE, width):
-        return _pick(_from_all(costs, near, model, holders), columns(holders), width)
-    speed_s = _least_cost(costs, model, holders)
-    order = np.argsort(speed_s, kind="stable")
-    fast, slow = holders[order[:FAST]], speed_s[order[FAST]]
-    close = near.place
-    usable = np.zeros(len(costs.able), dtype=np.bool_)
-    usable[holders] = True
-    usable[fast] = False
-    near_cost = np.where(
-        np.take(usable, close), costs.between(model, rows, close, near.round_trip_s), np.float32(np.inf)
+    found = Lists(
+        np.zeros((width, models, count), np.intp),
+        np.full((width, models, count), np.inf, np.float32),
+        np.full((models, count), np.inf, np.float32),
     )
-    cost = np.concatenate([near_cost, _from_all(costs, near, model, fast)], axis=1)
-    all_places = np.concatenate([close, np.broadcast_to(fast, (count, FAST))], axis=1)
-    place, price, rest = _pick(cost, all_places, width)
-    unseen_s = _unseen(costs, model, near.beyond_s, slow)
-    thin = np.flatnonzero(~np.isfinite(price[min(3, width - 1)]))
-    for start in range(0, len(thin), _ROWS):
-        part = thin[start : start + _ROWS]
-        place[:, part], price[:, part], rest[part] = _pick(
-            costs.between(model, rows[part], columns(holders)), columns(holders), width
-        )
-    unseen_s[thin] = np.inf
-    return place, price, np.minimum(rest, unseen_s)
+    looks = [_Look.of(costs, near, model, allowed[:, model] & costs.able[:, model]) for model in range(models)]
+    every = np.arange(len(costs.able))
+    for start in range(0, count, _ROWS):
+        rows = np.arange(start, min(start + _ROWS, count))
+        origins = near.origin[rows, None]
+        # Of all places at once: the matrix of round trips is larger than any cache.
+        block = costs.problem.round_trip_s[near.origin[rows]].astype(np.float32), costs.link_s(origins, every[None])
+        for model, look in enumerate(looks):
+            if len(look.holders):
+                _list(costs, near, model, look, rows, block, found)
+    return found
 
 
-def _from_all(costs: Costs, near: Near, model: int, places: Ints) -> Floats32:
-    """float32[O, len(places)]: cost from every origin."""
-    return costs.between(model, near.origin[:, None], columns(places))
+@dataclass(frozen=True, eq=False)
+class _Look:
+    """Which places are looked at for a model.
+
+    Attributes:
+        holders: intp[H]: all that are allowed.
+        fast: intp[F]: those that are looked at from everywhere.
+        service_s: float32[S] of the others, which are looked at from near by; inf elsewhere. None where all are fast.
+        unseen_s: float32[O]: what a place costs at least that is neither near nor fast.
+    """
+
+    holders: Ints
+    fast: Ints
+    service_s: Floats32 | None
+    unseen_s: Floats32
+
+    @classmethod
+    def of(cls, costs: Costs, near: Near, model: int, allowed: Truths) -> "_Look":
+        holders = np.flatnonzero(allowed)
+        if len(holders) <= DENSE:
+            return cls(holders, holders, None, np.full(len(near.origin), np.inf, np.float32))
+        speed_s = _least_cost(costs, model, holders)
+        order = np.argsort(speed_s, kind="stable")
+        service_s = np.full(len(costs.able), np.inf, np.float32)
+        slow = holders[order[FAST:]]
+        service_s[slow] = costs.service_s[model, slow]
+        unseen_s = _unseen(costs, model, near.beyond_s, speed_s[order[FAST]])
+        return cls(holders, np.sort(holders[order[:FAST]]), service_s, unseen_s)
 
 
-def _pick(cost: Floats32, places: Ints, width: int) -> tuple[Indices, Floats32, Floats32]:
-    """The ``width`` least of each row with their places, turned so that ranks come first; and the least of the rest."""
-    rows, count = cost.shape
-    rest = np.full(rows, np.inf, np.float32)
-    if count > width:
-        chosen = np.argpartition(cost, width, axis=1)[:, : width + 1]
-        rest = np.take_along_axis(cost, chosen[:, width:], axis=1)[:, 0]
-        chosen = chosen[:, :width]
-    else:
-        chosen = np.broadcast_to(np.arange(count), (rows, count))
-    price = np.take_along_axis(cost, chosen, axis=1)
-    where = np.take_along_axis(np.broadcast_to(places, cost.shape), chosen, axis=1)
-    order = np.lexsort((where, price), axis=1)
-    price, where = np.take_along_axis(price, order, axis=1), np.take_along_axis(where, order, axis=1)
-    where = np.where(np.isfinite(price), where, 0)
-    return np.ascontiguousarray(where.T, dtype=np.int32), np.ascontiguousarray(price.T), rest
+def _list(
+    costs: Costs, near: Near, model: int, look: _Look, rows: Ints, block: tuple[Floats32, Floats32], found: Lists
+) -> None:
+    """The lists of ``rows`` (indices of origins) for one model; ``block`` is float32[n, S] twice, the ways from them to
+    all places."""
+    origins = near.origin[rows, None]
+    cost = costs.between(model, origins, columns(look.fast), _ways(block, look.fast))
+    if look.service_s is None:
+        _keep(found, model, rows, cost, look.fast)
+        return
+    close = near.place[rows]
+    near_cost = costs.between(model, origins, close, (near.round_trip_s[rows], near.link_s[rows]), look.service_s)
+    labels = np.concatenate([close, np.broadcast_to(look.fast, cost.shape)], axis=1)
+    _keep(found, model, rows, np.concatenate([near_cost, cost], axis=1), labels)
+    tail_s = found.tail_s[model]
+    tail_s[rows] = np.minimum(tail_s[rows], look.unseen_s[rows])
+    thin = np.flatnonzero(~np.isfinite(found.cost_s[min(3, len(found.cost_s) - 1), model, rows]))
+    if len(thin):
+        few = (block[0][thin], block[1][thin])
+        cost = costs.between(model, origins[thin], columns(look.holders), _ways(few, look.holders))
+        _keep(found, model, rows[thin], cost, look.holders)
+
+
+def _ways(block: tuple[Floats32, Floats32], places: Ints) -> tuple[Floats32, Floats32]:
+    return np.take(block[0], places, axis=1), np.take(block[1], places, axis=1)
+
+
+def _keep(found: Lists, model: int, rows: Ints, cost: Floats32, places: Ints) -> None:
+    """The least of ``cost`` (float32[n, w]) as the lists of ``rows``."""
+    price, where, rest = smallest(cost, places, len(found.place))
+    count = price.shape[1]
+    found.place[:count, model, rows] = np.where(np.isfinite(price), where, 0).T
+    found.cost_s[:count, model, rows] = price.T
+    found.tail_s[model, rows] = rest
 
 
 def _least_cost(costs: Costs, model: int, holders: Ints) -> Floats32:

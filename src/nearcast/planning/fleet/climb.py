@@ -107,14 +107,17 @@ def _newton(field: Field, here: _Spot, heat_s: Floats32, reach: Floats) -> Float
     """The step to where the local parabola is highest, held back where it would be longer than ``reach``."""
     market, share = field.market, here.found.share
     torn = np.flatnonzero(share.max(axis=0) < 1.0 - _TORN)
-    row, rank = np.nonzero(share[:, torn].T > _TORN)
-    work = market.work_s[rank, torn[row]].astype(np.float64)
-    place = market.place[rank, torn[row]]
-    weight = share[rank, torn[row]] * work
+    parts = np.take(share, torn, axis=1).T.reshape(-1)
+    some = np.flatnonzero(parts > _TORN)
+    row, rank = np.divmod(some, len(share))
+    at = rank * share.shape[1] + torn[row]
+    work = np.take(market.work_s.reshape(-1), at).astype(np.float64)
+    place = np.take(market.place.reshape(-1), at)
+    weight = parts[some] * work
     count, sites = len(torn), len(reach)
     ends = np.cumsum(np.bincount(row, minlength=count))
     torn_between = csr_array((weight, place, np.r_[0, ends]), (count, sites))
-    back = torn_between.T.tocsr()
+    back = torn_between.T
     stiff = (market.demand_per_s[torn] / heat_s[torn]).astype(np.float64)
     pull = weight * stiff[row]
     diagonal = _give(field.queues, here) + np.abs(here.slope) / reach + 1e-12

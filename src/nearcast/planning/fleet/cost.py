@@ -31,11 +31,17 @@ class Costs:
     Attributes:
         able: bool[S, M]: places that run the model, by everything but residency and reach.
         unserved_s: float64[M]: cost of a request that is not served; more than that of any that is.
+        service_s: float32[M, S]: inf where the place is not able.
+        slowness: float32[S]: seconds per byte of the site's link.
+        far: whether a way that is open may take longer than :data:`FAR_S`.
     """
 
     problem: Problem
     able: Truths
     unserved_s: NDArray[np.float64]
+    service_s: Floats32
+    slowness: Floats32
+    far: bool
 
     @classmethod
     def of(cls, problem: Problem, top_price_s: NDArray[np.float64]) -> "Costs":
@@ -44,51 +50,64 @@ class Costs:
         way_s = _longest_s(problem.round_trip_s)
         rate = float(problem.bytes_per_s.min(initial=np.inf))
         idle_s = np.where(able, problem.service_s, 0.0).max(axis=0, initial=0.0)
-        idle_s = np.minimum(idle_s + way_s + problem.payload_bytes / max(rate, 1e-6), FAR_S)
+        longest_s = idle_s + way_s + problem.payload_bytes / max(rate, 1e-6)
+        idle_s = np.minimum(longest_s, FAR_S)
         queue_s = np.where(able, problem.work_s, 0.0) * top_price_s[:, None]
         extra_s = np.where(able, problem.extra_s, 0.0).max(axis=0, initial=0.0)
         unserved_s = problem.weight * idle_s + problem.urgency * (UNSERVED_S + LATE * idle_s)
         unserved_s += queue_s.max(axis=0, initial=0.0) + extra_s
-        return cls(problem, able, unserved_s)
+        service_s = np.where(able, problem.service_s, np.inf).T.astype(np.float32, order="C")
+        slowness = (1.0 / np.maximum(problem.bytes_per_s, 1e-6)).astype(np.float32)
+        return cls(problem, able, unserved_s, service_s, slowness, bool((longest_s > 0.99 * FAR_S).any()))
 
     def round_trip_s(self, origins: NDArray[np.intp], places: NDArray[np.intp]) -> Floats32:
         """float32 of each pair of sites (shapes that broadcast); the matrix itself is never copied."""
         matrix = self.problem.round_trip_s
         return np.take(matrix.reshape(-1), origins * len(matrix) + places).astype(np.float32)
 
+    def link_s(self, origins: NDArray[np.intp], places: NDArray[np.intp]) -> Floats32:
+        """float32 seconds per byte of each pair: by the slower of the two links; 0 from a site to itself."""
+        found: Floats32 = np.maximum(np.take(self.slowness, origins), np.take(self.slowness, places))
+        found[np.broadcast_to(origins == places, found.shape)] = 0.0
+        return found
+
     def between(
         self,
         model: int,
         origins: NDArray[np.intp],
         places: NDArray[np.intp],
-        round_trip_s: Floats32 | None = None,
+        way: tuple[Floats32, Floats32] | None = None,
+        service_s: Floats32 | None = None,
     ) -> Floats32:
         """float32 cost of each pair of ``origins`` and ``places`` (shapes that broadcast); inf where it is not open.
 
         Args:
-            round_trip_s: of these pairs, where the caller has looked them up already.
+            way: :meth:`round_trip_s` and :meth:`link_s` of these pairs, where the caller has looked them up already.
+            service_s: float32[S] of the model, where not all places are to be looked at: inf at the others.
         """
         problem = self.problem
-        slowness = problem.payload_bytes[model] / np.maximum(problem.bytes_per_s, 1e-6)
-        slowness = np.minimum(slowness, FAR_S).astype(np.float32)
-        service_s = np.where(self.able[:, model], problem.service_s[:, model], np.inf).astype(np.float32)
-        if round_trip_s is None:
-            round_trip_s = self.round_trip_s(origins, places)
-        idle_s = np.maximum(slowness[origins], np.take(slowness, places))
-        idle_s[np.broadcast_to(origins == places, idle_s.shape)] = 0.0
+        round_trip_s, link_s = way or (self.round_trip_s(origins, places), self.link_s(origins, places))
+        idle_s = link_s * np.float32(problem.payload_bytes[model])
         idle_s += round_trip_s
-        idle_s += np.take(service_s, places)
-        closed = np.isinf(idle_s)
-        np.minimum(idle_s, np.float32(FAR_S), out=idle_s)
-        late_s = np.maximum(idle_s - np.float32(problem.target_s[model]), np.float32(0.0))
-        late_s *= np.float32(LATE * problem.urgency[model])
-        cost: Floats32 = np.float32(problem.weight[model]) * idle_s + late_s
+        idle_s += np.take(self.service_s[model] if service_s is None else service_s, places)
+        weight, late = np.float32(problem.weight[model]), np.float32(LATE * problem.urgency[model])
+        closed = None
+        if self.far or not (weight > 0.0 and late > 0.0):  # else what is closed stays infinite by itself
+            closed = np.isinf(idle_s)
+            np.minimum(idle_s, np.float32(FAR_S), out=idle_s)
+        cost: Floats32 = idle_s - np.float32(problem.target_s[model])
+        np.maximum(cost, np.float32(0.0), out=cost)
+        cost *= late
+        idle_s *= weight
+        cost += idle_s
         if problem.extra_s[:, model].any():
             cost += np.take(problem.extra_s[:, model].astype(np.float32), places)
+        if closed is not None:
+            np.copyto(cost, np.float32(np.inf), where=closed)
         rule = problem.may[problem.rule_set[model]]
         if not rule.all():
-            closed |= ~rule[problem.site_class[origins], problem.site_class[places]]
-        cost[closed] = np.inf
+            may = np.take(rule[:, problem.site_class], problem.site_class[origins] * len(self.able) + places)
+            np.copyto(cost, np.float32(np.inf), where=~may)
         return cost
 
 

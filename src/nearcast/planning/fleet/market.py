@@ -62,7 +62,7 @@ class Market:
             found = column[lists.place[:, model]]
             work_s[:, model] = np.where(np.isfinite(lists.cost_s[:, model]), found, np.float32(0.0))
         return cls(
-            lists.place.reshape(ranks, -1).astype(np.intp),
+            lists.place.reshape(ranks, -1),
             lists.cost_s.reshape(ranks, -1),
             work_s.reshape(ranks, -1),
             problem.demand_per_s[origin].T.reshape(-1).astype(np.float32),
@@ -145,9 +145,13 @@ class Answer:
     hard_s: float
 
 
-def answer(market: Market, price_s: Floats, heat_s: Floats32) -> Answer:
-    """Shares by a softened minimum at ``price_s``; ``heat_s`` is float32[N], the cost difference that still counts."""
-    reduced = market.reduced_s(price_s)
+def answer(market: Market, price_s: Floats, heat_s: Floats32, reduced: Floats32 | None = None) -> Answer:
+    """Shares by a softened minimum at ``price_s``; ``heat_s`` is float32[N], the cost difference that still counts.
+
+    ``reduced`` is :meth:`Market.reduced_s` of these prices, where the caller has it; it is used up.
+    """
+    if reduced is None:
+        reduced = market.reduced_s(price_s)
     low = np.minimum(reduced.min(axis=0), market.unserved_s)
     scale = np.float32(1.0) / heat_s
     np.subtract(low, reduced, out=reduced)
@@ -166,9 +170,11 @@ def answer(market: Market, price_s: Floats, heat_s: Floats32) -> Answer:
     )
 
 
-def heats(market: Market, heat: Heat, price_s: Floats) -> Floats32:
-    """float32[N]: cost differences that count as small at ``price_s``."""
+def heats(market: Market, heat: Heat, price_s: Floats, reduced: Floats32 | None = None) -> Floats32:
+    """float32[N]: cost differences that count as small at ``price_s``; ``reduced`` as in :func:`answer`, but kept."""
+    if reduced is None:
+        reduced = market.reduced_s(price_s)
     least = np.minimum(market.cost_s.min(axis=0), market.unserved_s)
-    paid = np.minimum(market.reduced_s(price_s).min(axis=0), market.unserved_s)
+    paid = np.minimum(reduced.min(axis=0), market.unserved_s)
     found: Floats32 = np.float32(heat.of_cost) * least + np.float32(heat.of_paid) * paid
     return np.maximum(found, np.float32(1e-9))

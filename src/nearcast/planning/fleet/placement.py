@@ -16,27 +16,21 @@ where it has become clearly worth less: between the two lies the hysteresis. Wha
 pinned models, and the least number of replicas.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 
 from nearcast.planning.fleet.assign import Ground, Routing, losses
-from nearcast.planning.fleet.bound import beyond_s, least_s, priced, routing_bound_s, unsure
-from nearcast.planning.fleet.candidates import cheapest
-from nearcast.planning.fleet.cost import Floats32
 from nearcast.planning.fleet.knapsack import fill
 from nearcast.planning.fleet.market import Market
 from nearcast.planning.fleet.number import at_least, at_most, scarce
 from nearcast.planning.fleet.prices import QUICK, settle
 from nearcast.planning.fleet.problem import Floats, Truths
+from nearcast.planning.fleet.search import ROUGHLY_UNSEEN, Search
 from nearcast.planning.fleet.sweep import Sweep, Value
 
-WIDTH: Final = 16
-"""Possible places of a replica that are looked at for each origin and model."""
-PRICED: Final = 12
-"""Of these, the ones that prices are found with."""
-LOOKED_AT: Final = 10_000_000
+LOOKED_AT: Final = 60_000_000
 """Pairs of a row and a place up to which a bound looks at all places for which lists are not enough."""
 
 
@@ -64,36 +58,34 @@ class Wide:
     """The possible places of every replica, for each origin and model, and what follows from them alone.
 
     Attributes:
-        market: rows over all places that may hold their model.
-        tail_s: float32[N]: no possible place outside of a row's list costs less.
+        market: rows over the places that are cheapest without prices, of all that may hold their model: where replicas
+            are looked for.
+        search: the same with lists that follow prices.
     """
 
     market: Market
-    tail_s: Floats32
+    search: Search
 
     @classmethod
     def of(cls, ground: Ground) -> "Wide":
         """Over everything that ``ground`` says is able."""
-        costs = ground.costs
-        lists = cheapest(costs, ground.near, costs.able, min(WIDTH, len(costs.able)))
-        return cls(Market.of(costs, lists, ground.near.origin), lists.tail_s.reshape(-1))
+        search = Search(ground.costs, ground.queues, ground.near, ground.costs.able)
+        market = search.market
+        return cls(
+            replace(market, place=market.place.copy(), cost_s=market.cost_s.copy(), work_s=market.work_s.copy()), search
+        )
 
     def bound_s(self, ground: Ground, price_s: Floats) -> float:
         """No placement costs less; ``price_s`` (float64[S]) may be any prices of capacity, good ones make it tight."""
-        costs, market = ground.costs, self.market
-        beyond = beyond_s(costs, market, self.tail_s, costs.able, price_s)
-        listed = least_s(market, price_s)
-        least = np.minimum(listed, beyond)
-        rows = unsure(market, beyond, listed)
-        if len(rows) * len(costs.able) <= LOOKED_AT:
-            least[rows] = np.minimum(priced(costs, market, costs.able, price_s, rows, 1)[3], market.unserved_s[rows])
-        return routing_bound_s(self.market, ground.queues, price_s, least)
+        return self.search.bound_at(price_s, LOOKED_AT)
 
 
-def place(ground: Ground, wide: Wide, moves: Moves) -> tuple[Truths, Floats]:
-    """A first placement: bool[S, M], and prices of capacity as if all that may be placed were."""
+def place(ground: Ground, wide: Wide, moves: Moves, start_s: Floats) -> tuple[Truths, Floats]:
+    """A first placement: bool[S, M], and prices of capacity as if all that may be placed were, from ``start_s``."""
     costs = ground.costs
-    price_s = settle(wide.market.top(PRICED), ground.queues, None, QUICK)
+    search, price_s = wide.search, start_s
+    for heat in QUICK:
+        price_s = settle(search.market, ground.queues, search.look(price_s, ROUGHLY_UNSEEN), (heat,))
     nothing = np.zeros_like(costs.able)
     sweep = Sweep(costs, ground.near, wide.market, scarce(ground, nothing), price_s)
     if sweep.placed.any():

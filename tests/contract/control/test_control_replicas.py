@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import update
 
-from contract.control.test_control_planner import World
+from fleets.three_sites import World
 from nearcast.control.plane import open_control_plane
 from nearcast.control.tables import Leadership
 from nearcast.errors import Conflict, InvalidInput, Unavailable

@@ -54,12 +54,6 @@ def replan_fleet(problem: Problem, previous: FleetPlan, changed: Truths, *, limi
     return _merged(problem, previous, part, origins, sites)
 
 
-def as_it_is(problem: Problem, plan: FleetPlan) -> FleetPlan:
-    """``plan``, made for other figures, with the load, waits and cost that those of ``problem`` make of it. Its bounds
-    bound nothing then."""
-    return _told(problem, plan, plan)
-
-
 def _touched(problem: Problem, previous: FleetPlan, changed: Truths) -> Truths:
     """bool[S]: the changed sites, those around them, and whoever uses one of them that is closed to it now or full."""
     found = changed.copy()

@@ -27,6 +27,10 @@ def told(fleet: LocalFleet, site: str) -> dict[str, Any]:
     return found["status"]  # type: ignore[no-any-return]
 
 
+def profiles(fleet: LocalFleet, site: str) -> list[dict[str, Any]]:
+    return [profile for profile in told(fleet, site)["profiles"] if profile["model"] == "adder"]
+
+
 def rate(fleet: LocalFleet, site: str) -> float:
     return float(told(fleet, site)["demand"].get("adder", {}).get("rate_per_s", 0.0))
 
@@ -36,13 +40,15 @@ def test_demand_is_told_where_clients_ask_and_cost_where_it_is_computed(deployed
         # Reports come every thirty seconds or more without news; a demand that has come is news.
         eventually(lambda: rate(deployed, "singapore") > 3, "the demand of singapore's clients", timeout_s=20)
         asked = told(deployed, "singapore")["demand"]["adder"]
+        # The agent asks the engine for it every two seconds, and later where the cores are busy.
+        eventually(lambda: bool(profiles(deployed, "frankfurt")), "the profile of frankfurt's node", timeout_s=90)
         here = told(deployed, "frankfurt")
     assert not running.outcome.failures
     assert running.outcome.sites == {"frankfurt"}
     assert "adder" not in here["demand"]  # it computes for singapore; none of its own clients asked
     assert asked["request_bytes"] > 0
     assert asked["answer_bytes"] > 0
-    (profile,) = [each for each in here["profiles"] if each["model"] == "adder"]
+    (profile,) = profiles(deployed, "frankfurt")
     assert 0 < profile["work_s"] <= profile["service_s"]
     assert here["capacity"]["workers"] == 1.0
     assert here["capacity"]["memory_bytes"] > profile["footprint_bytes"] > 0

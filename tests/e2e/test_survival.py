@@ -221,6 +221,7 @@ def test_residency_holds_while_places_die(fleet: LocalFleet) -> None:
         with load(fleet.gateway("frankfurt"), "adder") as running:
             eventually(lambda: running.outcome.total > 50, "a load")
             fleet.run("wait", "policy/home-only", "--for", "ready", "--timeout", "60s")
+            running.fresh()  # the rule binds from here on
             agent = fleet.pids("frankfurt")["agent"]
             os.kill(agent, signal.SIGSTOP)  # nobody starts another engine before its absence was seen
             try:

@@ -33,6 +33,9 @@ GROWTH_KIB, GROWTH_SHARE = 6 * 1024, 0.10
 """A process is flat when the last fifth of its life takes at most the larger of both more than the second fifth."""
 CONNECTION_KIB = 32
 """What a connection may cost. Memory of a peak is kept for the next one, so a peak that came later is no leak."""
+DRAINED_S = 60.0
+"""A replaced version is gone from a ready site after this: two seconds out of the routes, at most thirty of requests in
+flight, and what a slow machine adds."""
 FILES, IDLE_S = 16, 90.0
 """A process holds at most this many descriptors more than before the load, this long after it."""
 
@@ -256,12 +259,17 @@ def inconsistencies(fleet: World) -> Iterator[str]:
 
 
 def _odd_files(fleet: World, site: str) -> Iterator[str]:
-    """Sockets and model folders must be those of the versions that are wanted, and no others."""
-    layout = layout_of(fleet.node(site))
+    """Sockets must be those of the versions that are wanted, and no others, once what was replaced has drained."""
     wanted = {wire.model_socket(model, str(version)) for model, version in fleet.version.items()}
-    found = {path.name for path in layout.run_dir.iterdir() if path.name.startswith("m-")}
+    deadline_s = time.monotonic() + DRAINED_S
+    while (found := _sockets(fleet, site)) != wanted and time.monotonic() < deadline_s:
+        time.sleep(0.5)
     if found != wanted:
         yield f"{site}: sockets {sorted(found)}, wanted {sorted(wanted)}"
+
+
+def _sockets(fleet: World, site: str) -> set[str]:
+    return {path.name for path in layout_of(fleet.node(site)).run_dir.iterdir() if path.name.startswith("m-")}
 
 
 def _damage(fleet: World) -> Iterator[str]:

@@ -103,6 +103,7 @@ class Seen:
     path: str
     headers: dict[str, str]
     body: bytes
+    trailers: dict[str, str]
 
 
 class Engine:
@@ -166,14 +167,17 @@ class Engine:
         method, path, _ = head[0].split(" ")
         headers = dict(line.split(": ", 1) for line in head[1:] if line)
         body = b""
+        trailers: dict[str, str] = {}
         if "content-length" in headers:
             body = await reader.readexactly(int(headers["content-length"]))
         elif headers.get("transfer-encoding") == "chunked":
             while size := int((await reader.readline()).strip(), 16):
                 body += await reader.readexactly(size)
                 await reader.readexactly(2)
-            await reader.readexactly(2)
-        return Seen(method, path, headers, body)
+            while line := (await reader.readline()).decode("latin-1").rstrip("\r\n"):
+                name, _, value = line.partition(": ")
+                trailers[name] = value
+        return Seen(method, path, headers, body, trailers)
 
     async def _answer(self, request: Seen, writer: asyncio.StreamWriter) -> None:
         status, extra = "200 OK", ""

@@ -46,6 +46,7 @@ def nothing_gets_through(site: Site) -> Iterator[None]:
     for seen in site.engines["m1", "1"].seen:
         ours = {name: value for name, value in seen.headers.items() if name.startswith(wire.PREFIX)}
         assert ours == {wire.MODEL: "m1"}
+        assert seen.trailers == {}
         envoys = {name: value for name, value in seen.headers.items() if name.startswith("x-envoy-")}
         assert envoys.keys() <= {"x-envoy-external-address", wire.ATTEMPT}
         assert envoys[wire.ATTEMPT] == "1"

@@ -42,6 +42,7 @@ def _public(inputs: GatewayInputs) -> Message:
     filters: list[Json] = [
         _filter("body_size_limit", "BodySizeLimit", {"max_request_bytes": inputs.max_body_bytes}),
         _filter("lua", "Lua", {"default_source_code": {"inline_string": MODEL_OF_REQUEST}}),
+        _no_trailers(),
         _router(),
     ]
     manager: Message = {
@@ -190,6 +191,12 @@ def _peer_tls(inputs: GatewayInputs) -> Message:
 def _filter(name: str, message: str, config: Message) -> Message:
     typed: Message = {"@type": f"{_FILTERS}.{name}.v3.{message}", **config}
     return {"name": f"envoy.filters.http.{name}", "typed_config": typed}
+
+
+def _no_trailers() -> Message:
+    """No request needs trailers, gRPC's neither, and what was never looked at goes to no engine."""
+    everything: Message = {"remove_on_match": {"key_matcher": {"safe_regex": {"regex": ".*"}}}}
+    return _filter("header_mutation", "HeaderMutation", {"mutations": {"request_trailers_mutations": [everything]}})
 
 
 def _router() -> Message:

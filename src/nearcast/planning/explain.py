@@ -31,6 +31,7 @@ def explain(
     load_s: float = 0.0,
 ) -> Explanation:
     """Explain the routes of ``model`` at the site that ``plan`` is for.
+
     Args:
         state: desired state, for the sites that were never candidates.
         plan: the site's plan.
@@ -39,23 +40,12 @@ def explain(
         guidance: what was decided for the fleet as a whole.
         load_s: how long nodes take to load the model, for places that have not finished.
     """
-    observations = _observations(status) if status else {}
-    ready = frozenset(item.model for item in status.models if item.state == "ready") if status else frozenset()
-    node = status.node if status else ""
-    demand = status.demand.get(model) if status else None
-    payload_bytes = {model: demand.request_bytes + demand.answer_bytes} if demand else {}
-    table = route_table(plan, ready, observations, None, 0.0, node, payload_bytes=payload_bytes)
-    route = table.models[model]
-    expected_s = {share.site: share.expected_s for share in plan.routes.get(model, ())}
-    shares = _shares_in_force(status, route, model)
-    candidates = [
-        _candidate(place, shares.get(place.site, 0), expected_s.get(place.site, 0.0), load_s)
-        for place in _by_cost(route)
-    ]
+    route = _route(plan, status, model)
+    candidates = _candidates(plan, status, route, model, load_s)
+    named = {place.site for place in candidates}
     refused = {place.site: _rule(place.policies) for place in route.refused}
     refused |= _refused(state, plan, model, guidance.placements)
     refused |= {item.site: item.why for item in left_out(plan) if item.model == model}
-    named = {place.site for place in candidates}
     closed = [
         PlaceExplanation(site=name, standing="refused", rule=rule)
         for name, rule in sorted(refused.items())
@@ -74,8 +64,31 @@ def explain(
         places=(*candidates, *closed, *others[:MAX_LISTED]),
         unlisted=max(0, len(others) - MAX_LISTED),
         outside=_outside(state, plan, model, guidance.placements),
-        node=node,
+        node=status.node if status else "",
     )
+
+
+def _route(plan: SitePlan, status: NodeStatus | None, model: str) -> ModelRoute:
+    """The route that the site's gateway makes of what its node reported."""
+    if status is None:
+        return route_table(plan, frozenset(), {}, None, 0.0).models[model]
+    ready = frozenset(item.model for item in status.models if item.state == "ready")
+    demand = status.demand.get(model)
+    payload_bytes = {model: demand.request_bytes + demand.answer_bytes} if demand else {}
+    table = route_table(plan, ready, _observations(status), None, 0.0, status.node, payload_bytes=payload_bytes)
+    return table.models[model]
+
+
+def _candidates(
+    plan: SitePlan, status: NodeStatus | None, route: ModelRoute, model: str, load_s: float
+) -> list[PlaceExplanation]:
+    """The places of ``route``, the cheapest first, with the shares in force."""
+    expected_s = {share.site: share.expected_s for share in plan.routes.get(model, ())}
+    shares = _shares_in_force(status, route, model)
+    return [
+        _candidate(place, shares.get(place.site, 0), expected_s.get(place.site, 0.0), load_s)
+        for place in _by_cost(route)
+    ]
 
 
 def _observations(status: NodeStatus) -> dict[str, Observation]:

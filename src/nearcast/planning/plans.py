@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 
 from nearcast.planning.fleet.guidance import UNGUIDED, Guidance
+from nearcast.planning.fleet.problem import Floats
 from nearcast.planning.fleet.ways import expected
 from nearcast.planning.grounds import Grounds, Placed, grounds_of, placed
 from nearcast.planning.nearness import told
@@ -89,64 +90,128 @@ def site_plans(
     Returns:
         Site -> plan, each with ``revision`` set. Deterministic.
     """
-    sites = {site.name: site for site in state.sites}
-    grounds = grounds_of(state)
-    known, rules = grounds.sites, grounds.rules
-    placements = {deployment.name: placed(deployment, grounds, guidance.placements) for deployment in state.deployments}
-    closed = {
-        deployment.spec.model: where.refused
-        for deployment in state.deployments
-        if (where := placements[deployment.name]).refused and not where.open
-    }
-    models = _models_by_site(state, grounds, facts, placements)
-    catalog = tuple(sorted({deployment.spec.model for deployment in state.deployments}))
-    targets_s, urgent = _targets_s(state), _urgent(state)
-    round_trip_s, emulated = expected(state.sites), _emulated(sites)
-    index = {name: n for n, name in enumerate(known)}
-    routes = {name: {} if name in facts.older else _routes(name, models, grounds, facts, guidance) for name in sites}
-    holding = _holding(state, grounds)
-    needed = {name: (_shared_with(routes[name]) & known.keys()) - {name} for name in sites}
-    asked = chosen_peers(grounds, models, told(round_trip_s, index, guidance.near), needed)
-    scouted = {name: _scouted(name, known, facts) - {*asked[name]} for name in sites}
-    peers = {name: tuple(sorted({*asked[name], *scouted[name]})) for name in sites}
-    calling = _callers(peers, facts)
-    served = {name: _served(models[name]) for name in sites}
+    drawn = _Fleet.of(state, facts, fleet, guidance)
     plans = {}
-    for name, site in sites.items():
-        nodes = facts.nodes.get(name, ())
+    for name in drawn.sites:
+        plan = drawn.plan(name)
+        plans[name] = msgspec.structs.replace(plan, version=version, revision=revision_of(plan))
+    return plans
+
+
+@dataclass(frozen=True, slots=True)
+class _Fleet:
+    """What plans rest on, worked out once for the whole fleet, since each plan names what others say.
+
+    Attributes:
+        facts, domain: as given.
+        models, served: site -> what it shall serve, and how its peers are told of it.
+        closed: model -> the sites that rules close to a deployment of it which may run nowhere.
+        routes: site -> its part of the guidance's shares.
+        peers, scouted: site -> its peers, and those among them that it only measures.
+        callers: site -> the sites that have it as a peer.
+        index, round_trip_s: site -> row of the expected round trips in seconds, float64[S, S].
+    """
+
+    facts: FleetFacts
+    domain: str
+    sites: Mapping[str, Site]
+    grounds: Grounds
+    models: Mapping[str, tuple[PlannedModel, ...]]
+    served: Mapping[str, tuple[ServedModel, ...]]
+    closed: Mapping[str, Mapping[str, tuple[str, ...]]]
+    routes: Mapping[str, dict[str, tuple[PlannedShare, ...]]]
+    peers: Mapping[str, tuple[str, ...]]
+    scouted: Mapping[str, set[str]]
+    callers: Mapping[str, list[str]]
+    index: Mapping[str, int]
+    round_trip_s: Floats
+    catalog: tuple[str, ...]
+    targets_s: dict[str, float]
+    urgent: tuple[str, ...]
+    emulated: Mapping[str, dict[str, float]]
+    holding: Mapping[str, HoldingRule]
+
+    @classmethod
+    def of(cls, state: DesiredState, facts: FleetFacts, domain: str, guidance: Guidance) -> "_Fleet":
+        sites = {site.name: site for site in state.sites}
+        grounds = grounds_of(state)
+        placements = {item.name: placed(item, grounds, guidance.placements) for item in state.deployments}
+        models = _models_by_site(state, grounds, facts, placements)
+        routes = {n: {} if n in facts.older else _routes(n, models, grounds, facts, guidance) for n in sites}
+        round_trip_s, index = expected(state.sites), {name: n for n, name in enumerate(grounds.sites)}
+        needed = {name: (_shared_with(routes[name]) & grounds.sites.keys()) - {name} for name in sites}
+        asked = chosen_peers(grounds, models, told(round_trip_s, index, guidance.near), needed)
+        scouted = {name: _scouted(name, grounds.sites, facts) - {*asked[name]} for name in sites}
+        peers = {name: tuple(sorted({*asked[name], *scouted[name]})) for name in sites}
+        return cls(
+            facts=facts,
+            domain=domain,
+            sites=sites,
+            grounds=grounds,
+            models=models,
+            served={name: _served(models[name]) for name in sites},
+            closed=_closed(state, placements),
+            routes=routes,
+            peers=peers,
+            scouted=scouted,
+            callers=_callers(peers, facts),
+            index=index,
+            round_trip_s=round_trip_s,
+            catalog=tuple(sorted({item.spec.model for item in state.deployments})),
+            targets_s=_targets_s(state),
+            urgent=_urgent(state),
+            emulated=_emulated(sites),
+            holding=_holding(state, grounds),
+        )
+
+    def plan(self, name: str) -> SitePlan:
+        """The plan of one site, without version and revision; one that nodes of older releases read has less in it."""
+        known, rules, is_older = self.grounds.sites, self.grounds.rules, name in self.facts.older
         plan = SitePlan(
-            fleet=fleet,
+            fleet=self.domain,
             site=known[name],
             version=0,
             revision="",
-            models=models[name],
-            peers=tuple(
-                _peer(
-                    other,
-                    known,
-                    () if other in scouted[name] else served[other],
-                    facts,
-                    fleet,
-                    float(round_trip_s[index[name], index[other]]),
-                    0.0 if name in facts.older else _rate(site, sites[other]),
-                )
-                for other in peers[name]
-            ),
-            callers=tuple(known[caller] for caller in calling[name]),
-            nodes=nodes,
+            models=self.models[name],
+            peers=tuple(self._peer(name, other) for other in self.peers[name]),
+            callers=tuple(known[caller] for caller in self.callers[name]),
+            nodes=self.facts.nodes.get(name, ()),
             residency=rules,
-            catalog=catalog,
-            closed={model: _refusing(rules, model, known[name], refused, known) for model, refused in closed.items()},
-            revoked_nodes=facts.revoked_nodes,
-            routes=routes[name],
-            targets_s={} if name in facts.older else targets_s,
-            urgent=() if name in facts.older else urgent,
-            emulated_round_trip_s=dict(sorted(emulated[name].items())),
+            catalog=self.catalog,
+            closed={
+                model: _refusing(rules, model, known[name], refused, known) for model, refused in self.closed.items()
+            },
+            revoked_nodes=self.facts.revoked_nodes,
+            routes=self.routes[name],
+            targets_s={} if is_older else self.targets_s,
+            urgent=() if is_older else self.urgent,
+            emulated_round_trip_s=dict(sorted(self.emulated[name].items())),
         )
-        if name not in facts.older:
-            plan = _with_rules(plan, holding, grounds)
-        plans[name] = msgspec.structs.replace(plan, version=version, revision=revision_of(plan))
-    return plans
+        return plan if is_older else _with_rules(plan, self.holding, self.grounds)
+
+    def _peer(self, name: str, other: str) -> Peer:
+        """``other``, as the plan of ``name`` tells of it."""
+        asked = (node for node in self.facts.nodes.get(other, ()) if node.address and not node.draining)
+        peer = Peer(
+            site=self.grounds.sites[other],
+            nodes=tuple(sorted(node.name for node in asked)),
+            addresses=tuple(sorted(self.facts.addresses.get(other, ()))),
+            server_name=server_name(self.domain, other),
+            round_trip_s=float(self.round_trip_s[self.index[name], self.index[other]]),
+            models=() if other in self.scouted[name] else self.served[other],
+        )
+        rate = 0.0 if name in self.facts.older else _rate(self.sites[name], self.sites[other])
+        # A number is left out of the bytes only where it is the very default, and older agents know nothing of rates.
+        return msgspec.structs.replace(peer, bytes_per_s=rate) if rate else peer
+
+
+def _closed(state: DesiredState, placements: Mapping[str, Placed]) -> dict[str, Mapping[str, tuple[str, ...]]]:
+    """Model -> the sites that rules close to a deployment of it which may run nowhere."""
+    return {
+        item.spec.model: where.refused
+        for item in state.deployments
+        if (where := placements[item.name]).refused and not where.open
+    }
 
 
 def _holding(state: DesiredState, grounds: Grounds) -> dict[str, HoldingRule]:
@@ -276,28 +341,6 @@ def _scouted(name: str, known: Mapping[str, SiteFacts], facts: FleetFacts) -> se
 def _rate(site: Site, other: Site) -> float:
     """Bytes per second between two sites: the lesser of their links; 0 where neither has one."""
     return min((link.mbps * 1e6 / 8 for link in (site.spec.link, other.spec.link) if link), default=0.0)
-
-
-def _peer(
-    name: str,
-    known: Mapping[str, SiteFacts],
-    served: tuple[ServedModel, ...],
-    facts: FleetFacts,
-    fleet: str,
-    round_trip_s: float,
-    bytes_per_s: float,
-) -> Peer:
-    asked = (node for node in facts.nodes.get(name, ()) if node.address and not node.draining)
-    peer = Peer(
-        site=known[name],
-        nodes=tuple(sorted(node.name for node in asked)),
-        addresses=tuple(sorted(facts.addresses.get(name, ()))),
-        server_name=server_name(fleet, name),
-        round_trip_s=round_trip_s,
-        models=served,
-    )
-    # A number is left out of the bytes only where it is the very default, and older agents know nothing of rates.
-    return msgspec.structs.replace(peer, bytes_per_s=bytes_per_s) if bytes_per_s else peer
 
 
 def _served(models: tuple[PlannedModel, ...]) -> tuple[ServedModel, ...]:

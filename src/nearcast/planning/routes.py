@@ -166,20 +166,13 @@ def _route(
     elapsed_s: float,
 ) -> ModelRoute:
     model = asked.model
-    holders = _holders(plan, node, model, asked.local)
-    verdicts = {name: refusals(plan.residency, model, plan.site, site) for name, site, _, _ in holders}
-    refused = tuple(RefusedPlace(name, policies) for name, policies in sorted(verdicts.items()) if policies)
-    allowed = [
-        (name, prior_s, asked.payload_bytes / rate if rate else 0.0)
-        for name, _, prior_s, rate in holders
-        if not verdicts[name]
-    ]
+    allowed, refused = _allowed(asked, plan, node)
     if not allowed:
         closed = bool(refused) or model in plan.closed
         return ModelRoute("residency_refused" if closed else "no_place_ready", refused=refused)
     candidates = {
-        name: _candidate(name, plan.site.name, model, Terms(prior_s, transfer_s), observations.get(name), now_s)
-        for name, prior_s, transfer_s in allowed
+        name: _candidate(name, plan.site.name, model, prior, observations.get(name), now_s)
+        for name, prior in allowed.items()
     }
     standing = [name for name, (state, _) in candidates.items() if state == "ready"] or list(candidates)
     base = Base.of(plan.routes.get(model, ()) if asked.guided else (), standing)
@@ -198,6 +191,19 @@ def _route(
     shares = tuple(Share(percent=percent, order=_order(name, ranking)) for name, percent in _percents(weights))
     longest_ms = tuple(longest_waits_ms(share.order, standing_terms, target_s, urgent=urgent) for share in shares)
     return ModelRoute("routed", shares, places, refused, longest_ms)
+
+
+def _allowed(asked: _Asked, plan: SitePlan, node: str) -> tuple[dict[str, Terms], tuple[RefusedPlace, ...]]:
+    """Places that hold the model: those that may answer, each with what its way is expected to cost, and the others."""
+    holders = _holders(plan, node, asked.model, asked.local)
+    verdicts = {name: refusals(plan.residency, asked.model, plan.site, site) for name, site, _, _ in holders}
+    refused = tuple(RefusedPlace(name, policies) for name, policies in sorted(verdicts.items()) if policies)
+    allowed = {
+        name: Terms(prior_s, asked.payload_bytes / rate if rate else 0.0)
+        for name, _, prior_s, rate in holders
+        if not verdicts[name]
+    }
+    return allowed, refused
 
 
 def _judged_here(

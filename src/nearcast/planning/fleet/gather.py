@@ -15,7 +15,7 @@ from typing import Final
 import numpy as np
 
 from nearcast.planning.cost import UNKNOWN_SERVICE_S
-from nearcast.planning.fleet.problem import Floats, Problem, Truths
+from nearcast.planning.fleet.problem import Floats, Indices, Problem, Truths
 from nearcast.planning.fleet.snapshot import SeenFailure, SeenModel, SeenNode, SeenRelease, Snapshot
 from nearcast.planning.fleet.ways import estimated, round_trips
 from nearcast.planning.grounds import Grounds, grounds_of, placed
@@ -100,49 +100,51 @@ def gather(snapshot: Snapshot, estimate_s: Floats | None = None, ruled: Ruled | 
     """
     if ruled is None:
         ruled = Ruled.of(snapshot.state(), snapshot.releases)
-    state, deployments, size = ruled.state, ruled.deployments, ruled.size_bytes
     if estimate_s is None:
-        estimate_s = estimated(state.sites, snapshot.learned)
-    models = tuple(item.spec.model for item in deployments)
-    nodes = _Nodes(state.sites, deployments, snapshot.nodes)
-    service_s, work_s, full_s = _times(nodes, size)
+        estimate_s = estimated(ruled.state.sites, snapshot.learned)
+    nodes = _Nodes(ruled.state.sites, ruled.deployments, snapshot.nodes)
     unable, faulty = _unable(snapshot.failures, ruled, nodes)
+    problem = _problem(snapshot, ruled, nodes, unable, estimate_s)
+    return Gathered(problem, ruled.state, ruled.grounds, ruled.deployments, estimate_s, faulty)
+
+
+def _problem(snapshot: Snapshot, ruled: Ruled, nodes: "_Nodes", unable: Truths, estimate_s: Floats) -> Problem:
+    """What is ruled, and what ``nodes`` told, as arrays; nothing is served where sites are ``unable`` to load it."""
+    sites, deployments, classes = ruled.state.sites, ruled.deployments, ruled.grounds.classes
+    models = tuple(item.spec.model for item in deployments)
+    service_s, work_s, full_s = _times(nodes, ruled.size_bytes)
     service_s[unable] = work_s[unable] = full_s[unable] = np.inf
     demand, payload = _demand(snapshot, nodes.index, models)
-    rates = np.array([site.spec.link.mbps * 1e6 / 8 if site.spec.link else np.inf for site in state.sites])
-    footprint = np.where(nodes.footprint_bytes > 0, nodes.footprint_bytes, size * FOOTPRINT_RATIO)
-    load_s = np.where(nodes.load_s > 0, nodes.load_s, LOAD_S + size / LOAD_BYTES_PER_S)
-    auto = [item.spec.placement.auto for item in deployments]
+    bytes_per_s = _link_rates(sites)
+    least, most = _bounds(deployments, len(sites))
     urgency = np.array([URGENCY[item.spec.objective] for item in deployments], dtype=np.float64)
-    count = len(state.sites)
-    problem = Problem(
-        sites=tuple(site.name for site in state.sites),
+    return Problem(
+        sites=tuple(site.name for site in sites),
         models=models,
         demand_per_s=demand,
-        round_trip_s=round_trips(state.sites, snapshot.ways, estimate_s),
-        bytes_per_s=rates.reshape(count),
+        round_trip_s=round_trips(sites, snapshot.ways, estimate_s),
+        bytes_per_s=bytes_per_s,
         payload_bytes=payload,
         service_s=service_s,
         work_s=work_s,
         full_s=full_s,
         workers=nodes.workers,
         memory_bytes=nodes.memory_bytes,
-        footprint_bytes=footprint,
+        footprint_bytes=_footprint(nodes, ruled.size_bytes),
         eligible=ruled.eligible,
         pinned=ruled.pinned,
         warm=nodes.warm,
-        move_s=load_s[None, :] + size[None, :] / rates.reshape(count)[:, None],
-        least=np.array([item.min_sites if item else 0 for item in auto], dtype=np.int32),
-        most=np.array([(item.max_sites or count) if item else count for item in auto], dtype=np.int32),
-        site_class=ruled.grounds.classes.site_class,
-        may=ruled.grounds.classes.may,
-        rule_set=np.array([ruled.grounds.classes.rule_set[model] for model in models], dtype=np.int32),
+        move_s=_move_s(nodes, ruled.size_bytes, bytes_per_s),
+        least=least,
+        most=most,
+        site_class=classes.site_class,
+        may=classes.may,
+        rule_set=np.array([classes.rule_set[model] for model in models], dtype=np.int32),
         target_s=np.array([item.spec.target_s for item in deployments], dtype=np.float64),
         weight=urgency ** np.where(urgency < 1.0, _scarcity(demand, work_s, ruled.eligible, nodes.workers), 1.0),
         urgency=urgency,
-        extra_s=_extra(state.sites, deployments, work_s),
+        extra_s=_extra(sites, deployments, work_s),
     )
-    return Gathered(problem, state, ruled.grounds, deployments, estimate_s, faulty)
 
 
 def _unable(failures: Iterable[SeenFailure], ruled: Ruled, nodes: "_Nodes") -> tuple[Truths, frozenset[str]]:
@@ -231,6 +233,32 @@ def _times(nodes: _Nodes, size: Floats) -> tuple[Floats, Floats, Floats]:
     usual_full = np.array([_median(nodes.full_s[known[:, m], m], usual[m]) for m in range(len(size))])
     full_s = np.where(known, nodes.full_s, slowness[:, None] * usual_full[None, :])
     return service_s, work_s, np.maximum(full_s, service_s)
+
+
+def _link_rates(sites: Sequence[Site]) -> Floats:
+    """float64[S]: bytes per second of each site's link; inf where none is named."""
+    return np.array([site.spec.link.mbps * 1e6 / 8 if site.spec.link else np.inf for site in sites], dtype=np.float64)
+
+
+def _footprint(nodes: _Nodes, size: Floats) -> Floats:
+    """float64[M]: bytes of memory that a loaded model takes: as told, else by its size."""
+    found: Floats = np.where(nodes.footprint_bytes > 0, nodes.footprint_bytes, size * FOOTPRINT_RATIO)
+    return found
+
+
+def _move_s(nodes: _Nodes, size: Floats, bytes_per_s: Floats) -> Floats:
+    """float64[S, M]: seconds to fetch and load each model at each site."""
+    load_s = np.where(nodes.load_s > 0, nodes.load_s, LOAD_S + size / LOAD_BYTES_PER_S)
+    found: Floats = load_s[None, :] + size[None, :] / bytes_per_s[:, None]
+    return found
+
+
+def _bounds(deployments: Sequence[Deployment], count: int) -> tuple[Indices, Indices]:
+    """int32[M], int32[M]: the least and the greatest number of sites, of ``count``, that each deployment asks for."""
+    auto = [item.spec.placement.auto for item in deployments]
+    least = np.array([item.min_sites if item else 0 for item in auto], dtype=np.int32)
+    most = np.array([(item.max_sites or count) if item else count for item in auto], dtype=np.int32)
+    return least, most
 
 
 def _median(values: Floats, default: float) -> float:

@@ -132,11 +132,16 @@ def inspect(
         document = msgspec.to_builtins(manifest)
         show_document({**document, "digest": entry.digest, "sites": served}, output)
         return
+    _show_release(manifest, entry.digest, served)
+
+
+def _show_release(manifest: ReleaseManifest, digest: str, served: list[str]) -> None:
+    """Print a release, and the sites that serve it."""
     show_pairs(
         [
             ("Model", manifest.model),
             ("Version", manifest.version),
-            ("Digest", entry.digest),
+            ("Digest", digest),
             ("Runtime", f"{manifest.runtime}, opens {manifest.entrypoint}"),
             ("Task", manifest.task),
             *([("Tokenizer", _tokenizer(manifest))] if manifest.tokenizer else []),

@@ -1,7 +1,7 @@
 """``plan explain``, ``plan list``, ``plan replay``: what the planner decided, why, and that it can be repeated."""
 
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
 import typer
@@ -25,6 +25,9 @@ from nearcast.cli.screen import (
 from nearcast.cli.session import Session
 from nearcast.errors import InvalidInput, NotFound
 from nearcast.planning.fleet.explanation import PlanExplanation, PlannedPlace, PlannedWay
+
+if TYPE_CHECKING:
+    from nearcast.planning.fleet.record import Record
 
 COMMANDS: Final = {
     "plan": application(help="Explain, list and repeat what the fleet's planner decided.", no_args_is_help=True)
@@ -116,33 +119,39 @@ def replay(
 
     if save is not None:
         check_target(save)
-    if file is not None:
-        if decision is not None:
-            raise InvalidInput(f"expected a number or --file, got both: {decision} and {file}")
+    if file is None:
+        data = _fetched(session, decision)
+        record = decode_record(data)
+    elif decision is None:
         data = read_named(file, "a decision record", "nearcast plan replay ID --save FILE writes one")
         record = decoded(file, data, decode_record)
     else:
-        data = _fetched(session, decision)
-        record = decode_record(data)
+        raise InvalidInput(f"expected a number or --file, got both: {decision} and {file}")
     if save is not None:
         write_named(save, data)
         note(f"the record is in {save}")
     different = differences(record, replayed(record))
-    result = {
-        "decision": record.id,
-        "at": record.at,
-        "software": record.software,
-        "same": not different,
-        "differences": list(different),
-    }
+    _show_replay(record, different, output)
+    if different:
+        raise typer.Exit(1)
+
+
+def _show_replay(record: "Record", different: tuple[str, ...], output: Format) -> None:
     if output is not Format.TABLE:
-        show_document(result, output)
+        show_document(
+            {
+                "decision": record.id,
+                "at": record.at,
+                "software": record.software,
+                "same": not different,
+                "differences": list(different),
+            },
+            output,
+        )
     elif not different:
         show_lines(f"decision {record.id} of {record.at}: the same plan again")
     else:
         show_lines(f"decision {record.id} of {record.at}, by {record.software}: another plan", *different)
-    if different:
-        raise typer.Exit(1)
 
 
 def _fetched(session: Session, decision: int | None) -> bytes:

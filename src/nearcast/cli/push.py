@@ -13,6 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from securesystemslib.signer import CryptoSigner
+
 from nearcast.cli.fleet import LocalPaths
 from nearcast.cli.progress import transferring
 from nearcast.cli.roots import ROOT_FILE, held_root, newest_after
@@ -56,14 +58,7 @@ def push_release(client: ControlClient, session: Session, wanted: Push, key: Pat
         NotFound: there is no model at the path, no signing key, or no releases repository.
     """
     paths = LocalPaths(session.data_dir)
-    key_path = key or paths.releaser / "releaser.pem"
-    try:
-        signer = load_signer(key_path)
-    except NotFound as error:
-        raise NotFound(
-            f"there is no releaser's key at {key_path}",
-            hint="name it with --key, or push where `nearcast releaser init` (or `nearcast up`) ran",
-        ) from error
+    signer = _signer(key or paths.releaser / "releaser.pem")
     described = describe(
         wanted.path,
         model=wanted.model,
@@ -92,6 +87,16 @@ def push_release(client: ControlClient, session: Session, wanted: Push, key: Pat
         f"{wanted.model}@{wanted.version} was not released: others published {ATTEMPTS} times meanwhile",
         hint="push it again; its files are uploaded already",
     )
+
+
+def _signer(path: Path) -> CryptoSigner:
+    try:
+        return load_signer(path)
+    except NotFound as error:
+        raise NotFound(
+            f"there is no releaser's key at {path}",
+            hint="name it with --key, or push where `nearcast releaser init` (or `nearcast up`) ran",
+        ) from error
 
 
 def _standing(client: ControlClient, manifest: ReleaseManifest) -> ReleaseManifest | None:

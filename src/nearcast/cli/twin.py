@@ -21,6 +21,7 @@ from nearcast.cli.session import Session
 from nearcast.errors import InvalidInput, NotFound
 
 if TYPE_CHECKING:
+    from nearcast.resources.kinds import AnyResource
     from nearcast.twin.compare import Comparison
     from nearcast.twin.compare import Progress as Tell
     from nearcast.twin.files import Loaded
@@ -197,7 +198,6 @@ def _of_snapshot(
 ) -> tuple["Loaded", "Comparison"]:
     """Run a fleet as its snapshot has it and, where there is a change, as it would be."""
     from nearcast.planning.fleet.snapshot import decode_snapshot
-    from nearcast.resources.manifest import parse_manifests
     from nearcast.twin.files import Loaded
     from nearcast.twin.whatif import CHANGED, NOW, as_scenario, changed, live_stage, unreleased, what_if
     from nearcast.twin.world import Data
@@ -209,14 +209,7 @@ def _of_snapshot(
     stage = after = None
     notes: tuple[str, ...] = ()
     if change:
-        parsed = [
-            item
-            for path in change
-            for item in parse_manifests(
-                read_named(path, "manifests", "name the file that you would apply").decode(errors="replace"), str(path)
-            )
-        ]
-        wanted = changed(before, [item.resource for item in parsed])
+        wanted = changed(before, _resources(change))
         notes = tuple(f"{name} is not released: it is left out" for name in unreleased(wanted))
         after = live_stage(wanted, dice, lasts_s, load)
     try:
@@ -231,6 +224,17 @@ def _of_snapshot(
     with _telling((NOW, CHANGED)) as tell:
         found = what_if(stage, after, tell)
     return Loaded(as_scenario(found.stage, before.fleet), Data(), notes), found
+
+
+def _resources(files: list[Path]) -> list["AnyResource"]:
+    """What the manifests in ``files`` hold, in their order."""
+    from nearcast.resources.manifest import parse_manifests
+
+    found = []
+    for path in files:
+        text = read_named(path, "manifests", "name the file that you would apply").decode(errors="replace")
+        found += [item.resource for item in parse_manifests(text, str(path))]
+    return found
 
 
 def _snapshot_bytes(file: Path) -> bytes:

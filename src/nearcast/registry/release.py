@@ -84,12 +84,7 @@ def describe(
     Raises:
         InvalidInput: not a model that we can serve; the message says what was expected and what came.
     """
-    if not is_name(model):
-        raise InvalidInput(f"expected the name of a model ({NAME_RULE}), got {model!r}")
-    if not is_version(version):
-        raise InvalidInput(f"expected a version ({VERSION_RULE}), got {version!r}")
-    if runtime not in get_args(Runtime):
-        raise InvalidInput(f"expected a runtime, one of {', '.join(get_args(Runtime))}, got {runtime!r}")
+    _check_asked(model, version, runtime)
     files = _files_at(path)
     opened = _entrypoint(path, files, entrypoint)
     tokenizer = _tokenizer(files, opened)
@@ -113,6 +108,15 @@ def describe(
         labels=dict(sorted((labels or {}).items())),
     )
     return Described(manifest, files)
+
+
+def _check_asked(model: str, version: str, runtime: str) -> None:
+    if not is_name(model):
+        raise InvalidInput(f"expected the name of a model ({NAME_RULE}), got {model!r}")
+    if not is_version(version):
+        raise InvalidInput(f"expected a version ({VERSION_RULE}), got {version!r}")
+    if runtime not in get_args(Runtime):
+        raise InvalidInput(f"expected a runtime, one of {', '.join(get_args(Runtime))}, got {runtime!r}")
 
 
 def same_content(one: ReleaseManifest, other: ReleaseManifest) -> bool:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from nearcast.resources.jurisdiction import groups_of
 from nearcast.resources.plan import SiteFacts
-from nearcast.twin.scenario import Misfit, ScenarioSpec, SiteGroup
+from nearcast.twin.scenario import Cities, Misfit, ScenarioSpec, SiteGroup
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,31 @@ def _by_cities(
 ) -> list[TwinSite]:
     if group.cities is None:
         return []
-    wanted = group.cities
+    chosen = _chosen(group.cities, number, cities, continents, taken)
+    shares = _nodes(group, [city.population for _, city in chosen])
+    return [
+        TwinSite(
+            facts=SiteFacts(name=name, tier=group.tier, country=city.country, jurisdictions=groups_of(city.country)),
+            latitude=city.latitude,
+            longitude=city.longitude,
+            population=city.population,
+            demand=group.demand,
+            node=group.node,
+            nodes=nodes,
+            bytes_per_s=group.mbps * 1e6 / 8,
+        )
+        for (name, city), nodes in zip(chosen, shares, strict=True)
+    ]
+
+
+def _chosen(
+    wanted: Cities, number: int, cities: Sequence[City], continents: Mapping[str, str], taken: set[str]
+) -> list[tuple[str, City]]:
+    """The first of ``cities`` that are ``wanted``, with names that nobody has ``taken``, which are taken then.
+
+    Raises:
+        Misfit: there are fewer.
+    """
     chosen: list[tuple[str, City]] = []
     per_country: dict[str, int] = {}
     for city in cities:
@@ -111,20 +135,7 @@ def _by_cities(
             f"expected {wanted.count} cities; the table has {len(chosen)} such",
             hint="Ask for fewer, or widen continents, countries or perCountry.",
         )
-    shares = _nodes(group, [city.population for _, city in chosen])
-    return [
-        TwinSite(
-            facts=SiteFacts(name=name, tier=group.tier, country=city.country, jurisdictions=groups_of(city.country)),
-            latitude=city.latitude,
-            longitude=city.longitude,
-            population=city.population,
-            demand=group.demand,
-            node=group.node,
-            nodes=nodes,
-            bytes_per_s=group.mbps * 1e6 / 8,
-        )
-        for (name, city), nodes in zip(chosen, shares, strict=True)
-    ]
+    return chosen
 
 
 def _nodes(group: SiteGroup, populations: Sequence[float]) -> list[int]:

@@ -225,14 +225,10 @@ def _problem(
         np.array([[busy.get((number, curve), never) for number, curve in enumerate(row)] for row in curves]), 2, 0
     )
     count = (len(sites), len(spec.models))
-    able = np.array([[bool(curve) for curve in row] for row in curves])
-    fitting = [[not model.tiers or site.facts.tier in model.tiers for model in spec.models] for site in sites]
     memory = np.array([spec.nodes[site.node].memory_gb * site.nodes * GB for site in sites])
     footprint = np.array([model.footprint_gb * GB for model in spec.models])
-    eligible = able & np.array(fitting) & (footprint[None, :] <= memory[:, None])
-    for number in np.flatnonzero(~eligible.any(axis=0)):
-        message = f"no site can hold {spec.models[number].name}: by tier, node class (service), or memory"
-        raise Misfit(("models", int(number)), message)
+    able = np.array([[bool(curve) for curve in row] for row in curves])
+    eligible = _eligible(spec, sites, able & (footprint[None, :] <= memory[:, None]))
     classes, may, rule_set = residency_classes(tuple(site.facts for site in sites), spec.models, rules)
     urgency = np.array([URGENCY[model.objective] for model in spec.models])
     node_classes: dict[str, NodeClass] = spec.nodes
@@ -263,6 +259,20 @@ def _problem(
         urgency=urgency,
         extra_s=np.zeros(count),
     )
+
+
+def _eligible(spec: ScenarioSpec, sites: tuple[TwinSite, ...], able: Truths) -> Truths:
+    """bool[S, M]: the sites that may hold each model: those that are ``able`` to, of its tiers.
+
+    Raises:
+        Misfit: no site may hold one of them.
+    """
+    fitting = [[not model.tiers or site.facts.tier in model.tiers for model in spec.models] for site in sites]
+    found: Truths = able & np.array(fitting)
+    for number in np.flatnonzero(~found.any(axis=0)):
+        message = f"no site can hold {spec.models[number].name}: by tier, node class (service), or memory"
+        raise Misfit(("models", int(number)), message)
+    return found
 
 
 def _demand_shares(spec: ScenarioSpec, sites: tuple[TwinSite, ...]) -> Floats:

@@ -30,9 +30,10 @@ from bench.ports import free_port
 from nearcast.engine.connection import Connection
 from nearcast.engine.device import Device, device_memory, open_device
 from nearcast.engine.exchange import Limits
+from nearcast.engine.loading import Order
 from nearcast.engine.refusal import Refusal
 from nearcast.engine.runtime import OnnxModel
-from nearcast.engine.serving import Order, Serving
+from nearcast.engine.serving import Serving
 from nearcast.errors import NearcastError
 from nearcast.resources.release import File, ReleaseManifest, Signature, Tensor, decode_release, encode_release
 

@@ -16,7 +16,8 @@ import uvloop
 
 from nearcast.engine.connection import Connection
 from nearcast.engine.exchange import Limits
-from nearcast.engine.serving import Order, Serving
+from nearcast.engine.loading import Order
+from nearcast.engine.serving import Serving
 from nearcast.registry.release import describe
 
 

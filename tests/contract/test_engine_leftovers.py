@@ -7,7 +7,8 @@ from pathlib import Path
 
 from contract import engine_models as models
 from nearcast.engine.exchange import Limits
-from nearcast.engine.serving import Order, Serving
+from nearcast.engine.loading import Order
+from nearcast.engine.serving import Serving
 
 
 def test_what_was_unloaded_is_given_back(tmp_path: Path) -> None:

@@ -105,11 +105,7 @@ async def serve(
     for listening, server in opened:
         sockets.remove(listening)
         server.close()
-    unloading, hurrying = loop.create_task(serving.unload_all(drain_s)), loop.create_task(hurried.wait())
-    await asyncio.wait([unloading, hurrying], return_when=asyncio.FIRST_COMPLETED)
-    for waiting in (unloading, hurrying):
-        waiting.cancel()
-    await asyncio.gather(unloading, hurrying, return_exceptions=True)
+    await _drain(serving, drain_s, hurried)
     for desk in desks:
         for connection in list(desk.connections):
             connection.close()
@@ -119,6 +115,15 @@ async def serve(
     serving.close()
     ignore_signals()
     log.info("engine %d ends", os.getpid())
+
+
+async def _drain(serving: Serving, drain_s: float, hurried: asyncio.Event) -> None:
+    """Unload everything, or stop to wait for that once ``hurried``."""
+    tasks = [asyncio.create_task(serving.unload_all(drain_s)), asyncio.create_task(hurried.wait())]
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _told(ended: asyncio.Event, hurried: asyncio.Event) -> None:

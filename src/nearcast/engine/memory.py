@@ -2,14 +2,15 @@
 
 Decides from the size of the release's files and from what the machine, and the control groups that this process stands
 in, still have. An estimate: weights are read, and most are kept a second time in the layout that the kernels want. Does
-not bound what a model takes while it runs.
+not bound what a model takes while it runs. Also: what this process holds, and what it can give back.
 Source: Linux, "Control Group v2" (memory.max, memory.current, memory.stat), "Memory Resource Controller" (the same of
 version 1), "The /proc Filesystem" (meminfo).
 """
 
 import contextlib
 import ctypes
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -55,6 +56,15 @@ def check_fits(manifest: ReleaseManifest, available: int) -> None:
             f"{name} needs about {_mib(needed)} MiB of memory; {_mib(max(0, available - RESERVE_BYTES))} MiB are free "
             f"here beside what runs already",
         )
+
+
+def memory_share(read: Callable[[], bytes] | None = None) -> float:
+    """Share of the machine's memory that this process holds; 0 where the system does not tell (no procfs)."""
+    try:
+        statm = read() if read is not None else Path("/proc/self/statm").read_bytes()
+    except OSError:
+        return 0.0
+    return int(statm.split()[1]) / os.sysconf("SC_PHYS_PAGES")
 
 
 def give_back() -> None:

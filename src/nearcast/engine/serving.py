@@ -10,35 +10,29 @@ import contextlib
 import gc
 import logging
 import math
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Final, Literal
 
-from nearcast.engine import sockets
+from nearcast.engine import loading, sockets
 from nearcast.engine.connection import Connection
-from nearcast.engine.costs import capacity, footprint_bytes, model_profile, taken_bytes
+from nearcast.engine.costs import capacity, model_profile
 from nearcast.engine.device import Device, device_memory
 from nearcast.engine.endpoint import ModelEndpoint
 from nearcast.engine.exchange import Limits, Link
 from nearcast.engine.lane import Lane
-from nearcast.engine.memory import available_bytes, check_fits, give_back
+from nearcast.engine.loading import Key, Loaded, Order
+from nearcast.engine.memory import give_back, memory_share
 from nearcast.engine.oip import InferCodec
 from nearcast.engine.patience import Patience
-from nearcast.engine.profile import Profile, Runs, made_up, profile
+from nearcast.engine.profile import Profile
 from nearcast.engine.reading import Readers
 from nearcast.engine.refusal import Refusal
-from nearcast.engine.runtime import OnnxModel, invalid_model
-from nearcast.engine.steady import steadied
-from nearcast.engine.text import Embedder, is_token_model, load_embedder
 from nearcast.engine.worker import LoopTime, SharedTime, waits
 from nearcast.resources import wire
 from nearcast.resources.load import LoadReport, ModelLoad, named_metrics
-from nearcast.resources.names import NAME_RULE, VERSION_RULE, is_name, is_version
-from nearcast.resources.release import ReleaseManifest, release_digest
+from nearcast.resources.release import release_digest
 from nearcast.resources.status import EngineProfile, ModelProfile
 
 if TYPE_CHECKING:
@@ -52,36 +46,8 @@ REST_EVERY: Final = 10
 """Sweeps between two looks whether the engine rests, and may return what its allocator keeps for the next crowd."""
 
 State = Literal["loading", "ready", "draining"]
-Key = tuple[str, str]
 
 log = logging.getLogger("nearcast.engine")
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """What to serve, and where."""
-
-    directory: Path
-    manifest: ReleaseManifest
-    socket: Path
-    queue: int
-
-    @property
-    def key(self) -> Key:
-        """Model and version."""
-        return self.manifest.model, self.manifest.version
-
-
-@dataclass(frozen=True, slots=True)
-class _Loaded:
-    """What the loading thread hands over."""
-
-    model: Runs
-    profile: Profile
-    embedder: Embedder | None
-    pad: bool
-    footprint_bytes: int
-    load_s: float
 
 
 class Served:
@@ -164,20 +130,16 @@ class Serving:
         return served
 
     def _check(self, order: Order) -> None:
-        manifest = order.manifest
-        if not is_name(manifest.model):
-            raise invalid_model(f"model name {manifest.model!r}: expected {NAME_RULE}")
-        if not is_version(manifest.version):
-            raise invalid_model(f"version {manifest.version!r}: expected {VERSION_RULE}")
-        if manifest.tokenizer is not None and manifest.tokenizer not in {file.path for file in manifest.files}:
-            raise invalid_model(f"tokenizer {manifest.tokenizer!r} is not one of the files")
+        loading.check(order.manifest)
         for other in self._served.values():
             if other.order.socket == order.socket:
                 raise _conflict(f"socket {order.socket.name} belongs to {other.name}")
 
     async def _bring_up(self, served: Served) -> None:
         try:
-            loaded = await self._loop.run_in_executor(self._loading, self._load, served.order)
+            loaded = await self._loop.run_in_executor(
+                self._loading, loading.load, served.order, self._threads, self.device
+            )
             if served.gone is None:
                 await self._listen(served, loaded)
         except BaseException:
@@ -185,24 +147,7 @@ class Serving:
                 del self._served[served.order.key]
             raise
 
-    def _load(self, order: Order) -> _Loaded:
-        """On the loading thread."""
-        manifest, begun_s = order.manifest, perf_counter()
-        check_fits(manifest, available_bytes())
-        before = taken_bytes(self.device)
-        pad = is_token_model(manifest.signature)
-        embedder = load_embedder(order.directory, manifest)
-        device = self.device
-        model = OnnxModel(order.directory, manifest, self._threads, device)
-        measured = profile(model, manifest.signature, pad=pad, now=perf_counter, on_device=device.kind != "cpu")
-        if measured.curve:
-            model.choose_binding(made_up(manifest.signature, 1, measured.width), perf_counter)
-        runs = model if device.kind == "cpu" else steadied(model, manifest.signature, measured, perf_counter)
-        give_back()
-        footprint = footprint_bytes(before, taken_bytes(device), manifest.size_bytes)
-        return _Loaded(runs, measured, embedder, pad, footprint, perf_counter() - begun_s)
-
-    async def _listen(self, served: Served, loaded: _Loaded) -> None:
+    async def _listen(self, served: Served, loaded: Loaded) -> None:
         order, manifest = served.order, served.order.manifest
         lane = Lane(
             served.name,
@@ -392,15 +337,6 @@ def sweep(connections: set[Link]) -> None:
     """Keep the time limits of ``connections``; call once per second."""
     for connection in list(connections):
         connection.sweep()
-
-
-def memory_share(read: Callable[[], bytes] | None = None) -> float:
-    """Share of the machine's memory that this process holds; 0 where the system does not tell (no procfs)."""
-    try:
-        statm = read() if read is not None else Path("/proc/self/statm").read_bytes()
-    except OSError:
-        return 0.0
-    return int(statm.split()[1]) / os.sysconf("SC_PHYS_PAGES")
 
 
 def _settle() -> None:

@@ -16,7 +16,7 @@ import pytest
 from nearcast.client import ControlClient, Target
 from nearcast.errors import Conflict, IntegrityError, InvalidInput, NotFound, Unauthenticated
 from nearcast.registry.keys import load_or_create_signer
-from nearcast.registry.releases import new_releases_root, new_targets, online_key_of, propose
+from nearcast.registry.release_list import new_releases_root, new_targets, online_key_of, propose
 from nearcast.resources.release import File, ReleaseManifest, Signature, Tensor, encode_release
 from unit.cli.fake_control import TOKEN, URL, FakeControl
 

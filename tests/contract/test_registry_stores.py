@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from nearcast.errors import Conflict, IntegrityError, InvalidInput, NotFound, Unauthenticated, Unavailable
 from nearcast.registry.blobs import BlobStore, blob_path, digest_of_file
 from nearcast.registry.objects import FolderObjects, Objects, client_options, open_objects
-from nearcast.registry.releases import propose
+from nearcast.registry.release_list import propose
 from nearcast.resources.release import encode_release, release_digest
 from nearcast.resources.revision import digest_of
 from scenario.registry_world import World

@@ -30,7 +30,8 @@ from nearcast.registry.blobs import BlobStore, blob_path
 from nearcast.registry.objects import open_objects
 from nearcast.registry.plans import PlansRepository, new_plans_root
 from nearcast.registry.release import describe
-from nearcast.registry.releases import ReleasesRepository, new_releases_root, new_targets, propose
+from nearcast.registry.release_list import new_releases_root, new_targets, propose
+from nearcast.registry.releases import ReleasesRepository
 from nearcast.resources.plan import PlannedModel, SiteFacts, SitePlan
 from nearcast.resources.release import ReleaseManifest, encode_release, release_digest
 from nearcast.resources.status import NodeStatus

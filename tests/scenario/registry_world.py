@@ -12,13 +12,8 @@ from nearcast.registry.client import TrustedRepository
 from nearcast.registry.fetch import Response
 from nearcast.registry.objects import Objects, StoreObjects, open_objects
 from nearcast.registry.plans import PlansRepository, new_plans_root
-from nearcast.registry.releases import (
-    ReleasesRepository,
-    new_releases_root,
-    new_targets,
-    online_key_of,
-    propose,
-)
+from nearcast.registry.release_list import new_releases_root, new_targets, online_key_of, propose
+from nearcast.registry.releases import ReleasesRepository
 from nearcast.resources.plan import PlannedModel, SiteFacts, SitePlan
 from nearcast.resources.release import File, ReleaseManifest, Signature, encode_release, release_digest
 from nearcast.resources.revision import digest_of

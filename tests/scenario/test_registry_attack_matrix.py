@@ -25,7 +25,8 @@ from nearcast.registry.blobs import blob_path
 from nearcast.registry.client import TrustedRepository
 from nearcast.registry.mirror import Kept
 from nearcast.registry.refused import Attack, TrustRefused
-from nearcast.registry.releases import ReleasesRepository, new_releases_root, new_targets, propose
+from nearcast.registry.release_list import new_releases_root, new_targets, propose
+from nearcast.registry.releases import ReleasesRepository
 from nearcast.registry.repository import SignedFolder
 from nearcast.registry.trust import Lifetimes, signed_bytes
 from nearcast.resources.plan import encode_plan

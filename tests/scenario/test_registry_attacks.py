@@ -14,10 +14,7 @@ from tuf.api.metadata import TargetFile, Targets
 from nearcast.errors import IntegrityError, NotFound, Unavailable
 from nearcast.registry.client import TrustedRepository
 from nearcast.registry.plans import PlansRepository, new_plans_root
-from nearcast.registry.releases import (
-    new_releases_root,
-    propose,
-)
+from nearcast.registry.release_list import new_releases_root, propose
 from nearcast.registry.repository import SignedFolder
 from nearcast.registry.trust import Lifetimes, next_root, signed_bytes
 from nearcast.resources.plan import SiteFacts, encode_plan

@@ -6,10 +6,8 @@ import pytest
 
 from nearcast.errors import Conflict, IntegrityError, Unavailable
 from nearcast.registry.objects import open_objects
-from nearcast.registry.releases import (
-    ReleasesRepository,
-    propose,
-)
+from nearcast.registry.release_list import propose
+from nearcast.registry.releases import ReleasesRepository
 from nearcast.registry.trust import Lifetimes
 from nearcast.resources.release import encode_release, release_digest
 from scenario.registry_world import Dying, PowerCut, World

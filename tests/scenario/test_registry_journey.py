@@ -9,13 +9,8 @@ from securesystemslib.signer import CryptoSigner
 
 from nearcast.errors import Conflict, IntegrityError, InvalidInput, NotFound, Unauthenticated, Unavailable
 from nearcast.registry.objects import open_objects
-from nearcast.registry.releases import (
-    ReleasesRepository,
-    countersign,
-    new_releases_root,
-    new_targets,
-    propose,
-)
+from nearcast.registry.release_list import countersign, new_releases_root, new_targets, propose
+from nearcast.registry.releases import ReleasesRepository
 from nearcast.registry.trust import version_of
 from nearcast.resources.release import File, ReleaseManifest, Signature, encode_release, release_digest
 from nearcast.resources.revision import digest_of

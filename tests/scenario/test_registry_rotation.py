@@ -8,7 +8,7 @@ from securesystemslib.signer import CryptoSigner, Signer
 
 from nearcast.errors import Conflict, IntegrityError, InvalidInput
 from nearcast.registry.client import TrustedRepository
-from nearcast.registry.releases import countersign, new_releases_root, new_targets, propose
+from nearcast.registry.release_list import countersign, new_releases_root, new_targets, propose
 from nearcast.registry.rotation import Keys, newest_root, resigned_list, rotated_root
 from nearcast.registry.trust import next_root
 from nearcast.resources.release import ReleaseManifest, encode_release, release_digest

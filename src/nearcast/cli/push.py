@@ -23,7 +23,7 @@ from nearcast.client import ControlClient
 from nearcast.errors import Conflict, InvalidInput, NotFound
 from nearcast.registry.keys import load_signer
 from nearcast.registry.release import Described, describe, same_content
-from nearcast.registry.releases import propose
+from nearcast.registry.release_list import propose
 from nearcast.resources.release import ReleaseManifest, encode_release
 
 ATTEMPTS: Final = 5

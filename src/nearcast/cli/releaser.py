@@ -23,7 +23,7 @@ from nearcast.client import ControlClient
 from nearcast.durable import read_if_exists, write_whole
 from nearcast.errors import Conflict, InvalidInput, NotFound, Unavailable
 from nearcast.registry.keys import load_or_create_signer, load_signer
-from nearcast.registry.releases import new_releases_root, new_targets, online_key_of
+from nearcast.registry.release_list import new_releases_root, new_targets, online_key_of
 from nearcast.registry.rotation import Keys, resigned_list, rotated_root
 from nearcast.registry.trust import version_of
 

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from nearcast.registry.releases import ReleaseEntry, ReleasesRepository
+from nearcast.registry.release_list import ReleaseEntry
+from nearcast.registry.releases import ReleasesRepository
 
 RELEASES: Final = "releases"
 

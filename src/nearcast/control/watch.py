@@ -26,7 +26,7 @@ from nearcast.planning.fleet.snapshot import (
     Snapshot,
 )
 from nearcast.planning.network.measurements import NOTHING, Measurements, RoundTrip, merged, moved
-from nearcast.registry.releases import ReleaseEntry
+from nearcast.registry.release_list import ReleaseEntry
 from nearcast.resources.kinds import AnyResource, to_document
 from nearcast.resources.state import DesiredState
 from nearcast.resources.status import ModelDemand, NodeStatus, PeerObservation

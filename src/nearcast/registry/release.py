@@ -3,7 +3,7 @@
 Everything is read from the model itself, by the runtime that will serve it, so a model that cannot be loaded is
 refused before anybody signs for it. Hidden files are left out; symlinks that lead out of the folder are refused.
 
-Not decided here: signing (:mod:`releases`), uploading (the client), where it runs (a deployment).
+Not decided here: signing (:mod:`release_list`), uploading (the client), where it runs (a deployment).
 """
 
 import json

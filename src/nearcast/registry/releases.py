@@ -1,36 +1,35 @@
-"""The list of releases: signed by releasers, whose keys never come near the control plane; published by its online key.
+"""What is published of the list of releases: the control plane's side, whose online key signs snapshot and timestamp.
 
-The releaser's side are pure functions (:func:`propose` and its neighbours); :class:`ReleasesRepository` is the control
-plane's side. A release is immutable: a proposal adds exactly one and changes nothing. Two releasers at once are
-serialised by the version of the list: each proposal is for version N + 1, and only one N + 1 is ever accepted.
+Decides what is accepted, in which order it is written, and what is signed anew where files are damaged. What the list
+is, and what a proposal to it may do, `release_list` says.
 
-The online key signs snapshot and timestamp. It can hold newer releases back (until the timestamp expires); it cannot
-make one up.
+The online key can hold newer releases back (until the timestamp expires); it cannot make one up.
 """
 
 import logging
 import threading
-from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-import msgspec
-from securesystemslib.signer import Key, Signer
-from tuf.api.metadata import Metadata, Root, TargetFile, Targets, Timestamp
+from securesystemslib.signer import Signer
+from tuf.api.metadata import Root, Targets
 
 from nearcast.errors import Conflict, IntegrityError, InvalidInput, NotFound
 from nearcast.registry.blobs import BlobStore
 from nearcast.registry.objects import Objects
+from nearcast.registry.release_list import (
+    PREFIX,
+    ReleaseEntry,
+    check_proposal,
+    entries_of,
+    is_signed,
+)
 from nearcast.registry.repository import LOST_NUMBERS, Published, SignedFolder
 from nearcast.registry.trust import (
     Clock,
     Lifetimes,
     first_root,
-    key_of,
     latest_root,
-    new_root,
-    signed_bytes,
     stored_target,
     target_sha256,
     verified,
@@ -38,171 +37,14 @@ from nearcast.registry.trust import (
     version_of,
 )
 from nearcast.resources.names import is_name, is_version
-from nearcast.resources.release import ReleaseManifest, decode_release, encode_release, target_path
+from nearcast.resources.release import ReleaseManifest, decode_release, target_path
 from nearcast.resources.unreadable import UNREADABLE
 
 log = logging.getLogger(__name__)
 
-PREFIX = "releases"
 _COPIES: Final = (
     "put the file back from a backup; roots also lie with the releaser (releases.root.json) and on every node (trust/)"
 )
-MAX_TARGETS_BYTES = 5_000_000
-"""What clients read at most (python-tuf's limit): some 12,000 releases. Beyond it, delegations are needed."""
-
-
-@dataclass(frozen=True, slots=True)
-class ReleaseEntry:
-    """One release, as the signed list of releases names it. ``digest`` is that of its manifest."""
-
-    model: str
-    version: str
-    digest: str
-    size_bytes: int
-    created_at: str
-    task: str
-
-
-class _Custom(msgspec.Struct, frozen=True, kw_only=True):
-    model: str
-    version: str
-    size_bytes: int
-    created_at: str
-    task: str
-
-
-# --- the releaser's side ---------------------------------------------------------------------------------------------
-
-
-def new_releases_root(
-    *,
-    root_signers: Sequence[Signer],
-    releaser_keys: Sequence[Key],
-    online_key: Key,
-    now: datetime,
-    threshold: int = 1,
-    lifetimes: Lifetimes | None = None,
-) -> bytes:
-    """Version 1 of the root of trust of releases. Join tokens pin its sha256.
-
-    Args:
-        root_signers: hold the root keys; needed again only to change keys (:func:`trust.next_root`).
-        releaser_keys: who may release.
-        online_key: the control plane's, see :func:`online_key_of`.
-        now: the time.
-        threshold: how many of them must sign a root, and a release.
-        lifetimes: how long it is valid.
-
-    Raises:
-        InvalidInput: fewer keys than the threshold.
-    """
-    return new_root(
-        root_signers=root_signers,
-        targets_keys=releaser_keys,
-        online_key=online_key,
-        now=now,
-        lifetime=(lifetimes or Lifetimes()).root,
-        threshold=threshold,
-    )
-
-
-def new_targets(*signers: Signer, now: datetime, lifetimes: Lifetimes | None = None) -> bytes:
-    """Version 1 of the list of releases, empty, signed by each of ``signers``."""
-    return signed_bytes(Targets(expires=now + (lifetimes or Lifetimes()).targets), signers)
-
-
-def propose(
-    root: bytes,
-    targets: bytes,
-    manifest: ReleaseManifest,
-    signer: Signer,
-    *,
-    now: datetime,
-    lifetimes: Lifetimes | None = None,
-) -> bytes:
-    """The list of releases with ``manifest`` added: version + 1, signed.
-
-    It is sent with ``expected_version``, the version of ``targets`` (:func:`trust.version_of`).
-
-    Args:
-        root: the newest root that the releaser trusts (from the releaser's own disk, not from the control plane).
-        targets: the list as the control plane gave it; believed only when releasers signed it.
-        manifest: the new release.
-        signer: the releaser's.
-        now: the time.
-        lifetimes: how long the list is valid.
-
-    Raises:
-        IntegrityError: ``targets`` was not signed by the releasers, or the root does not trust ``signer``.
-        Conflict: this version of the model was released before, with another content.
-    """
-    judge = first_root(root, PREFIX)
-    signed = verified(Targets, targets, judge, PREFIX)
-    if signer.public_key.keyid not in judge.roles[Targets.type].keyids:
-        raise IntegrityError(
-            f"key {signer.public_key.keyid} is none of the releasers' keys in version {judge.version} of the root",
-            hint="where it was replaced (releaser rotate), sign with the new one: it lies where the rotation ran",
-        )
-    data = encode_release(manifest)
-    path = manifest.target_path
-    entry = TargetFile.from_data(path, data, ["sha256"])
-    held = signed.targets.get(path)
-    if held is not None:
-        raise Conflict(
-            f"{manifest.model}@{manifest.version} is released already, with digest sha256:{held.hashes.get('sha256')}",
-            hint="a release never changes: push under another version",
-        )
-    entry.unrecognized_fields["custom"] = msgspec.to_builtins(
-        _Custom(
-            model=manifest.model,
-            version=manifest.version,
-            size_bytes=manifest.size_bytes,
-            created_at=manifest.created_at,
-            task=manifest.task,
-        )
-    )
-    signed.targets[path] = entry
-    signed.version += 1
-    signed.expires = now + (lifetimes or Lifetimes()).targets
-    return signed_bytes(signed, [signer])
-
-
-def countersign(targets: bytes, signer: Signer) -> bytes:
-    """A proposal with one signature more, where a root demands several. The signer looks at it first."""
-    metadata = Metadata[Targets].from_bytes(targets)
-    metadata.sign(signer, append=True)
-    return metadata.to_bytes()
-
-
-def online_key_of(root: bytes) -> Key:
-    """The key that signs timestamps under ``root``: read it off the plans root to make the releases root."""
-    return key_of(root, Timestamp.type)
-
-
-def entries_of(targets: Targets) -> tuple[ReleaseEntry, ...]:
-    """What a verified list of releases names, by model and version."""
-    found = []
-    for path, target in targets.targets.items():
-        try:
-            custom = msgspec.convert(target.custom, _Custom)
-        except msgspec.ValidationError as error:
-            raise IntegrityError(f"{PREFIX}: {path}: not the entry of a release ({error})") from error
-        if target_path(custom.model, custom.version) != path:
-            raise IntegrityError(f"{PREFIX}: the entry of {path} names {custom.model}@{custom.version}")
-        found.append(
-            ReleaseEntry(
-                model=custom.model,
-                version=custom.version,
-                digest=f"sha256:{target_sha256(target, PREFIX)}",
-                size_bytes=custom.size_bytes,
-                created_at=custom.created_at,
-                task=custom.task,
-            )
-        )
-    return tuple(sorted(found, key=lambda entry: (entry.model, entry.version)))
-
-
-# --- the control plane's side ----------------------------------------------------------------------------------------
 
 
 class ReleasesRepository:
@@ -263,11 +105,11 @@ class ReleasesRepository:
             if targets != published.targets_bytes:
                 if version_of(targets) != published.targets.version + 1:
                     raise Conflict(f"the list of releases is in version {published.targets.version}: sign that one")
-                signed = self._check_proposal(targets, published.targets, judge)
+                signed = check_proposal(targets, published.targets, judge, self._now())
                 if signed.targets != published.targets.targets:
                     raise InvalidInput("expected the list of releases as it is: a change of keys releases nothing")
             version = verified(Targets, targets, judge, PREFIX).version
-            root_first = not _is_signed(targets, latest_root(roots, PREFIX))
+            root_first = not is_signed(targets, latest_root(roots, PREFIX))
             if root_first:
                 self._folder.add_roots(chain)
             if targets != published.targets_bytes:
@@ -295,7 +137,7 @@ class ReleasesRepository:
         """Publish a proposal; the new version of the list. The same proposal again is a no-op.
 
         Args:
-            targets: made by :func:`propose`.
+            targets: made by :func:`release_list.propose`.
             manifest: the encoded manifest of the one release that it adds; its blobs are in the store.
             expected_version: the version that the proposal was made from.
 
@@ -315,7 +157,7 @@ class ReleasesRepository:
                     hint="fetch the list again and propose again",
                 )
             judge = latest_root(self._folder.roots(), PREFIX)
-            signed = self._check_proposal(targets, published.targets, judge)
+            signed = check_proposal(targets, published.targets, judge, self._now())
             path = self._check_manifest(signed, published.targets, manifest)
             target = verify_target(signed, path, manifest, PREFIX)
             name = f"{PREFIX}/targets/{stored_target(path, target_sha256(target, PREFIX))}"
@@ -379,7 +221,7 @@ class ReleasesRepository:
         if proposal is None:
             return published
         try:
-            self._check_proposal(proposal, published.targets, latest_root(self._folder.roots(), PREFIX))
+            check_proposal(proposal, published.targets, latest_root(self._folder.roots(), PREFIX), self._now())
         except (IntegrityError, InvalidInput) as error:  # its keys were withdrawn meanwhile, or a year has passed
             log.warning("dropped version %d of the list of releases, left by a crash: %s", version, error)
             self._folder.drop_targets(version)
@@ -434,22 +276,6 @@ class ReleasesRepository:
             if ours not in root.roles[role].keyids or root.roles[role].threshold != 1:
                 raise IntegrityError(f"the root does not let our online key {ours} sign {role} alone")
 
-    def _check_proposal(self, data: bytes, before: Targets, root: Root) -> Targets:
-        """The proposal in ``data``: signed, next in version, and every release of ``before`` unchanged in it."""
-        if len(data) > MAX_TARGETS_BYTES:
-            raise InvalidInput(f"expected a list of releases of at most {MAX_TARGETS_BYTES} bytes, got {len(data)}")
-        signed = verified(Targets, data, root, PREFIX)
-        if signed.version != before.version + 1:
-            raise InvalidInput(f"expected version {before.version + 1} of the list, got {signed.version}")
-        if signed.is_expired(self._now()):
-            raise InvalidInput(f"the proposal expired on {signed.expires:%Y-%m-%d}")
-        if signed.delegations is not None:
-            raise InvalidInput("expected a list of releases without delegations")
-        for path, target in before.targets.items():
-            if signed.targets.get(path) != target:
-                raise InvalidInput(f"the proposal changes or removes {path}: a release never changes")
-        return signed
-
     def _check_manifest(self, after: Targets, before: Targets, data: bytes) -> str:
         """The path of the one release that is new, when ``data`` is its manifest and its blobs are all there."""
         added = sorted(set(after.targets) - set(before.targets))
@@ -465,12 +291,3 @@ class ReleasesRepository:
         for file in manifest.files:
             self._blobs.require(file.digest, file.size_bytes)
         return manifest.target_path
-
-
-def _is_signed(targets: bytes, root: Root) -> bool:
-    """Whether ``root`` believes in the list ``targets``."""
-    try:
-        verified(Targets, targets, root, PREFIX)
-    except IntegrityError:
-        return False
-    return True

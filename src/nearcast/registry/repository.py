@@ -4,8 +4,8 @@ Order of a publication: what targets name, then ``N.targets.json``, ``N.snapshot
 Only the last write changes what clients see; a publication that was cut short leaves files that nothing names, and the
 next one steps over them (a numbered name never gets a second content, so caches in front stay right).
 
-Not decided here: what stands in the targets (:mod:`releases`, :mod:`plans`), and who may publish (the control plane's
-leader). Within a process the callers hold a lock. Of several processes the store itself lets one win: a numbered name
+Not decided here: what stands in the targets (:mod:`release_list`, :mod:`plans`), and who may publish (the control
+plane's leader). Within a process the callers hold a lock. Of several processes the store lets one win: a numbered name
 is only ever created, and ``timestamp.json`` is replaced only while it is what the publication began from. A writer that
 was stopped for an hour and goes on finds another timestamp, and changes nothing.
 """

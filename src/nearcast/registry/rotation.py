@@ -13,7 +13,7 @@ from securesystemslib.signer import Signer
 from tuf.api.metadata import Root, Targets
 
 from nearcast.errors import IntegrityError, InvalidInput
-from nearcast.registry.releases import PREFIX
+from nearcast.registry.release_list import PREFIX
 from nearcast.registry.trust import Lifetimes, first_root, latest_root, next_root, signed_bytes, verified, version_of
 
 

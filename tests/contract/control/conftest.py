@@ -31,7 +31,7 @@ from nearcast.control.observer import Observer
 from nearcast.control.plane import ControlPlane, open_control_plane
 from nearcast.control.planner import Planner
 from nearcast.control.settings import Settings
-from nearcast.registry.releases import new_releases_root, new_targets, online_key_of, propose
+from nearcast.registry.release_list import new_releases_root, new_targets, online_key_of, propose
 from nearcast.registry.trust import version_of
 from nearcast.resources.release import File, ReleaseManifest, Signature, Tensor, encode_release
 from nearcast.resources.revision import digest_of

@@ -12,7 +12,7 @@ from securesystemslib.signer import CryptoSigner
 
 from nearcast.client import ControlClient, Target
 from nearcast.errors import Conflict, IntegrityError, InvalidInput, NotFound, Unauthenticated
-from nearcast.registry.releases import new_releases_root, new_targets, online_key_of, propose
+from nearcast.registry.release_list import new_releases_root, new_targets, online_key_of, propose
 from nearcast.resources.join import decode_token
 from nearcast.resources.release import encode_release
 

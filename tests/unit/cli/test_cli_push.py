@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from nearcast.registry.keys import load_or_create_signer
-from nearcast.registry.releases import new_releases_root, new_targets, propose
+from nearcast.registry.release_list import new_releases_root, new_targets, propose
 from nearcast.resources.release import ReleaseManifest
 
 if TYPE_CHECKING:

@@ -21,7 +21,8 @@ from nearcast.registry.blobs import BlobStore
 from nearcast.registry.keys import load_signer
 from nearcast.registry.objects import open_objects
 from nearcast.registry.plans import new_plans_root
-from nearcast.registry.releases import ReleasesRepository, propose
+from nearcast.registry.release_list import propose
+from nearcast.registry.releases import ReleasesRepository
 from nearcast.registry.trust import version_of
 from nearcast.resources.release import File, ReleaseManifest, Signature, encode_release
 from nearcast.resources.revision import digest_of

@@ -1,9 +1,10 @@
 """The client of the control plane: typed calls over HTTPS, for the CLI, for scripts and for tests.
 
-``calls`` decides how a call is made, ``views`` what answers look like, ``failures`` what errors mean.
+``calls`` decides what is asked, ``exchanges`` how, ``views`` what answers look like, ``failures`` what errors mean.
 """
 
-from nearcast.client.calls import ControlClient, Progress, Target
+from nearcast.client.calls import ControlClient, Progress
+from nearcast.client.exchanges import Target
 from nearcast.client.failures import Unreachable, failure_in
 from nearcast.client.views import (
     Applied,

@@ -22,6 +22,18 @@ def parse(argv: Sequence[str]) -> Settings:
     Raises:
         InvalidInput: a value is not what it should be.
     """
+    parser = _parser()
+    given = parser.parse_args(argv)
+    join: str | None = given.join
+    if given.join_file is not None:
+        try:
+            join = given.join_file.read_text().strip()
+        except OSError as error:
+            parser.error(f"--join-file: {error}")
+    return _settings(given, join)
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="nearcast agent", description="Run the agent of one node.")
     parser.add_argument("--data-dir", type=Path, required=True, metavar="DIR", help="all that the node owns")
     token = parser.add_mutually_exclusive_group()
@@ -50,13 +62,10 @@ def parse(argv: Sequence[str]) -> Settings:
     parser.add_argument(
         "--max-body", type=int, default=wire.BODY_BYTES, metavar="BYTES", help="largest body or gRPC message"
     )
-    given = parser.parse_args(argv)
-    join: str | None = given.join
-    if given.join_file is not None:
-        try:
-            join = given.join_file.read_text().strip()
-        except OSError as error:
-            parser.error(f"--join-file: {error}")
+    return parser
+
+
+def _settings(given: argparse.Namespace, join: str | None) -> Settings:
     return Settings(
         data_dir=given.data_dir,
         join=join,

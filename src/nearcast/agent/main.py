@@ -174,19 +174,7 @@ class Agent:
         )
         self._reports = EngineReports(layout.run_dir)
         self._meter = Meter(self._gateway, self._reports, self._catalog)
-        launch = EngineLaunch(
-            layout.run_dir,
-            layout.engine_log,
-            settings.engine_threads,
-            ENGINE_STOP_S - 1.0,
-            settings.device,
-            settings.device_memory_bytes,
-            settings.max_body_bytes,
-            otlp_traces=settings.collector.url if settings.collector else None,
-            name=who,
-            place=who,
-        )
-        self._engine = EngineProcess(launch, book, engine)
+        self._engine = EngineProcess(_launch(settings, layout, who), book, engine)
         self._poller = Poller(self._puller, self._node.post, settings.poll_s, who, self._troubles)
         self._uplink = _uplink(layout, membership)
         self._reporter = Reporter(
@@ -240,6 +228,24 @@ class Agent:
 
     async def run(self, ended: asyncio.Event, hurried: asyncio.Event) -> bool:
         """Run until ``ended``, then stop gateway and engine. True, with both still serving, if a part failed."""
+        duties = await self._begin()
+        notify(READY)
+        failure = await _until(ended, [asyncio.create_task(duty) for duty in duties])
+        if failure is not None:
+            # Like a killed agent: the gateway and the engine go on serving, and the next agent adopts them.
+            log.error(line("a part of the agent failed"), exc_info=failure)
+            return True
+        log.info(line("agent stops"))
+        notify(STOPPING)
+        hurrying = asyncio.create_task(self._hurry(hurried))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(STOP_S):
+                await self._stop()
+        hurrying.cancel()
+        return False
+
+    async def _begin(self) -> list[Coroutine[Any, Any, None]]:
+        """Open what the settings ask for, take up the plan of before; what is to be done from now on, without end."""
         public_tls: PublicTls | None = None
         if self._settings.public_tls is not None:
             public_tls = PublicTls(*self._settings.public_tls, self._gateway, self._troubles)
@@ -261,7 +267,6 @@ class Agent:
             self._meter.run(),
             stay_alive(),
         ]
-        notify(READY)
         if public_tls is not None:
             duties.append(public_tls.run())
         if scrape is not None:
@@ -271,20 +276,7 @@ class Agent:
                 self._uplink, self._layout, self._member, self._router.replace_identity, self._troubles, _now
             )
             duties.append(renewer.run())
-        tasks = [asyncio.create_task(duty) for duty in duties]
-        failure = await _until(ended, tasks)
-        if failure is not None:
-            # Like a killed agent: the gateway and the engine go on serving, and the next agent adopts them.
-            log.error(line("a part of the agent failed"), exc_info=failure)
-            return True
-        log.info(line("agent stops"))
-        notify(STOPPING)
-        hurrying = asyncio.create_task(self._hurry(hurried))
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(STOP_S):
-                await self._stop()
-        hurrying.cancel()
-        return False
+        return duties
 
     def _catalog(self) -> frozenset[str]:
         """Models that the plan in force knows."""
@@ -338,6 +330,22 @@ async def _first(work: asyncio.Task[Any], ended: asyncio.Event) -> bool:
         return True
     work.cancel()
     return False
+
+
+def _launch(settings: Settings, layout: Layout, who: str) -> EngineLaunch:
+    """How the engine of the node called ``who`` is started."""
+    return EngineLaunch(
+        layout.run_dir,
+        layout.engine_log,
+        settings.engine_threads,
+        ENGINE_STOP_S - 1.0,
+        settings.device,
+        settings.device_memory_bytes,
+        settings.max_body_bytes,
+        otlp_traces=settings.collector.url if settings.collector else None,
+        name=who,
+        place=who,
+    )
 
 
 def _uplink(layout: Layout, membership: Membership) -> ControlUplink | None:

@@ -257,6 +257,20 @@ class PolicySpec(Part):
     residency: Residency
 
 
+def residency_rule(policy: str, match: PolicyMatch, residency: Residency) -> ResidencyRule:
+    """The compiled rule of the policy called ``policy``."""
+    return ResidencyRule(
+        policy=policy,
+        models=match.models,
+        origin_sites=match.origin_sites,
+        origin_countries=match.origin_countries,
+        origin_jurisdictions=match.origin_jurisdictions,
+        allow_sites=residency.sites,
+        allow_countries=residency.countries,
+        allow_jurisdictions=residency.jurisdictions,
+    )
+
+
 class Condition(Part):
     """One aspect of a resource's state, as Kubernetes conditions go."""
 
@@ -328,17 +342,7 @@ class Policy(Resource):
 
     def rule(self) -> ResidencyRule:
         """The compiled residency rule."""
-        match, residency = self.spec.match, self.spec.residency
-        return ResidencyRule(
-            policy=self.name,
-            models=match.models,
-            origin_sites=match.origin_sites,
-            origin_countries=match.origin_countries,
-            origin_jurisdictions=match.origin_jurisdictions,
-            allow_sites=residency.sites,
-            allow_countries=residency.countries,
-            allow_jurisdictions=residency.jurisdictions,
-        )
+        return residency_rule(self.name, self.spec.match, self.spec.residency)
 
 
 AnyResource = Site | Model | Deployment | Policy

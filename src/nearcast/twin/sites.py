@@ -65,23 +65,34 @@ def _by_name(group: SiteGroup) -> list[TwinSite]:
     named = group.named or ()
     shares = _nodes(group, [site.population for site in named])
     return [
-        TwinSite(
-            facts=SiteFacts(
+        _site(
+            group,
+            nodes,
+            site.population,
+            (site.location.latitude, site.location.longitude),
+            SiteFacts(
                 name=site.name,
                 tier=group.tier,
                 country=site.country,
                 jurisdictions=tuple(sorted({*site.jurisdictions, *groups_of(site.country)})),
             ),
-            latitude=site.location.latitude,
-            longitude=site.location.longitude,
-            population=site.population,
-            demand=group.demand,
-            node=group.node,
-            nodes=nodes,
-            bytes_per_s=group.mbps * 1e6 / 8,
         )
         for site, nodes in zip(named, shares, strict=True)
     ]
+
+
+def _site(group: SiteGroup, nodes: int, population: float, at: tuple[float, float], facts: SiteFacts) -> TwinSite:
+    """One site of ``group``; ``at`` are its latitude and longitude."""
+    return TwinSite(
+        facts=facts,
+        latitude=at[0],
+        longitude=at[1],
+        population=population,
+        demand=group.demand,
+        node=group.node,
+        nodes=nodes,
+        bytes_per_s=group.mbps * 1e6 / 8,
+    )
 
 
 def _by_cities(
@@ -92,15 +103,12 @@ def _by_cities(
     chosen = _chosen(group.cities, number, cities, continents, taken)
     shares = _nodes(group, [city.population for _, city in chosen])
     return [
-        TwinSite(
-            facts=SiteFacts(name=name, tier=group.tier, country=city.country, jurisdictions=groups_of(city.country)),
-            latitude=city.latitude,
-            longitude=city.longitude,
-            population=city.population,
-            demand=group.demand,
-            node=group.node,
-            nodes=nodes,
-            bytes_per_s=group.mbps * 1e6 / 8,
+        _site(
+            group,
+            nodes,
+            city.population,
+            (city.latitude, city.longitude),
+            SiteFacts(name=name, tier=group.tier, country=city.country, jurisdictions=groups_of(city.country)),
         )
         for (name, city), nodes in zip(chosen, shares, strict=True)
     ]

@@ -17,11 +17,12 @@ from nearcast.errors import InvalidInput
 from nearcast.planning.distance import EARTH_RADIUS_KM, FIBRE_KM_PER_S, LAST_MILE_S, PATH_STRETCH
 from nearcast.planning.fleet.problem import Problem
 from nearcast.planning.residency import refusals
+from nearcast.resources.kinds import residency_rule
 from nearcast.resources.located import Path
 from nearcast.resources.plan import ResidencyRule, SiteFacts
 from nearcast.resources.problems import did_you_mean
 from nearcast.twin.batching import busy_s, relative_work
-from nearcast.twin.scenario import Misfit, NamedPolicy, NodeClass, Region, ScenarioSpec, TwinModel
+from nearcast.twin.scenario import Misfit, NodeClass, Region, ScenarioSpec, TwinModel
 from nearcast.twin.sites import City, TwinSite, sites_of
 
 Floats = NDArray[np.float64]
@@ -105,7 +106,7 @@ def build(spec: ScenarioSpec, data: Data, seed: int, load: float | None = None) 
         Misfit: the parts do not make a fleet: no place for a model, a site named twice, an unknown region.
     """
     sites = sites_of(spec, data.cities, data.continents)
-    rules = tuple(_rule(policy) for policy in spec.policies)
+    rules = tuple(residency_rule(policy.name, policy.match, policy.residency) for policy in spec.policies)
     dice = np.random.default_rng([seed, 1])
     round_trip_s = _round_trips(sites, data, dice)
     curves = tuple(tuple(_curve(model, site.node) for model in spec.models) for site in sites)
@@ -132,20 +133,6 @@ def build(spec: ScenarioSpec, data: Data, seed: int, load: float | None = None) 
     )
     _check_regions(spec, world)
     return world
-
-
-def _rule(policy: NamedPolicy) -> ResidencyRule:
-    match, residency = policy.match, policy.residency
-    return ResidencyRule(
-        policy=policy.name,
-        models=match.models,
-        origin_sites=match.origin_sites,
-        origin_countries=match.origin_countries,
-        origin_jurisdictions=match.origin_jurisdictions,
-        allow_sites=residency.sites,
-        allow_countries=residency.countries,
-        allow_jurisdictions=residency.jurisdictions,
-    )
 
 
 def _check_regions(spec: ScenarioSpec, world: World) -> None:

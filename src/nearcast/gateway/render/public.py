@@ -116,23 +116,7 @@ def _forward(inputs: GatewayInputs, model: str, decision: Routed) -> Message:
     tries = max(map(len, asked))
     # Nearly all models have one share: drawing lots among one costs 4,000 instructions per request.
     only = shares[0] if len(shares) == 1 else None
-    where: Message = (
-        {"cluster": turn_cluster(inputs, model, asked[0])}
-        if only
-        else {
-            "weighted_clusters": {
-                "clusters": [
-                    {
-                        "name": turn_cluster(inputs, model, turn),
-                        "weight": share.percent,
-                        "response_headers_to_add": [_reason(inputs, share)],
-                        **_longest(inputs, share.order, waits_ms),
-                    }
-                    for share, turn, waits_ms in zip(shares, asked, decision.longest_ms, strict=True)
-                ]
-            }
-        }
-    )
+    where = {"cluster": turn_cluster(inputs, model, asked[0])} if only else _drawn(inputs, model, decision, asked)
     return {
         "name": model,
         "match": {"prefix": "/"},
@@ -152,6 +136,23 @@ def _forward(inputs: GatewayInputs, model: str, decision: Routed) -> Message:
             answers.header(wire.SERVER_TIMING, _TIMING, append=True),
             _grpc_status_at_last(),
         ],
+    }
+
+
+def _drawn(inputs: GatewayInputs, model: str, decision: Routed, asked: tuple[tuple[str, ...], ...]) -> Message:
+    """Lots among the shares, each with the places that are ``asked``, its reason and its longest waits."""
+    return {
+        "weighted_clusters": {
+            "clusters": [
+                {
+                    "name": turn_cluster(inputs, model, turn),
+                    "weight": share.percent,
+                    "response_headers_to_add": [_reason(inputs, share)],
+                    **_longest(inputs, share.order, waits_ms),
+                }
+                for share, turn, waits_ms in zip(decision.shares, asked, decision.longest_ms, strict=True)
+            ]
+        }
     }
 
 

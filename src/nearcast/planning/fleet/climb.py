@@ -25,6 +25,8 @@ _SEARCHES: Final = 6
 _ALONE: Final = 4
 _TORN: Final = 1e-3
 """Shares below this do not couple places."""
+_LEAST_RISE_S: Final = 1e-280
+"""Of a price: hundreds of workers that are nearly idle make rises so small that nothing can be divided by them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,4 +152,5 @@ def _give(queues: Queues, here: _Spot) -> Floats:
     step = 1e-4 * queues.room
     rise = queues.price_s(here.load + step) - queues.price_s(here.load)
     inside = (rise > 1e-12 * here.price_s) & (here.load < queues.room)
+    rise = np.maximum(rise, _LEAST_RISE_S)
     return np.divide(step, rise, out=np.zeros_like(step), where=inside)

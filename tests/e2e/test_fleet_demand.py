@@ -31,15 +31,18 @@ def profiles(fleet: LocalFleet, site: str) -> list[dict[str, Any]]:
     return [profile for profile in told(fleet, site)["profiles"] if profile["model"] == "adder"]
 
 
-def rate(fleet: LocalFleet, site: str) -> float:
-    return float(told(fleet, site)["demand"].get("adder", {}).get("rate_per_s", 0.0))
+def demand(fleet: LocalFleet, site: str) -> dict[str, float]:
+    nothing = {"rate_per_s": 0.0, "request_bytes": 0.0, "answer_bytes": 0.0}
+    return nothing | told(fleet, site)["demand"].get("adder", {})
 
 
 def test_demand_is_told_where_clients_ask_and_cost_where_it_is_computed(deployed: LocalFleet) -> None:
     with load(deployed.gateway("singapore"), "adder", clients=2, pause_s=0.05) as running:
         # Reports come every thirty seconds or more without news; a demand that has come is news.
-        eventually(lambda: rate(deployed, "singapore") > 3, "the demand of singapore's clients", timeout_s=20)
-        asked = told(deployed, "singapore")["demand"]["adder"]
+        eventually(lambda: demand(deployed, "singapore")["rate_per_s"] > 3, "the demand of singapore's clients")
+        # Sizes are sampled: the first report may be without.
+        eventually(lambda: demand(deployed, "singapore")["answer_bytes"] > 0, "the sizes of what they asked")
+        asked = demand(deployed, "singapore")
         # The agent asks the engine for it every two seconds, and later where the cores are busy.
         eventually(lambda: bool(profiles(deployed, "frankfurt")), "the profile of frankfurt's node", timeout_s=90)
         here = told(deployed, "frankfurt")
@@ -52,4 +55,4 @@ def test_demand_is_told_where_clients_ask_and_cost_where_it_is_computed(deployed
     assert 0 < profile["work_s"] <= profile["service_s"]
     assert here["capacity"]["workers"] == 1.0
     assert here["capacity"]["memory_bytes"] > profile["footprint_bytes"] > 0
-    eventually(lambda: rate(deployed, "singapore") < 0.5, "the demand to fade", timeout_s=50)
+    eventually(lambda: demand(deployed, "singapore")["rate_per_s"] < 0.5, "the demand to fade", timeout_s=50)

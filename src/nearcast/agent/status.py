@@ -141,7 +141,10 @@ def _asked_moved(before: ModelDemand | None, after: ModelDemand | None) -> bool:
     """Whether a demand has clearly changed: by a quarter, by a request per second, and by more than chance.
 
     The difference of two averages of a stream that comes at random has a variance of the rate over the time constant.
+    Sizes are sampled, so they may come a while after the rate: the first ones are news, too.
     """
+    if before is not None and after is not None and before.answer_bytes == 0.0 < after.answer_bytes:
+        return True
     low, high = sorted((before.rate_per_s if before else 0.0, after.rate_per_s if after else 0.0))
     by_chance = CHANCE * math.sqrt(high / TIME_CONSTANT_S)
     return high > low * MOVED_RATIO and high - low > max(MOVED_PER_S, by_chance)

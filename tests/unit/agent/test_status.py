@@ -206,6 +206,15 @@ def test_a_demand_that_comes_or_goes_has_moved() -> None:
     assert not has_moved(demand_of(), demand_of(m=0.5))
 
 
+def test_the_first_sizes_of_a_demand_are_news_and_others_are_not() -> None:
+    def sized(answer_bytes: float) -> NodeStatus:
+        return status_of(seen=vitals(demand={"m": ModelDemand(rate_per_s=9.0, answer_bytes=answer_bytes)}))
+
+    assert has_moved(sized(0.0), sized(400.0))
+    assert not has_moved(sized(400.0), sized(500.0))
+    assert not has_moved(sized(0.0), sized(0.0))
+
+
 def test_an_engine_that_became_busy_has_moved_and_one_that_flickers_has_not() -> None:
     def busy(utilization: float) -> NodeStatus:
         return status_of(seen=vitals(load=LoadReport(application_utilization=utilization)))

@@ -30,11 +30,9 @@ import numpy as np
 
 from bench.fleets import fleet
 from bench.machine import record as machine
-from nearcast.planning.fleet.congestion import Queues
-from nearcast.planning.fleet.cost import Costs
 from nearcast.planning.fleet.problem import FleetPlan, Problem
 from nearcast.planning.fleet.record import PlanRecord, Scope, packed, unpacked
-from nearcast.planning.fleet.replan import replan_fleet
+from nearcast.planning.fleet.replan import as_it_is, replan_fleet
 from nearcast.planning.fleet.scope import planned, rests
 from nearcast.planning.fleet.solve import plan_fleet, route_fleet
 
@@ -183,26 +181,10 @@ def _passes() -> dict[str, Any]:
                 "planned": scope.planned,
                 "cpu_s": middle_s - start_s,
                 "whole_cpu_s": end_s - middle_s,
-                "over_whole": _cost_s(now, plan) / whole.cost_s - 1.0,
+                "over_whole": as_it_is(now, plan).cost_s / whole.cost_s - 1.0,
             }
         )
     return {"sites": PASSES_SITES, "passes": rows}
-
-
-def _cost_s(problem: Problem, plan: FleetPlan) -> float:
-    """What ``plan``, which may have been made for other figures, costs on those of ``problem``."""
-    queues = Queues.of(problem)
-    costs = Costs.of(problem, queues.top_price_s)
-    rate = np.maximum(problem.demand_per_s - plan.unserved_per_s, 0.0)[plan.origin, plan.model] * plan.share
-    ways_s = 0.0
-    for model in range(len(problem.models)):
-        mine = np.flatnonzero((plan.model == model) & (rate > 0.0))
-        each_s = costs.between(model, plan.origin[mine].astype(np.intp), plan.place[mine].astype(np.intp))
-        ways_s += float(rate[mine] @ each_s.astype(np.float64))
-    work_s = np.where(rate > 0.0, rate * problem.work_s[plan.place, plan.model], 0.0)
-    load = np.bincount(plan.place, work_s, len(problem.sites)).astype(np.float64)
-    unserved_s = float((plan.unserved_per_s * costs.unserved_s).sum())
-    return ways_s + unserved_s + float(queues.waiting_s(load).sum())
 
 
 def _changed(problem: Problem, kind: str) -> tuple[Problem, Any]:

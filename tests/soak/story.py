@@ -253,12 +253,12 @@ def inconsistencies(fleet: World) -> Iterator[str]:
             generation = document["status"]["observedGeneration"]
             yield f"{model}: {fleet.changes[model]} changes were acknowledged, its generation is {generation}"
     for site in SITES:
-        yield from _odd_files(fleet, site)
+        yield from _odd_sockets(fleet, site)
     yield from _damage(fleet)
     yield from _wrong_answers(fleet)
 
 
-def _odd_files(fleet: World, site: str) -> Iterator[str]:
+def _odd_sockets(fleet: World, site: str) -> Iterator[str]:
     """Sockets must be those of the versions that are wanted, and no others, once what was replaced has drained."""
     wanted = {wire.model_socket(model, str(version)) for model, version in fleet.version.items()}
     deadline_s = time.monotonic() + DRAINED_S

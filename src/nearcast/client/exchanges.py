@@ -51,14 +51,7 @@ class Target:
 
 
 class Exchanges:
-    """Exchanges with one control plane, whichever replica answers. Not safe for use by several threads at once.
-
-    Args:
-        target: whom to call, and how to know them.
-        transport: what carries the requests; None for HTTPS that trusts ``target.ca_pem`` only.
-        sleep: how to wait between attempts.
-        jitter: gives numbers between 0 and 1.
-    """
+    """Exchanges with one control plane, whichever replica answers. Arguments and threads: see `calls.ControlClient`."""
 
     def __init__(
         self,

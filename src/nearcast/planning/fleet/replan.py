@@ -166,11 +166,17 @@ def _merged(problem: Problem, previous: FleetPlan, part: FleetPlan, origins: Tru
         price_s=price_s,
         unserved_per_s=unserved,
     )
-    return _told(problem, merged, part)
+    found = as_it_is(problem, merged)
+    return replace(
+        found,
+        routing_bound_s=found.cost_s - max(0.0, part.cost_s - part.routing_bound_s),
+        placement_bound_s=found.cost_s - max(0.0, part.cost_s - part.placement_bound_s),
+    )
 
 
-def _told(problem: Problem, plan: FleetPlan, part: FleetPlan) -> FleetPlan:
-    """``plan`` with load, waits and cost as they are."""
+def as_it_is(problem: Problem, plan: FleetPlan) -> FleetPlan:
+    """``plan`` with the load, waits and cost that the figures of ``problem`` make of it. Its bounds stay: they bound
+    nothing where it was made for other figures."""
     queues = Queues.of(problem)
     costs = Costs.of(problem, queues.top_price_s)
     served = _served(problem, plan)
@@ -185,12 +191,9 @@ def _told(problem: Problem, plan: FleetPlan, part: FleetPlan) -> FleetPlan:
         each = costs.between(model, plan.origin[mine].astype(np.intp), plan.place[mine].astype(np.intp))
         ways += float(rate[mine] @ each.astype(np.float64))
     lost = float((plan.unserved_per_s * costs.unserved_s).sum())
-    cost_s = ways + lost + float(queues.waiting_s(load).sum())
     return replace(
         plan,
         utilization=load / np.where(problem.workers > 0.0, problem.workers, 1.0),
         wait_s=queues.wait_s(load, requests),
-        cost_s=cost_s,
-        routing_bound_s=cost_s - max(0.0, part.cost_s - part.routing_bound_s),
-        placement_bound_s=cost_s - max(0.0, part.cost_s - part.placement_bound_s),
+        cost_s=ways + lost + float(queues.waiting_s(load).sum()),
     )

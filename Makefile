@@ -30,7 +30,7 @@ fuzz: $(VENV)/.dev ## 10,000 malformed requests per protocol and kind, and every
 	NEARCAST_FUZZ=$${NEARCAST_FUZZ:-10000} $(BIN)/python -m pytest -o timeout=3600 \
 	  tests/contract/test_engine_fuzz.py tests/contract/control/test_control_fuzz.py tests/property/test_manifest_fuzz.py \
 	  tests/e2e/fuzz tests/e2e/gateway/test_gateway_smuggling.py tests/e2e/gateway/test_gateway_peer_fuzz.py tests/e2e/test_repository_attack.py tests/e2e/test_fleet_attack.py \
-	  tests/scenario/test_registry_attack_matrix.py tests/unit/fuzz
+	  tests/scenario/test_registry_attack_matrix.py tests/scenario/test_registry_attacks_on_disk.py tests/unit/fuzz
 
 check: $(VENV)/.dev $(VENV)/.docs ## format, lint, types, import contracts, docs
 	$(BIN)/ruff format --check .

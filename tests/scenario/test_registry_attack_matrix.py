@@ -1,255 +1,49 @@
-"""Every position of both repositories, on the wire and on the node's own disk, with every attack that fits it.
+"""Every position of both repositories, on the wire, with every attack that fits it.
 
 One row is one attack on one file. Whatever the row, four things hold: it is refused by its type (attack, role, file);
 what ran keeps running; the node's status says so, in a condition or at the model; and the node recovers by itself.
 """
 
-import json
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from datetime import timedelta
 
-import msgspec
 import pytest
 from securesystemslib.signer import CryptoSigner
-from tuf.api.metadata import Metadata, Root, Snapshot, Targets, Timestamp
+from tuf.api.metadata import Metadata, Targets
 
-from nearcast.agent.pull import Puller
-from nearcast.agent.reconcile import step
-from nearcast.agent.states import Fetched, FetchFailed, Key, PlanReceived, State, Tick
-from nearcast.agent.status import Vitals, node_status
 from nearcast.errors import Unavailable
-from nearcast.planning.routes import RouteTable
 from nearcast.registry.artifacts import ArtifactStore
-from nearcast.registry.blobs import blob_path
-from nearcast.registry.client import TrustedRepository
-from nearcast.registry.mirror import Kept
 from nearcast.registry.refused import Attack, TrustRefused
 from nearcast.registry.release_list import new_releases_root, new_targets, propose
 from nearcast.registry.releases import ReleasesRepository
 from nearcast.registry.repository import SignedFolder
 from nearcast.registry.trust import Lifetimes, signed_bytes
-from nearcast.resources.plan import encode_plan
-from nearcast.resources.release import encode_release, release_digest
+from nearcast.resources.release import release_digest
 from nearcast.resources.revision import digest_of
-from scenario.registry_world import NoNetwork, Settled, World
-
-EVIL = CryptoSigner.generate_ed25519()
-KINDS = {"timestamp": Timestamp, "snapshot": Snapshot, "targets": Targets}
-NEW = Key("m", "2")
+from scenario.attacked_node import Node, assert_recovers
+from scenario.attacks import PLACES, ROWS, A, Row, newest, older
+from scenario.registry_world import NoNetwork, World
 
 
-# --- where: the files of the newest state ----------------------------------------------------------------------------
-
-
-def newest(world: World, repository: str) -> dict[str, str]:
-    """Role -> path of the file that a node would ask for next."""
-    prefix = f"{repository}/metadata"
-    top = Metadata[Timestamp].from_bytes(world.store.read(f"{prefix}/timestamp.json") or b"").signed
-    number = top.snapshot_meta.version
-    middle = Metadata[Snapshot].from_bytes(world.store.read(f"{prefix}/{number}.snapshot.json") or b"").signed
-    listed = middle.meta["targets.json"].version
-    paths = {
-        "root": f"{prefix}/2.root.json",
-        "timestamp": f"{prefix}/timestamp.json",
-        "snapshot": f"{prefix}/{number}.snapshot.json",
-        "targets": f"{prefix}/{listed}.targets.json",
-    }
-    if repository == "releases":
-        digits = release_digest(world.manifest("2")).removeprefix("sha256:")
-        return paths | {
-            "manifest": f"releases/targets/m/{digits}.2.json",
-            "blob": blob_path(world.manifest("2").files[0].digest),
-        }
-    plan = encode_plan(world.plans.latest("fra") or world.plan(0))
-    return paths | {"plan": f"plans/fra/targets/{digest_of(plan).removeprefix('sha256:')}.fra.json"}
-
-
-PLACES = [("plans/fra", role) for role in ("timestamp", "snapshot", "targets", "plan")] + [
-    ("releases", role) for role in ("timestamp", "snapshot", "targets", "manifest", "blob")
-]
-
-
-# --- what: bytes that an attacker sends instead ----------------------------------------------------------------------
-
-
-def arbitrary(world: World, repository: str, role: str, data: bytes) -> bytes:
-    return b"\x00\xffnot what you asked for" * 3
-
-
-def empty_object(world: World, repository: str, role: str, data: bytes) -> bytes:
-    return b"{}"
-
-
-def one_bit(world: World, repository: str, role: str, data: bytes) -> bytes:
-    changed = bytearray(data)
-    changed[len(data) * 2 // 3] ^= 0x02
-    return bytes(changed)
-
-
-def cut_short(world: World, repository: str, role: str, data: bytes) -> bytes:
-    return data[:-7]
-
-
-def too_long(world: World, repository: str, role: str, data: bytes) -> bytes:
-    return data + b" "
-
-
-def other_role(world: World, repository: str, role: str, data: bytes) -> bytes:
-    """An honest file of the same repository under another name."""
-    other = {"timestamp": "snapshot", "snapshot": "timestamp", "targets": "snapshot", "root": "targets"}
-    return world.store.read(newest(world, repository)[other.get(role, "targets")]) or b""
-
-
-def other_repository(world: World, repository: str, role: str, data: bytes) -> bytes:
-    """The honest file of the same role in the other repository."""
-    other = "plans/fra" if repository == "releases" else "releases"
-    stand_in = {"plan": "manifest", "manifest": "plan", "blob": "plan"}.get(role, role)
-    path = newest(world, other)[stand_in] if role != "root" else f"{other}/metadata/1.root.json"
-    return world.store.read(path) or b""
-
-
-def older(world: World, repository: str, role: str, data: bytes) -> bytes:
-    """The honest file of the same role that was true one publication ago."""
-    prefix = f"{repository}/metadata"
-    if role == "timestamp":
-        return world.before[f"{prefix}/timestamp.json"]
-    if role == "root":
-        return world.store.read(f"{prefix}/1.root.json") or b""
-    path = newest(world, repository)[role]
-    name = path.rpartition("/")[2]
-    if role in KINDS:
-        number = int(name.partition(".")[0])
-        return world.store.read(f"{prefix}/{number - 1}.{role}.json") or b""
-    if role == "plan":
-        return encode_plan(world.plan(5, world.manifest("1")))
-    return encode_release(world.manifest("1"))
-
-
-def another_key(world: World, repository: str, role: str, data: bytes) -> bytes:
-    """Well-formed and newer, signed by a key that no root names."""
-    if role == "root":
-        return _resigned(Root, world.store.read(f"{repository}/metadata/1.root.json") or b"", version=2)
-    return _resigned(KINDS[role], data)
-
-
-def no_signature(world: World, repository: str, role: str, data: bytes) -> bytes:
-    document = json.loads(data)
-    document["signatures"] = []
-    return json.dumps(document).encode()
-
-
-def _resigned(kind: type, data: bytes, version: int | None = None) -> bytes:
-    signed = Metadata[kind].from_bytes(data).signed
-    signed.version = version or signed.version
-    return signed_bytes(signed, [EVIL])
-
-
-Tamper = Callable[[World, str, str, bytes], bytes]
-
-
-@dataclass(frozen=True)
-class Row:
-    repository: str
-    role: str
-    tamper: Tamper
-    attacks: frozenset[Attack]
-
-    def __str__(self) -> str:
-        return f"{self.repository.partition('/')[0]}-{self.role}-{self.tamper.__name__}"
-
-
-A = Attack
-ODD = {A.ARBITRARY, A.INCONSISTENT, A.CHANGED, A.SIGNATURE, A.ENDLESS}
-ROWS = [
-    Row(repository, role, tamper, frozenset(attacks))
-    for repository in ("plans/fra", "releases")
-    for role, tampers in {
-        "timestamp": {
-            arbitrary: {A.ARBITRARY},
-            empty_object: {A.ARBITRARY},
-            one_bit: {A.ARBITRARY, A.SIGNATURE},
-            cut_short: {A.ARBITRARY},
-            other_role: {A.INCONSISTENT, A.ENDLESS},
-            older: {A.ROLLBACK},
-            another_key: {A.SIGNATURE},
-            no_signature: {A.SIGNATURE},
-        },
-        "root": {
-            arbitrary: {A.ARBITRARY},
-            empty_object: {A.ARBITRARY},
-            other_role: {A.INCONSISTENT, A.SIGNATURE},
-            other_repository: {A.ROLLBACK, A.SIGNATURE},
-            older: {A.ROLLBACK},
-            another_key: {A.SIGNATURE},
-        },
-        "snapshot": dict.fromkeys((arbitrary, empty_object, one_bit, cut_short, other_role, other_repository), ODD)
-        | {older: {A.CHANGED, A.ROLLBACK}, too_long: {A.CHANGED, A.ENDLESS}}
-        | {key: {A.CHANGED, A.SIGNATURE, A.ENDLESS} for key in (another_key, no_signature)},
-        "targets": dict.fromkeys((arbitrary, empty_object, one_bit, cut_short, other_role), ODD)
-        | {other_repository: ODD, older: {A.CHANGED}, too_long: {A.CHANGED, A.ENDLESS}}
-        | {key: {A.CHANGED, A.SIGNATURE, A.ENDLESS} for key in (another_key, no_signature)},
-        "plan": {key: {A.CHANGED} for key in (arbitrary, empty_object, one_bit, cut_short)}
-        | {key: {A.CHANGED, A.ENDLESS} for key in (older, other_repository, too_long)},
-        "manifest": {key: {A.CHANGED} for key in (arbitrary, empty_object, one_bit, cut_short)}
-        | {key: {A.CHANGED, A.ENDLESS} for key in (older, other_repository, too_long)},
-        "blob": {one_bit: {A.TAMPERED}, too_long: {A.ENDLESS}, other_repository: {A.ENDLESS, A.TAMPERED}},
-    }.items()
-    # A rollback of the releases shows only when they are looked at again: see below.
-    if role not in ({"manifest", "blob"} if repository == "plans/fra" else {"plan"})
-    for tamper, attacks in tampers.items()
-    if (repository, role, tamper) != ("releases", "timestamp", older)
-]
-
-
-# --- the node, as far as a status is made of it ----------------------------------------------------------------------
-
-
-class Node:
-    """A node's real puller, state machine and status, without engine and gateway."""
-
-    def __init__(self, world: World, trusted: TrustedRepository, fetch: object | None = None) -> None:
-        self.world, self.trusted = world, trusted
-        store = ArtifactStore(world.folder / "models", pause=lambda _seconds: None)
-        self.puller = Puller(trusted, store, fetch or world.mirror)  # type: ignore[arg-type]
-        self.state, self.now_s = State(who="fra/n1"), 0.0
-
-    def take(self, event: object) -> None:
-        self.now_s += 1.0
-        self.state, _ = step(self.state, event, self.now_s)  # type: ignore[arg-type]
-
-    def poll(self) -> None:
-        self.take(self.puller.poll())
-
-    def obtain(self, key: Key = NEW) -> Fetched | FetchFailed:
-        self.take(PlanReceived(self.world.plan(7, self.world.manifest("2"))))
-        self.now_s += 1000.0  # past every wait
-        self.take(Tick())
-        release = release_digest(self.world.manifest(key.version))
-        outcome = self.puller.obtain(key, release, lambda _done, _all: None)
-        assert outcome is not None
-        self.take(outcome)
-        return outcome
-
-    def told(self) -> set[tuple[str, str, str]]:
-        """(condition or model, reason, message) of everything that the status complains of."""
-        vitals = Vitals("", "", "", RouteTable(models={}), None, {}, 0, (), self.now_s)
-        status = node_status("fra", "n1", "test", "then", self.state, vitals)
-        models = {(f"{item.model}@{item.version}", item.reason, item.message) for item in status.models if item.reason}
-        return models | {(item.type, item.reason, item.message) for item in status.conditions}
-
-
-@pytest.fixture
-def node(settled: Settled) -> Node:
-    """A node that runs plan 5 with m@1; plan 7 with m@2 instead has just been published."""
-    world, trusted, plan = settled
-    for name, repository in (("plan", "plans/fra"), ("releases", "releases")):
-        kept = msgspec.json.decode((world.folder / "trust" / f"{name}.json").read_bytes(), type=Kept)
-        world.before[f"{repository}/metadata/timestamp.json"] = kept.timestamp
-    world.plans.publish(world.plan(7, world.manifest("2")))
-    made = Node(world, trusted)
-    made.take(PlanReceived(plan))
-    return made
+@pytest.mark.parametrize("row", ROWS, ids=str)
+def test_on_the_wire(node: Node, row: Row) -> None:
+    world = node.world
+    path = newest(world, row.repository)[row.role]
+    if row.tamper is older and row.role == "timestamp":
+        node.trusted.poll_plan()
+        world.plans.publish(world.plan(8, world.manifest("2")))
+        node.trusted.poll_plan()
+    world.mirror.forge(path, row.tamper(world, row.repository, row.role, world.store.read(path) or b""))
+    before = node.trusted.verified_plan()
+    refused = refusal_of(node, row)
+    assert refused.attack in row.attacks, refused.message
+    assert refused.role == row.role, refused.message
+    assert refused.file in {path, world.manifest("2").files[0].path}
+    attack(node, row)
+    assert_told(node, row, refused)
+    assert node.trusted.verified_plan() == before
+    assert world.node(fetch=NoNetwork()).verified_plan() == before
+    assert_recovers(node)
 
 
 def attack(node: Node, row: Row) -> None:
@@ -275,27 +69,6 @@ def refusal_of(node: Node, row: Row) -> TrustRefused:
     return caught.value
 
 
-@pytest.mark.parametrize("row", ROWS, ids=str)
-def test_on_the_wire(node: Node, row: Row) -> None:
-    world = node.world
-    path = newest(world, row.repository)[row.role]
-    if row.tamper is older and row.role == "timestamp":
-        node.trusted.poll_plan()
-        world.plans.publish(world.plan(8, world.manifest("2")))
-        node.trusted.poll_plan()
-    world.mirror.forge(path, row.tamper(world, row.repository, row.role, world.store.read(path) or b""))
-    before = node.trusted.verified_plan()
-    refused = refusal_of(node, row)
-    assert refused.attack in row.attacks, refused.message
-    assert refused.role == row.role, refused.message
-    assert refused.file in {path, world.manifest("2").files[0].path}
-    attack(node, row)
-    assert_told(node, row, refused)
-    assert node.trusted.verified_plan() == before
-    assert world.node(fetch=NoNetwork()).verified_plan() == before
-    assert_recovers(node)
-
-
 def assert_told(node: Node, row: Row, refused: TrustRefused) -> None:
     (found,) = node.told()
     about, reason, message = found
@@ -307,15 +80,6 @@ def assert_told(node: Node, row: Row, refused: TrustRefused) -> None:
     assert refused.role in message
     assert refused.attack in message
     assert refused.file in message
-
-
-def assert_recovers(node: Node) -> None:
-    node.world.mirror.forged.clear()
-    node.world.mirror.moved = None
-    node.world.mirror.objects = node.world.store
-    node.poll()
-    assert isinstance(node.obtain(), Fetched)
-    assert node.told() == set()
 
 
 # --- whole repositories ----------------------------------------------------------------------------------------------
@@ -474,110 +238,3 @@ def test_a_plan_made_to_break_a_parser_signed_with_a_stolen_online_key(node: Nod
     assert (about, reason) == ("PlanTrusted", "TrustRefused")
     assert "not a plan that we understand" in message
     assert len(message) < 1000
-
-
-# --- on the node's own disk ------------------------------------------------------------------------------------------
-
-DISK = ["roots", "timestamp", "snapshot", "targets", "plan"]
-
-
-def changed(kept: Kept, part: str, how: str) -> Kept:
-    """A copy in which one part is not what was verified."""
-    value = getattr(kept, part)
-    data = value[0] if part == "roots" else value or b""
-    kind = {"roots": Root, **KINDS}.get(part)
-    other = {
-        "arbitrary": b"\x00not what was here",
-        "bit": bytes([*data[:-9], data[-9] ^ 1, *data[-8:]]),
-        "resigned": _resigned(kind, data) if kind else encode_plan_for_sin(data),
-        "other part": kept.snapshot if part != "snapshot" else kept.timestamp,
-        "empty": b"",
-    }[how]
-    return msgspec.structs.replace(kept, **{part: (other,) if part == "roots" else other})
-
-
-def encode_plan_for_sin(data: bytes) -> bytes:
-    document = json.loads(data)
-    document["site"]["name"] = "sin"
-    return json.dumps(document).encode()
-
-
-@pytest.mark.parametrize("how", ["arbitrary", "bit", "resigned", "other part", "empty"])
-@pytest.mark.parametrize("part", DISK)
-def test_a_changed_plan_on_disk(node: Node, part: str, how: str) -> None:
-    """Not believed at boot; told, also while there is no uplink; healed by the next poll that reaches somebody."""
-    world = node.world
-    file = world.folder / "trust" / "plan.json"
-    kept = msgspec.json.decode(file.read_bytes(), type=Kept)
-    file.write_bytes(msgspec.json.encode(changed(kept, part, how)))
-    world.mirror.down = True
-    reborn = Node(world, world.node())
-    stored = reborn.puller.stored_plan()
-    assert stored is not None
-    reborn.take(stored)
-    reborn.poll()
-    ((about, reason, message),) = reborn.told()
-    assert (about, reason) == ("PlanTrusted", "TrustRefused"), message
-    assert "no route to host" in message
-    world.mirror.down = False
-    assert_recovers(reborn)
-
-
-@pytest.mark.parametrize("part", ["roots", "timestamp", "snapshot", "targets"])
-@pytest.mark.parametrize("how", ["arbitrary", "bit", "resigned", "empty"])
-def test_changed_releases_on_disk(node: Node, part: str, how: str) -> None:
-    world = node.world
-    assert isinstance(node.obtain(), Fetched)
-    file = world.folder / "trust" / "releases.json"
-    kept = msgspec.json.decode(file.read_bytes(), type=Kept)
-    file.write_bytes(msgspec.json.encode(changed(kept, part, how)))
-    assert_damage_is_told_and_healed(world, "TrustRefused")
-
-
-def test_a_changed_manifest_on_disk(node: Node) -> None:
-    world = node.world
-    assert isinstance(node.obtain(), Fetched)
-    digits = release_digest(world.manifest("2")).removeprefix("sha256:")
-    file = world.folder / "trust" / "manifests" / f"{digits}.json"
-    file.write_bytes(encode_release(world.manifest("2", b"malware")))
-    assert_damage_is_told_and_healed(world, "TrustRefused")
-
-
-@pytest.mark.parametrize("where", ["file", "file and blob", "one file more", "link", "nothing"])
-def test_changed_files_on_disk(node: Node, where: str) -> None:
-    """Healed from the node's own blobs where those are whole, told where they are not and nobody can be reached."""
-    world = node.world
-    assert isinstance(node.obtain(), Fetched)
-    folder = world.folder / "models" / release_digest(world.manifest("2")).removeprefix("sha256:")
-    file = folder / "model.onnx"
-    if where == "one file more":
-        (folder / "extra.so").write_bytes(b"malware")
-    else:
-        file.unlink()
-    if where.startswith("file"):
-        file.write_bytes(b"malware")
-    elif where == "link":
-        (world.folder / "elsewhere").write_bytes(b"weights")
-        file.symlink_to(world.folder / "elsewhere")
-    if where == "file and blob":
-        (blob,) = [path for path in (world.folder / "models" / ".blobs").iterdir() if path.read_bytes() == b"weights"]
-        blob.chmod(0o644)
-        blob.write_bytes(b"malware")
-        assert_damage_is_told_and_healed(world, "DigestMismatch")
-    world.mirror.down = True
-    assert isinstance(Node(world, world.node()).obtain(), Fetched)
-    assert [path.name for path in folder.iterdir()] == ["model.onnx"]
-    assert file.read_bytes() == b"weights"
-    assert not file.is_symlink()
-
-
-def assert_damage_is_told_and_healed(world: World, reason: str) -> None:
-    world.mirror.down = True
-    reborn = Node(world, world.node())
-    outcome = reborn.obtain()
-    assert isinstance(outcome, FetchFailed)
-    ((about, found, message),) = reborn.told()
-    assert (about, found) == ("m@2", reason), message
-    assert "no route to host" in message
-    world.mirror.down = False
-    assert_recovers(reborn)

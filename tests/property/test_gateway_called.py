@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tritonclient.grpc import service_pb2 as pb
 
-from nearcast.gateway.render.lua import CALLED, MAX_FIELDS, NEAR_BYTES, SCAN
+from nearcast.gateway.render.lua_grpc import CALLED, MAX_FIELDS
+from nearcast.gateway.render.lua_json import NEAR_BYTES, SCAN
 
 Called = Callable[[bytes], tuple[str | None, str | None, str | None]]
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nearcast.gateway.render.lua import MAX_HOPS, NEAR_BYTES, SCAN
+from nearcast.gateway.render.lua_json import MAX_HOPS, NEAR_BYTES, SCAN
 
 Scan = Callable[[bytes], tuple[str | None, str | None]]
 

@@ -1,6 +1,6 @@
 """Tensor datatypes of the Open Inference Protocol v2 in numpy, in JSON, and in raw little-endian bytes.
 
-Decides how elements are written and read; names, shapes and limits are judged in :mod:`~nearcast.engine.oip`.
+Decides how elements are written and read; names, shapes and limits are judged in :mod:`~nearcast.engine.oip_input`.
 Source: Open Inference Protocol v2, "Tensor Data" and "Tensor Data Types"; Triton's binary tensor data extension
 (BYTES elements are a little-endian uint32 length and that many bytes).
 """

@@ -6,15 +6,25 @@ expected and what came. Not supported, and refused with a message: shared memory
 """
 
 import math
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Sequence
 from functools import lru_cache
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic
 
 import msgspec
 
 from nearcast.engine import datatypes
-from nearcast.engine.datatypes import DTYPES, ELEMENTS, Array, NotElements
+from nearcast.engine.datatypes import DTYPES, Array
 from nearcast.engine.layout import Field, Layout, Part, Raw
+from nearcast.engine.oip_input import (
+    NAMED_MAX,
+    Data,
+    ExpectedInput,
+    GivenInput,
+    array_of,
+    array_of_list,
+    describe,
+    refuse_extensions,
+)
 from nearcast.engine.refusal import Refusal, invalid_request, invalid_tensor, model_mismatch
 from nearcast.resources import wire
 from nearcast.resources.release import Signature, Tensor
@@ -24,20 +34,6 @@ PLATFORM: Final = "onnxruntime_onnx"
 LAYOUTS_MAX: Final = 256
 """Heads of binary bodies, and of answers, that are remembered; a new one when all are taken begins anew."""
 LAYOUT_HEAD_MAX: Final = 4096
-ROWS_MAX: Final = 2**40
-"""Sizes from here on are refused as not fitting: no body holds them, and numpy has limits of its own."""
-NAMED_MAX: Final = 64
-"""Inputs, or sizes of a shape, that an error names: a caller may have sent millions."""
-
-Data = TypeVar("Data")
-
-
-class _Input(msgspec.Struct, Generic[Data]):
-    name: str
-    datatype: str
-    shape: tuple[int, ...]
-    data: Data = None  # type: ignore[assignment]  # absent; not "Data | None", which msgspec.Raw cannot be part of
-    parameters: dict[str, Any] | None = None
 
 
 class _Output(msgspec.Struct):
@@ -46,7 +42,7 @@ class _Output(msgspec.Struct):
 
 
 class _Body(msgspec.Struct, Generic[Data]):
-    inputs: list[_Input[Data]]
+    inputs: list[GivenInput[Data]]
     id: str | None = None
     model_name: str | None = None
     model_version: str | None = None
@@ -73,39 +69,6 @@ class InferRequest(msgspec.Struct, frozen=True):
     rows: int
 
 
-class _Expected:
-    """One input of the signature, with what is asked of it for every request worked out once."""
-
-    __slots__ = ("datatype", "element", "index", "shape", "tail", "tail_count", "tensor")
-
-    def __init__(self, index: int, tensor: Tensor) -> None:
-        self.index = index
-        self.tensor = tensor
-        self.datatype = tensor.datatype
-        self.element = ELEMENTS[DTYPES[tensor.datatype].kind]
-        self.shape = tensor.shape
-        only_batch = tensor.shape[:1] == (-1,) and -1 not in tensor.shape[1:]
-        self.tail = tensor.shape[1:] if only_batch else None
-        self.tail_count = math.prod(tensor.shape[1:])
-
-    def count(self, given: _Input[Any]) -> int:
-        """Number of elements of ``given``.
-
-        Raises:
-            Refusal: status 400: not the datatype or shape that is expected.
-        """
-        shape = given.shape
-        if given.datatype == self.datatype:
-            if self.tail is not None and shape[1:] == self.tail and len(shape) > 0 and 0 <= shape[0] < ROWS_MAX:
-                return shape[0] * self.tail_count
-            if _fits(shape, self.shape):
-                return math.prod(shape)
-            wrong = f"expected shape {list(self.shape)}, got {_shown(shape)}"
-        else:
-            wrong = f"expected datatype {self.datatype}, got {given.datatype!r}"
-        raise invalid_tensor(f"input {given.name!r}: {wrong}", param=given.name)
-
-
 class InferCodec:
     """Reads inference requests for one model version and writes its answers.
 
@@ -128,7 +91,7 @@ class InferCodec:
         self.model = model
         self.version = version
         self.signature = signature
-        self._inputs = {tensor.name: _Expected(index, tensor) for index, tensor in enumerate(signature.inputs)}
+        self._inputs = {tensor.name: ExpectedInput(index, tensor) for index, tensor in enumerate(signature.inputs)}
         self._decoder = msgspec.json.Decoder(_Body[msgspec.Raw])
         elements = {expected.element for expected in self._inputs.values()}
         uniform: Any = list[elements.pop()] if len(elements) == 1 else msgspec.Raw  # type: ignore[misc]
@@ -186,9 +149,9 @@ class InferCodec:
                 raise invalid_tensor(f"input {given.name!r} is given twice", param="inputs")
             count = expected.count(given)
             if given.parameters is None and type(given.data) is list:
-                feeds[index] = _listed(given, count)
+                feeds[index] = array_of_list(given, count)
             else:
-                feeds[index], position = _read(given, count, body, position)
+                feeds[index], position = array_of(given, count, body, position)
             missing -= 1
         if missing:
             raise self.wrong_inputs([one.name for one in parsed.inputs])
@@ -226,7 +189,7 @@ class InferCodec:
                 )
         return int(first[0])
 
-    def _learn(self, document: bytes, given: list[_Input[Any]], body_bytes: int, request: InferRequest) -> None:
+    def _learn(self, document: bytes, given: list[GivenInput[Any]], body_bytes: int, request: InferRequest) -> None:
         """Remember where the tensors of bodies that begin with ``document`` stand: their clients will send it again."""
         position = len(document)
         fields: list[Field | None] = [None] * len(given)
@@ -283,7 +246,7 @@ class InferCodec:
             Refusal: status 400: not the datatype or shape that is expected.
         """
         expected = self._inputs.get(name)
-        return None if expected is None else (expected.index, expected.count(_Input(name, datatype, shape)))
+        return None if expected is None else (expected.index, expected.count(GivenInput(name, datatype, shape)))
 
     def wrong_inputs(self, names: Sequence[str]) -> Refusal:
         """What to tell somebody who gave the inputs ``names``, where others are expected."""
@@ -389,72 +352,6 @@ class InferCodec:
 @lru_cache(maxsize=1024)
 def _shape(shape: tuple[int, ...]) -> bytes:
     return msgspec.json.encode(shape)
-
-
-def _shown(shape: Sequence[int]) -> str:
-    """A shape in the words of error messages."""
-    return str([*shape]) if len(shape) <= NAMED_MAX else f"{len(shape)} sizes"
-
-
-def describe(tensor: Tensor) -> str:
-    """``tensor`` in the words of error messages: ``x: FP32[-1, 4]``."""
-    return f"{tensor.name}: {tensor.datatype}{list(tensor.shape)}"
-
-
-def _listed(given: _Input[Any], count: int) -> Array:
-    """The array of an input whose data is a flat JSON array."""
-    data: Any = given.data
-    try:
-        return datatypes.from_list(data, given.datatype, given.shape, count)
-    except NotElements as error:
-        raise invalid_tensor(f"input {given.name!r}: {error}", param=given.name) from error
-
-
-def _read(given: _Input[Any], count: int, body: bytes, position: int) -> tuple[Array, int]:
-    """The array of any input, and the position behind the binary data that it used."""
-    size_bytes = _binary_size(given)
-    data: Any = given.data
-    if size_bytes is None and type(data) is list:
-        return _listed(given, count), position
-    try:
-        if size_bytes is None:
-            return datatypes.from_json(data, given.datatype, given.shape), position
-        return datatypes.from_bytes(body, position, size_bytes, given.datatype, given.shape), position + size_bytes
-    except NotElements as error:
-        raise invalid_tensor(f"input {given.name!r}: {error}", param=given.name) from error
-
-
-def _fits(shape: tuple[int, ...], expected: tuple[int, ...]) -> bool:
-    if len(shape) != len(expected):
-        return False
-    for size, wanted in zip(shape, expected, strict=True):
-        if size < 0 or wanted not in {-1, size}:
-            return False
-    return math.prod(shape) < ROWS_MAX and max(shape, default=0) < ROWS_MAX
-
-
-def _binary_size(given: _Input[Any]) -> int | None:
-    """Bytes of binary data that belong to an input, or None where its data stands in the JSON."""
-    size: object = None
-    if given.parameters:
-        refuse_extensions(given.name, given.parameters)
-        size = given.parameters.get("binary_data_size")
-    if size is None:
-        if given.data is None:
-            raise invalid_tensor(f"input {given.name!r}: expected data or binary_data_size, got neither")
-        return None
-    if type(size) is not int or size < 0:
-        raise invalid_tensor(f"input {given.name!r}: binary_data_size must be a byte count, got {size!r}")
-    if given.data is not None:
-        raise invalid_tensor(f"input {given.name!r}: expected data or binary_data_size, got both")
-    return size
-
-
-def refuse_extensions(name: str, parameters: Iterable[str]) -> None:
-    """Refuse the tensor ``name`` when one of its ``parameters`` asks for an extension that we do not have."""
-    for key in parameters:
-        if key == "classification" or key.startswith("shared_memory"):
-            raise invalid_request(f"{name!r}: the extension of parameter {key!r} is not supported here")
 
 
 def _flag(parameters: dict[str, Any] | None, name: str, *, default: bool) -> bool:

@@ -28,8 +28,8 @@ from nearcast.engine.oip import (
     PLATFORM,
     InferCodec,
     InferRequest,
-    refuse_extensions,
 )
+from nearcast.engine.oip_input import refuse_extensions
 from nearcast.engine.protobuf import (
     FIELDS_MAX,
     VARINT_MAX,

@@ -12,12 +12,11 @@ from urllib.parse import parse_qs, unquote
 
 import msgspec
 
-from nearcast.engine.endpoint import CALL_OK, answer_call
 from nearcast.engine.exchange import Exchange, Limits, Link
 from nearcast.engine.headers import Spellings
 from nearcast.engine.loading import Order
 from nearcast.engine.metrics import exposition
-from nearcast.engine.oip_grpc import server_answers
+from nearcast.engine.oip_calls import CALL_OK, answer_call, server_answers
 from nearcast.engine.refusal import Family, Refusal, engine_failure, invalid_request, method_not_allowed, not_found
 from nearcast.engine.serving import Served, Serving
 from nearcast.resources import wire

@@ -21,7 +21,8 @@ from nearcast.engine.headers import Spellings
 from nearcast.engine.lane import Lane
 from nearcast.engine.layout import Part
 from nearcast.engine.oip import EXTENSIONS, InferCodec, InferRequest
-from nearcast.engine.oip_grpc import GrpcCodec, check_prefix, path, server_answers, truth
+from nearcast.engine.oip_calls import CALL_OK, answer_call, path, server_answers, truth
+from nearcast.engine.oip_grpc import GrpcCodec
 from nearcast.engine.openai import EmbeddingRequest, encode_embeddings, parse_embeddings, shortened
 from nearcast.engine.patience import Patience
 from nearcast.engine.reading import Readers, Ticket
@@ -43,8 +44,6 @@ from nearcast.resources import wire
 
 TEXT_INLINE_MAX: Final = 4096
 """Bodies up to this size are tokenised in the loop (well below a millisecond), larger ones on a thread."""
-
-CALL_OK: Final = f"HTTP/1.1 200 OK\r\ncontent-type: {wire.GRPC_CONTENT_TYPES[0]}\r\n".encode()
 
 JSON_INLINE_MAX: Final = 128 * 1024
 """JSON, and texts, up to this size are read in the loop (about a millisecond), more on a thread, in pieces."""
@@ -411,16 +410,6 @@ class _Row(Work):
 
     def failed(self, refusal: Refusal) -> None:
         self._whole.row_failed(refusal)
-
-
-def answer_call(head: bytes, message: bytes, exchange: Exchange) -> None:
-    """Answer a gRPC call whose own message says nothing.
-
-    Raises:
-        Refusal: it is not one message.
-    """
-    check_prefix(exchange.body)
-    exchange.reply_call(head, message)
 
 
 def _only_calls(call: Call, exchange: Exchange) -> None:

@@ -1,37 +1,27 @@
 """The Open Inference Protocol v2 in protocol buffers: one message to arrays, arrays to one message.
 
 Decides what a well-formed message is, and how answers are written; what fits the model is judged by the codec of the
-JSON form, :class:`~nearcast.engine.oip.InferCodec`. Tensors come as raw bytes or as typed contents and go as the
-request had them; FP16 has no typed form, so that an answer with one is raw. Raw bytes are not copied where alignment
-allows it. Refused with a message: a field given twice, which protobuf would take the last of, shared memory,
-classification.
+JSON form, :class:`~nearcast.engine.oip.InferCodec`. Tensors come as raw bytes or as typed contents
+(:mod:`~nearcast.engine.oip_contents`) and go as the request had them; an answer with FP16, which has no typed form, is
+raw. Refused with a message: a field given twice, which protobuf would take the last of, shared memory, classification.
 
 Source: Open Inference Protocol v2, "GRPC" (numbers and types of the fields). Written by hand, because the generated
 classes copy every tensor twice and would be the engine's only use of a library of their own (ADR 007).
 """
 
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any, Final, TypeVar
 
-import numpy as np
-
-from nearcast import __version__
 from nearcast.engine import datatypes
 from nearcast.engine.datatypes import DTYPES, Array, NotElements
 from nearcast.engine.layout import Field as Place
 from nearcast.engine.layout import Layout, Part, Raw
-from nearcast.engine.oip import (
-    EXTENSIONS,
-    LAYOUT_HEAD_MAX,
-    LAYOUTS_MAX,
-    PLATFORM,
-    InferCodec,
-    InferRequest,
-)
+from nearcast.engine.oip import LAYOUT_HEAD_MAX, LAYOUTS_MAX, PLATFORM, InferCodec, InferRequest
+from nearcast.engine.oip_calls import PREFIX, check_prefix, framed
+from nearcast.engine.oip_contents import CONTENTS, Described, array_of, to_contents, to_shape
 from nearcast.engine.oip_input import refuse_extensions
 from nearcast.engine.protobuf import (
-    FIELDS_MAX,
+    LEN,
     VARINT_MAX,
     Field,
     NotMessage,
@@ -41,13 +31,11 @@ from nearcast.engine.protobuf import (
     text,
     to_field,
     to_field_head,
-    to_packed_varints,
 )
-from nearcast.engine.refusal import Refusal, invalid_request, invalid_tensor, model_mismatch, unsupported
+from nearcast.engine.refusal import Refusal, invalid_request, invalid_tensor, model_mismatch
 from nearcast.resources import wire
 from nearcast.resources.release import Tensor
 
-PREFIX: Final = wire.GRPC_PREFIX_BYTES
 CACHED_MAX: Final = 1024
 """Inputs whose description is remembered, per model: clients say the same name, datatype and shape again and again."""
 CACHED_BYTES: Final = 256
@@ -56,39 +44,7 @@ DIMENSIONS_MAX: Final = 64
 INLINE_MAX: Final = 128 * 1024
 """Bytes of typed contents, or of texts, that are read in the loop (about a millisecond)."""
 
-_BYTES = 2
-_CONTENTS: Final = {
-    "BOOL": 1,
-    "INT8": 2,
-    "INT16": 2,
-    "INT32": 2,
-    "INT64": 3,
-    "UINT8": 4,
-    "UINT16": 4,
-    "UINT32": 4,
-    "UINT64": 5,
-    "FP32": 6,
-    "FP64": 7,
-    "BYTES": 8,
-}
-"""Number of the field of InferTensorContents that holds a datatype."""
-_FIXED: Final = {6: 4, 7: 8}
-
 Value = TypeVar("Value")
-
-
-class _Described:
-    """An input as its message describes it: which one, and where its typed contents are, if it has any."""
-
-    __slots__ = ("contents", "count", "datatype", "index", "name", "shape")
-
-    def __init__(self, name: str, datatype: str, shape: tuple[int, ...]) -> None:
-        self.name = name
-        self.datatype = datatype
-        self.shape = shape
-        self.index = -1
-        self.count = 0
-        self.contents: tuple[int, int] | None = None
 
 
 class GrpcCodec:
@@ -100,7 +56,7 @@ class GrpcCodec:
 
     def __init__(self, codec: InferCodec) -> None:
         self._codec = codec
-        self._described: dict[bytes, _Described] = {}
+        self._described: dict[bytes, Described] = {}
         self._layouts: dict[bytes, Layout] = {}
         self._head_bytes: dict[int, int] = {}
         """Size of a body -> size of what stood before the tensor of the last one of that size."""
@@ -140,7 +96,7 @@ class GrpcCodec:
         return sum(end - start for tag, start, end in found if tag == 0x2A) > INLINE_MAX
 
     def _parse(self, body: bytes) -> InferRequest:
-        given: list[_Described] = []
+        given: list[Described] = []
         raw: list[Field] = []
         wanted: list[Field] = []
         seen: dict[int, Field] = {}
@@ -169,7 +125,7 @@ class GrpcCodec:
             self._learn(body, given[0], raw[0], request)
         return request
 
-    def _learn(self, body: bytes, given: _Described, raw: Field, request: InferRequest) -> None:
+    def _learn(self, body: bytes, given: Described, raw: Field, request: InferRequest) -> None:
         """Remember what stands before the tensor, where it is one tensor and comes last: it will be sent again."""
         _, start, end = raw
         if end != len(body) or start == end or start > LAYOUT_HEAD_MAX or given.datatype in {"BOOL", "BYTES"}:
@@ -195,7 +151,7 @@ class GrpcCodec:
         if version and version != codec.version:
             raise _other_version(codec, version)
 
-    def _input(self, body: bytes, field: Field) -> _Described:
+    def _input(self, body: bytes, field: Field) -> Described:
         """What the InferInputTensor in ``field`` describes."""
         _, start, end = field
         if end - start > CACHED_BYTES:
@@ -210,7 +166,7 @@ class GrpcCodec:
                 self._described[piece] = known
         return known
 
-    def _describe(self, body: bytes, start: int, end: int) -> _Described:
+    def _describe(self, body: bytes, start: int, end: int) -> Described:
         seen: dict[int, Field] = {}
         shape: list[int] = []
         parameters: list[Field] = []
@@ -227,7 +183,7 @@ class GrpcCodec:
                 parameters.append(field)
             else:
                 _once(seen, field, 5)
-        described = _Described(_text_of(body, seen, 1), _text_of(body, seen, 2), tuple(shape))
+        described = Described(_text_of(body, seen, 1), _text_of(body, seen, 2), tuple(shape))
         refuse_extensions(described.name, [_key(body, one) for one in parameters])
         place = self._codec.place(described.name, described.datatype, described.shape)
         if place is not None:
@@ -236,7 +192,7 @@ class GrpcCodec:
             described.contents = seen[5][1:]
         return described
 
-    def _feeds(self, body: bytes, given: list[_Described], raw: list[Field]) -> list[Array]:
+    def _feeds(self, body: bytes, given: list[Described], raw: list[Field]) -> list[Array]:
         feeds: list[Any] = [None] * len(self._codec.signature.inputs)
         if raw and len(raw) != len(given):
             raise invalid_tensor(f"expected one of raw_input_contents for each of {len(given)} inputs, got {len(raw)}")
@@ -246,7 +202,7 @@ class GrpcCodec:
             if feeds[one.index] is not None:
                 raise invalid_tensor(f"input {one.name!r} is given twice", param="inputs")
             try:
-                feeds[one.index] = _array(body, one, raw[position] if raw else None)
+                feeds[one.index] = array_of(body, one, raw[position] if raw else None)
             except NotElements as error:
                 raise invalid_tensor(f"input {one.name!r}: {error}", param=one.name) from error
         if len(given) != len(feeds):
@@ -293,7 +249,7 @@ class GrpcCodec:
     def _encode(self, request: InferRequest, results: Part) -> bytes:
         outputs = self._codec.signature.outputs
         raw = any(as_raw for _, as_raw in request.outputs) or any(
-            outputs[index].datatype not in _CONTENTS for index, _ in request.outputs
+            outputs[index].datatype not in CONTENTS for index, _ in request.outputs
         )
         parts = [b"", self._names]
         if request.id is not None:
@@ -301,12 +257,12 @@ class GrpcCodec:
         tail: list[bytes] = []
         for index, _ in request.outputs:
             array = results[index]
-            described = self._heads[index] + _shape(array.shape)
+            described = self._heads[index] + to_shape(array.shape)
             if raw:
                 data = datatypes.to_bytes(array) if array.dtype.kind == "O" else results.raw(index)
                 tail += (to_field_head(6, len(data)), data)
             else:
-                described += to_field(5, _contents(array, outputs[index].datatype))
+                described += to_field(5, to_contents(array, outputs[index].datatype))
             parts.append(to_field(5, described))
         parts += tail
         parts[0] = b"\0" + sum(map(len, parts)).to_bytes(4, "big")
@@ -317,7 +273,7 @@ class GrpcCodec:
 
         def tensors(number: int, these: tuple[Tensor, ...]) -> bytes:
             described = [to_field(1, one.name.encode()) + to_field(2, one.datatype.encode()) for one in these]
-            shapes = [_shape(one.shape) for one in these]
+            shapes = [to_shape(one.shape) for one in these]
             return b"".join(to_field(number, each + shape) for each, shape in zip(described, shapes, strict=True))
 
         codec = self._codec
@@ -344,43 +300,6 @@ class GrpcCodec:
         self._check_names(body, seen)
 
 
-def check_prefix(body: bytes) -> None:
-    """Refuse ``body`` unless it is the prefix of exactly one message, and that message.
-
-    Raises:
-        Refusal: status 400, or 501 when the message is compressed.
-    """
-    if len(body) < PREFIX:
-        raise invalid_request(f"expected one gRPC message, got {len(body)} bytes")
-    if body[0] != 0:
-        raise unsupported(501, "compressed messages are not supported: send them as they are (identity)")
-    size = int.from_bytes(body[1:PREFIX], "big")
-    if size != len(body) - PREFIX:
-        raise invalid_request(f"expected one gRPC message of {size} bytes, got {len(body) - PREFIX}")
-
-
-def framed(message: bytes) -> bytes:
-    """``message`` behind its prefix."""
-    return b"\0%b%b" % (len(message).to_bytes(4, "big"), message)
-
-
-def truth() -> bytes:
-    """A message whose field 1 is true, with its prefix: ServerLive, ServerReady and ModelReady answer so."""
-    return framed(b"\x08\x01")
-
-
-def server_answers() -> dict[bytes, bytes]:
-    """Answers to the calls that name no model, by path, with their prefix."""
-    extensions = b"".join(to_field(3, one.encode()) for one in EXTENSIONS)
-    metadata = framed(to_field(1, b"nearcast") + to_field(2, __version__.encode()) + extensions)
-    return {path("ServerLive"): truth(), path("ServerReady"): truth(), path("ServerMetadata"): metadata}
-
-
-def path(method: str) -> bytes:
-    """The path of a method of the protocol's service."""
-    return f"{wire.GRPC_SERVICE_PATH}{method}".encode()
-
-
 def _read(what: str, read: Callable[[bytes], Value], body: bytes) -> Value:
     try:
         return read(body)
@@ -399,8 +318,8 @@ def _once(seen: dict[int, Field], field: Field, known: int) -> None:
     number = field[0] >> 3
     if number > known:
         return
-    if field[0] & 7 != _BYTES:
-        raise NotMessage(f"field {number} has the wire type {field[0] & 7}, expected {_BYTES}")
+    if field[0] & 7 != LEN:
+        raise NotMessage(f"field {number} has the wire type {field[0] & 7}, expected {LEN}")
     if number in seen:
         raise NotMessage(f"field {number} stands there twice")
     seen[number] = field
@@ -422,67 +341,3 @@ def _key(body: bytes, field: Field) -> str:
 def _other_version(codec: InferCodec, version: str) -> Refusal:
     here = wire.model_at(codec.model, codec.version)
     return Refusal(404, wire.CODE_MODEL_NOT_FOUND, f"expected {here}, the message names version {version!r}")
-
-
-def _array(body: bytes, given: _Described, raw: Field | None) -> Array:
-    if raw is not None:
-        if given.contents is not None:
-            raise NotElements("expected contents or raw_input_contents, got both")
-        return datatypes.from_bytes(body, raw[1], raw[2] - raw[1], given.datatype, given.shape)
-    if given.contents is None:
-        if given.count:
-            raise NotElements("expected contents or raw_input_contents, got neither")
-        return np.empty(given.shape, DTYPES[given.datatype])
-    number = _CONTENTS.get(given.datatype)
-    if number is None:
-        raise NotElements(f"{given.datatype} has no typed contents: send it in raw_input_contents")
-    is_text = number == _CONTENTS["BYTES"]  # the only one with a field per element: numbers are packed
-    found = fields(body, *given.contents, most=given.count if is_text else FIELDS_MAX)
-    for tag, _, _ in found:
-        if tag >> 3 != number:
-            raise NotElements(f"{given.datatype} belongs in field {number} of contents, got field {tag >> 3}")
-    if is_text:
-        texts = [text(body, start, end) for _, start, end in found]
-        return datatypes.from_list(texts, given.datatype, given.shape, given.count)
-    pieces = [_numbers(body, field, number) for field in found]
-    values = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
-    if len(values) != given.count:
-        raise NotElements(f"shape {list(given.shape)} holds {given.count} elements, contents have {len(values)}")
-    return _in_range(values, given.datatype).reshape(given.shape)
-
-
-def _numbers(body: bytes, field: Field, number: int) -> Array:
-    """The numbers in one field of InferTensorContents, packed or alone, as wide as the wire has them."""
-    tag, start, end = field
-    size = _FIXED.get(number)
-    if size is not None:
-        if (end - start) % size:
-            raise NotMessage(f"field {number} of contents is cut off")
-        return np.frombuffer(body, f"<f{size}", (end - start) // size, start).copy()
-    packed = packed_varints(body, start, end) if tag & 7 == _BYTES else np.array([start], np.uint64)
-    return packed.view(np.int64) if number in {2, 3} else packed
-
-
-def _in_range(values: Array, datatype: str) -> Array:
-    """``values`` as ``datatype``; they come as uint64, int64, or the right kind of float."""
-    dtype = DTYPES[datatype]
-    if dtype.kind in "iu" and len(values):
-        limits = np.iinfo(dtype)
-        low, high = int(values.min()), int(values.max())
-        if low < limits.min or high > limits.max:
-            raise NotElements(f"a value is out of range for {datatype}: {low if low < limits.min else high}")
-    return values.astype(dtype)
-
-
-def _contents(array: Array, datatype: str) -> bytes:
-    """InferTensorContents with the elements of ``array``."""
-    number = _CONTENTS[datatype]
-    if datatype == "BYTES":
-        texts = [one.encode() if isinstance(one, str) else bytes(one) for one in array.ravel()]
-        return b"".join(to_field(number, one) for one in texts)
-    return to_field(number, array.tobytes() if number in _FIXED else to_packed_varints(array))
-
-
-@lru_cache(maxsize=1024)
-def _shape(shape: tuple[int, ...]) -> bytes:
-    return to_field(3, to_packed_varints(np.array(shape, np.int64)))

@@ -16,7 +16,8 @@ FIELDS_MAX: Final = 4096
 
 _VARINT: Final = 0
 _FIXED64: Final = 1
-_BYTES: Final = 2
+LEN: Final = 2
+"""Wire type of whatever has a length."""
 _FIXED32: Final = 5
 _SIZES: Final = {_FIXED64: 8, _FIXED32: 4}
 VARINT_MAX: Final = 10
@@ -58,7 +59,7 @@ def fields(data: bytes, at: int, end: int, most: int = FIELDS_MAX) -> list[Field
             raise NotMessage(f"a field has the number 0, at byte {at}")
         if len(found) == most:
             raise NotMessage(f"it has more than {most} fields")
-        if kind == _BYTES:
+        if kind == LEN:
             if at < end and data[at] < 0x80:
                 size = data[at]
                 at += 1
@@ -183,9 +184,9 @@ def to_varint(value: int) -> bytes:
 
 def to_field(number: int, value: bytes) -> bytes:
     """Field ``number`` with a string, bytes, a message, or packed numbers."""
-    return b"%b%b%b" % (to_varint(tag_of(number, _BYTES)), to_varint(len(value)), value)
+    return b"%b%b%b" % (to_varint(tag_of(number, LEN)), to_varint(len(value)), value)
 
 
 def to_field_head(number: int, size: int) -> bytes:
     """What stands before ``size`` bytes that are field ``number``."""
-    return to_varint(tag_of(number, _BYTES)) + to_varint(size)
+    return to_varint(tag_of(number, LEN)) + to_varint(size)

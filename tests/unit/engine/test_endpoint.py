@@ -19,7 +19,7 @@ from nearcast.engine.exchange import Exchange, Limits
 from nearcast.engine.headers import Spellings
 from nearcast.engine.lane import Lane
 from nearcast.engine.oip import InferCodec
-from nearcast.engine.oip_grpc import framed
+from nearcast.engine.oip_calls import framed
 from nearcast.engine.profile import Profile
 from nearcast.engine.protobuf import to_field, to_packed_varints
 from nearcast.engine.reading import Readers, Ticket

@@ -8,7 +8,8 @@ from tritonclient.grpc import service_pb2 as pb
 
 from nearcast.engine.layout import Raw, whole
 from nearcast.engine.oip import InferCodec, InferRequest
-from nearcast.engine.oip_grpc import GrpcCodec, server_answers
+from nearcast.engine.oip_calls import server_answers
+from nearcast.engine.oip_grpc import GrpcCodec
 from nearcast.engine.protobuf import FIELDS_MAX, NotMessage, packed_varints, to_packed_varints
 from nearcast.engine.refusal import Refusal
 from nearcast.engine.work import Timing, Work, joined

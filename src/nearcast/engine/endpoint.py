@@ -4,38 +4,34 @@ Decides paths, methods and that header, path and body name this model. Queueing 
 is well-formed is the codecs'. Every answer of a model's socket names the model version, errors too.
 """
 
-import asyncio
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from time import perf_counter
-from typing import Final, Generic, TypeVar
+from typing import Final
 from urllib.parse import unquote, urlsplit
 
 import msgspec
 
 from nearcast import __version__
-from nearcast.engine.datatypes import Array
-from nearcast.engine.exchange import Exchange, Limits, Link
+from nearcast.engine.aside import Aside
+from nearcast.engine.embedding import Embedding, Texts, tokenized
+from nearcast.engine.exchange import Exchange, Limits, Link, timed
 from nearcast.engine.headers import Spellings
 from nearcast.engine.lane import Lane
 from nearcast.engine.layout import Part
 from nearcast.engine.oip import EXTENSIONS, InferCodec, InferRequest
 from nearcast.engine.oip_calls import CALL_OK, answer_call, path, server_answers, truth
 from nearcast.engine.oip_grpc import GrpcCodec
-from nearcast.engine.openai import EmbeddingRequest, encode_embeddings, parse_embeddings, shortened
 from nearcast.engine.patience import Patience
-from nearcast.engine.reading import Readers, Ticket
+from nearcast.engine.reading import Readers
 from nearcast.engine.refusal import (
     Family,
     Refusal,
-    engine_failure,
     family_of,
     invalid_request,
     method_not_allowed,
     model_mismatch,
     not_found,
-    queue_full,
     unsupported,
 )
 from nearcast.engine.text import Embedder
@@ -47,12 +43,8 @@ TEXT_INLINE_MAX: Final = 4096
 
 JSON_INLINE_MAX: Final = 128 * 1024
 """JSON, and texts, up to this size are read in the loop (about a millisecond), more on a thread, in pieces."""
-ASIDE_BYTES: Final = 256 * 1024 * 1024
-"""Bodies of one model that may be read on a thread, or wait for it, together."""
 
 Call = Callable[[Exchange], None]
-Read = TypeVar("Read")
-_Texts = tuple[EmbeddingRequest, list[list[int]]]
 
 
 class ModelEndpoint:
@@ -78,8 +70,8 @@ class ModelEndpoint:
         patience: Patience | None = None,
     ) -> None:
         self.limits = limits
-        self._inference, self._embedding = _Inference, _Embedding
-        self._inference_call = _InferenceCall
+        self._inference, self._embedding = Inference, Embedding
+        self._inference_call = InferenceCall
         self.spellings = Spellings()
         self.draining = False
         self.connections: set[Link] = set()
@@ -87,9 +79,8 @@ class ModelEndpoint:
         self.grpc = GrpcCodec(codec)
         self.lane = lane
         self.embedder = embedder
-        self.readers = readers
         self._patience = patience or Patience()
-        self.aside_bytes = 0
+        self.aside = Aside(codec.model, readers, self.check_room)
         self._model = codec.model.encode()
         identity = f"{wire.MODEL}: {wire.model_at(codec.model, codec.version)}\r\n".encode()
         self.identity = identity
@@ -185,11 +176,11 @@ class ModelEndpoint:
             json_length is None or json_length > JSON_INLINE_MAX or self.codec.has_texts
         ):
             read = partial(self.codec.parse_large, body, json_length)
-            _Aside(self, exchange, partial(self._submit, self._inference)).begin(read)
+            self.aside.read(exchange, read, partial(self._submit, self._inference))
             return
         self._submit(self._inference, exchange, self.codec.parse(body, json_length))
 
-    def _submit(self, kind: "type[_Inference]", exchange: Exchange, request: InferRequest) -> None:
+    def _submit(self, kind: "type[Inference]", exchange: Exchange, request: InferRequest) -> None:
         """Hand a request over to the lane. What it keeps in memory is what it counts for."""
         work = kind(self, exchange, request, perf_counter())
         if work.raw is None:
@@ -203,7 +194,7 @@ class ModelEndpoint:
         self.check_room(exchange)
         if self.grpc.takes_long(exchange.body):
             read = partial(self.grpc.parse, exchange.body)
-            _Aside(self, exchange, partial(self._submit, self._inference_call)).begin(read)
+            self.aside.read(exchange, read, partial(self._submit, self._inference_call))
             return
         self._submit(self._inference_call, exchange, self.grpc.parse(exchange.body))
 
@@ -215,76 +206,22 @@ class ModelEndpoint:
 
     def _embed(self, embedder: Embedder, exchange: Exchange) -> None:
         self.check_room(exchange)
-        read = partial(_tokenized, embedder, exchange.body, self.codec.model)
+        read = partial(tokenized, embedder, exchange.body, self.codec.model)
         if len(exchange.body) <= TEXT_INLINE_MAX:
             self._embed_read(embedder, perf_counter(), exchange, read())
         else:
-            _Aside(self, exchange, partial(self._embed_read, embedder, perf_counter())).begin(read)
+            self.aside.read(exchange, read, partial(self._embed_read, embedder, perf_counter()))
 
-    def _embed_read(self, embedder: Embedder, arrived_s: float, exchange: Exchange, read: "_Texts") -> None:
+    def _embed_read(self, embedder: Embedder, arrived_s: float, exchange: Exchange, read: Texts) -> None:
         request, rows = read
         exchange.body = b""
-        self._embedding(self, exchange, request, embedder, arrived_s).begin(rows)
+        embedding = self._embedding(
+            exchange, request, embedder, self.lane, head=self.ok, model=self.codec.model, arrived_s=arrived_s
+        )
+        embedding.begin(rows)
 
 
-def _tokenized(embedder: Embedder, body: bytes, model: str) -> "_Texts":
-    """A request for embeddings, and its token ids."""
-    request = parse_embeddings(body, model)
-    embedder.check_dimensions(request.dimensions)
-    return replace(request, texts=[], tokens=[]), embedder.rows(request)
-
-
-class _Aside(Generic[Read]):
-    """A request that takes so long to read that a thread does it, so that others need not wait for it.
-
-    Args:
-        endpoint: whose request it is.
-        exchange: the request.
-        then: takes it when it is read.
-    """
-
-    def __init__(self, endpoint: ModelEndpoint, exchange: Exchange, then: Callable[[Exchange, Read], None]) -> None:
-        self._endpoint = endpoint
-        self._exchange = exchange
-        self._then = then
-        self._size_bytes = len(exchange.body)
-        self._over = False
-        self._ticket: Ticket[Read] | None = None
-
-    def begin(self, read: Callable[[], Read]) -> None:
-        endpoint = self._endpoint
-        if endpoint.aside_bytes and endpoint.aside_bytes + self._size_bytes > ASIDE_BYTES:
-            raise queue_full(f"{endpoint.aside_bytes} bytes of requests are being read, {ASIDE_BYTES} may", 1)
-        endpoint.aside_bytes += self._size_bytes
-        self._exchange.on_lost = self.lost
-        self._ticket = endpoint.readers.submit(endpoint.codec.model, self._size_bytes, read)
-        self._ticket.done.add_done_callback(self.parsed)
-
-    def lost(self) -> None:
-        self._over = True
-        if self._ticket is not None:
-            self._endpoint.readers.abandon(self._ticket)
-
-    def parsed(self, future: "asyncio.Future[Read]") -> None:
-        endpoint = self._endpoint
-        endpoint.aside_bytes -= self._size_bytes
-        error = None if future.cancelled() else future.exception()
-        if self._over or future.cancelled():
-            return
-        if isinstance(error, Refusal):  # not raised again: this frame and the error would hold one another
-            self._exchange.refuse(error)
-            return
-        if error is not None:
-            self._exchange.refuse(engine_failure("the engine failed while reading the request"))
-            raise error
-        try:
-            endpoint.check_room(self._exchange)
-            self._then(self._exchange, future.result())
-        except Refusal as refusal:
-            self._exchange.refuse(refusal)
-
-
-class _Inference(Work):
+class Inference(Work):
     """One inference request in the lane."""
 
     __slots__ = ("_endpoint", "_exchange", "_request")
@@ -304,9 +241,9 @@ class _Inference(Work):
         body, json_length = endpoint.codec.encode(self._request, results)
         started_s = timing.started_s
         if json_length is None:
-            head = _timed(endpoint.ok, started_s - self.arrived_s, timing.finished_s - started_s)
+            head = timed(endpoint.ok, started_s - self.arrived_s, timing.finished_s - started_s)
         else:
-            head = _timed(endpoint.ok_binary, started_s - self.arrived_s, timing.finished_s - started_s)
+            head = timed(endpoint.ok_binary, started_s - self.arrived_s, timing.finished_s - started_s)
             head = b"%binference-header-content-length: %d\r\n" % (head, json_length)
         self._exchange.reply(head, body)
 
@@ -314,7 +251,7 @@ class _Inference(Work):
         self._exchange.refuse(refusal)
 
 
-class _InferenceCall(_Inference):
+class InferenceCall(Inference):
     """One inference request that came by gRPC."""
 
     __slots__ = ()
@@ -324,102 +261,14 @@ class _InferenceCall(_Inference):
         endpoint.lane.gauges.answered += 1
         message = endpoint.grpc.encode(self._request, results)
         started_s = timing.started_s
-        head = _timed(endpoint.ok_call, started_s - self.arrived_s, timing.finished_s - started_s)
+        head = timed(endpoint.ok_call, started_s - self.arrived_s, timing.finished_s - started_s)
         self._exchange.reply_call(head, message)
-
-
-class _Embedding:
-    """One request for embeddings: as many rows in the lane as it has inputs, each free to join any batch."""
-
-    def __init__(
-        self,
-        endpoint: ModelEndpoint,
-        exchange: Exchange,
-        request: EmbeddingRequest,
-        embedder: Embedder,
-        arrived_s: float,
-    ) -> None:
-        self._endpoint = endpoint
-        self._exchange = exchange
-        self._request = request
-        self._embedder = embedder
-        self._arrived_s = arrived_s
-        self._rows: list[Array | None] = []
-        self._left = 0
-        self._tokens = 0
-        self._timing: Timing | None = None
-        self._works: list[_Row] = []
-        self._over = False
-
-    def begin(self, rows: list[list[int]]) -> None:
-        self._exchange.on_lost = self.lost
-        self._tokens = sum(map(len, rows))
-        self._left = len(rows)
-        self._rows = [None] * len(rows)
-        # the longest first: batches of one request then hold rows of similar length
-        order = sorted(range(len(rows)), key=lambda index: len(rows[index]), reverse=True)
-        self._works = [_Row(self, index, self._embedder.feeds(rows[index]), self._arrived_s) for index in order]
-        for work in self._works:
-            if not self._over:
-                self._endpoint.lane.submit(work)
-
-    def lost(self) -> None:
-        self._over = True
-        works, self._works = self._works, []  # they lead back here
-        self._endpoint.lane.cancel(works)
-
-    def row_finished(self, index: int, results: Part, timing: Timing) -> None:
-        self._rows[index] = results[self._embedder.output][0]
-        first = self._timing
-        self._timing = timing if first is None else Timing(first.started_s, timing.finished_s, timing.pieces)
-        self._left -= 1
-        if self._left == 0 and not self._over:
-            self._answer(self._timing)
-
-    def row_failed(self, refusal: Refusal) -> None:
-        if not self._over:
-            self.lost()
-            self._exchange.refuse(refusal)
-
-    def _answer(self, timing: Timing) -> None:
-        self._over = True
-        self._works = []
-        rows = [row for row in self._rows if row is not None]
-        wanted = self._request.dimensions
-        if wanted is not None and wanted != self._embedder.dimensions:
-            rows = [shortened(row, wanted) for row in rows]
-        body = encode_embeddings(self._endpoint.codec.model, rows, self._tokens, as_base64=self._request.as_base64)
-        self._endpoint.lane.gauges.answered += 1
-        self._exchange.reply(
-            _timed(self._endpoint.ok, timing.started_s - self._arrived_s, timing.finished_s - timing.started_s), body
-        )
-
-
-class _Row(Work):
-    """One input of a request for embeddings."""
-
-    __slots__ = ("_index", "_whole")
-
-    def __init__(self, whole: _Embedding, index: int, feeds: list[Array], arrived_s: float) -> None:
-        super().__init__(feeds, 1, arrived_s)
-        self._whole = whole
-        self._index = index
-
-    def finished(self, results: Part, timing: Timing) -> None:
-        self._whole.row_finished(self._index, results, timing)
-
-    def failed(self, refusal: Refusal) -> None:
-        self._whole.row_failed(refusal)
 
 
 def _only_calls(call: Call, exchange: Exchange) -> None:
     if not exchange.is_call:
         raise unsupported(415, f"expected a gRPC call, with content-type {' or '.join(wire.GRPC_CONTENT_TYPES)}")
     call(exchange)
-
-
-def _timed(head: bytes, queue_s: float, compute_s: float) -> bytes:
-    return b"%bserver-timing: queue;dur=%.3f, compute;dur=%.3f\r\n" % (head, queue_s * 1e3, compute_s * 1e3)
 
 
 def _json_length(value: bytes | None) -> int | None:

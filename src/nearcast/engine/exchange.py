@@ -158,3 +158,8 @@ class Exchange:
         """Answer with an error, in the shape that the path's callers parse."""
         self.on_lost = None
         self._connection.refuse(self, refusal)
+
+
+def timed(head: bytes, queue_s: float, compute_s: float) -> bytes:
+    """The head of an answer, with where the time went."""
+    return b"%bserver-timing: queue;dur=%.3f, compute;dur=%.3f\r\n" % (head, queue_s * 1e3, compute_s * 1e3)

@@ -21,7 +21,8 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from nearcast import __version__
 from nearcast.engine.connection import Connection
-from nearcast.engine.endpoint import ModelEndpoint, _Embedding, _Inference, _InferenceCall
+from nearcast.engine.embedding import Embedding
+from nearcast.engine.endpoint import Inference, InferenceCall, ModelEndpoint
 from nearcast.engine.exchange import Exchange
 from nearcast.engine.headers import Headers, Names
 from nearcast.engine.layout import Part
@@ -155,7 +156,7 @@ class TracedConnection(Connection):
         self.traced = endpoint
 
 
-class _TracedInference(_Inference):
+class _TracedInference(Inference):
     __slots__ = ()
 
     def finished(self, results: Part, timing: Timing) -> None:
@@ -164,7 +165,7 @@ class _TracedInference(_Inference):
         super().finished(results, timing)
 
 
-class _TracedCall(_InferenceCall):
+class _TracedCall(InferenceCall):
     __slots__ = ()
 
     def finished(self, results: Part, timing: Timing) -> None:
@@ -173,7 +174,7 @@ class _TracedCall(_InferenceCall):
         super().finished(results, timing)
 
 
-class _TracedEmbedding(_Embedding):
+class _TracedEmbedding(Embedding):
     def _answer(self, timing: Timing) -> None:
         if isinstance(self._exchange, TracedExchange):
             self._exchange.timing = timing

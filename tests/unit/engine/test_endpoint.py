@@ -129,7 +129,7 @@ def test_a_call_with_many_typed_numbers_is_read_on_the_thread() -> None:
         client.ask(INFER, call(20_000, raw=True), CALL)
         await until(lambda: len(client.heard) == 1)  # 160 kB of raw bytes cost nothing to read
         client.ask(INFER, call(200_000, raw=False), CALL)
-        assert client.endpoint.aside_bytes > 200_000
+        assert client.endpoint.aside.size_bytes > 200_000
         client.ask(INFER, call(1, raw=False), CALL)
         await until(lambda: len(client.heard) == 2)
         free.set()
@@ -145,10 +145,10 @@ def test_a_long_list_of_tokens_is_read_on_the_thread() -> None:
     async def story(client: Client, model: Held, free: threading.Event) -> None:
         client.ask(wire.EMBEDDINGS_PATH.encode(), b'{"model":"m","input":[' + b"0," * 4000, {})
         assert client.heard == []
-        assert client.endpoint.aside_bytes > 8000
+        assert client.endpoint.aside.size_bytes > 8000
         free.set()
         await until(lambda: client.heard == [400])
-        assert client.endpoint.aside_bytes == 0
+        assert client.endpoint.aside.size_bytes == 0
 
     with_client(story, embedder=words)
 
@@ -163,10 +163,10 @@ def test_what_nobody_waits_for_any_more_is_not_read_and_its_bytes_are_free_at_on
         client.ask(INFER, body, CALL)
         assert lost.on_lost is not None
         lost.on_lost()
-        await until(lambda: client.endpoint.aside_bytes == len(body))
+        await until(lambda: client.endpoint.aside.size_bytes == len(body))
         free.set()
         await until(lambda: len(client.heard) == 1)
-        await until(lambda: client.endpoint.aside_bytes == 0)
+        await until(lambda: client.endpoint.aside.size_bytes == 0)
 
     with_client(story)
 

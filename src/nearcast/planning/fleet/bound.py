@@ -6,11 +6,13 @@ says. `prices` finds prices that make this tight; here they are only trusted to 
 places: a list of a few is believed only where its tail shows that no other place can be cheaper.
 """
 
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nearcast.planning.fleet.candidates import least_cost_s
 from nearcast.planning.fleet.congestion import Queues
 from nearcast.planning.fleet.cost import Costs, Floats32, columns
 from nearcast.planning.fleet.least import smallest
@@ -22,6 +24,8 @@ ROUNDING: Final = 2e-6
 UNSEEN: Final = 2e-4
 """Part of the cost that places outside of the lists may save without being looked at."""
 _ROWS: Final = 256
+_FEW_ROWS: Final = 64
+"""At a time where hundreds of places are looked at: what is worked on stays in the processor's cache."""
 
 Ints = NDArray[np.intp]
 
@@ -99,6 +103,66 @@ def priced(
             work_s[:count, part] = np.where(open_to, work[chosen], 0.0).T
             cheapest_s[part] = reduced[:, 0]
     return place, cost_s, work_s, cheapest_s
+
+
+@dataclass(frozen=True, eq=False)
+class Cheaper:
+    """For each of some rows the places that may cost less, with their prices, than what it knows.
+
+    A place whose service and price alone cost as much as that is not among them, from wherever a request comes. So few
+    of thousands of places are left, and a bound over all of them costs little more than one over lists.
+
+    Attributes:
+        rows: intp[n].
+        count: intp[n]: how many places may be cheaper.
+        holders: by model, all allowed places as intp[H], those first that may cost least, and the price of a request's
+            capacity there as float32[H].
+    """
+
+    rows: Ints
+    count: Ints
+    holders: dict[int, tuple[Ints, Floats32]]
+
+    @classmethod
+    def of(
+        cls, costs: Costs, market: Market, allowed: Truths, price_s: Floats, rows: Ints, known_s: Floats32
+    ) -> "Cheaper":
+        """``known_s`` (float32[n]) is a cost that each of ``rows`` knows, with the price."""
+        every, count = market.models_of(rows), np.zeros(len(rows), np.intp)
+        holders: dict[int, tuple[Ints, Floats32]] = {}
+        for model in np.unique(every).tolist():
+            places = np.flatnonzero(allowed[:, model] & costs.able[:, model])
+            paid_s = costs.problem.work_s[places, model].astype(np.float32) * price_s[places].astype(np.float32)
+            floor_s = (least_cost_s(costs, model, places) + paid_s) * np.float32(1.0 - 1e-6)
+            order = np.argsort(floor_s, kind="stable")
+            holders[model] = places[order], paid_s[order]
+            mine = every == model
+            count[mine] = np.searchsorted(floor_s[order], known_s[mine])
+        return cls(rows, count, holders)
+
+    def within(self, stake_s: Floats32, most: int | None) -> Truths:
+        """bool[n]: rows of which ``most`` pairs of a row and a place can be looked at, for the most of ``stake_s``
+        (float32[n]) together; None: of all."""
+        found = np.ones(len(self.rows), dtype=np.bool_)
+        if most is not None and self.count.sum() > most:
+            order = np.argsort(-stake_s / np.maximum(self.count, 1), kind="stable")
+            found[order[int(np.searchsorted(np.cumsum(self.count[order]), most, side="right")) :]] = False
+        return found
+
+    def least_s(self, costs: Costs, market: Market, chosen: Truths) -> Floats32:
+        """float32[n]: what the cheapest of these places costs each ``chosen`` row, with its price; else inf."""
+        every, origin = market.models_of(self.rows), market.origins_of(self.rows)
+        found = np.full(len(self.rows), np.inf, np.float32)
+        for model, (places, paid_s) in self.holders.items():
+            mine = np.flatnonzero((every == model) & chosen & (self.count > 0))
+            mine = mine[np.argsort(self.count[mine], kind="stable")]
+            for start in range(0, len(mine), _FEW_ROWS):
+                part = mine[start : start + _FEW_ROWS]
+                most = int(self.count[part[-1]])
+                cost = costs.between(model, origin[part, None], columns(places[:most]))
+                cost += paid_s[:most]
+                found[part] = cost.min(axis=1)
+        return found
 
 
 def routing_bound_s(market: Market, queues: Queues, price_s: Floats, least: Floats32) -> float:

@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from nearcast.planning.fleet.cost import LATE, Costs, Floats32, columns
+from nearcast.planning.fleet.cost import FAR_S, LATE, Costs, Floats32, columns
 from nearcast.planning.fleet.least import smallest
 from nearcast.planning.fleet.problem import Truths
 
@@ -123,7 +123,7 @@ class _Look:
         holders = np.flatnonzero(allowed)
         if len(holders) <= DENSE:
             return cls(holders, holders, None, np.full(len(near.origin), np.inf, np.float32))
-        speed_s = _least_cost(costs, model, holders)
+        speed_s = least_cost_s(costs, model, holders)
         order = np.argsort(speed_s, kind="stable")
         service_s = np.full(len(costs.able), np.inf, np.float32)
         slow = holders[order[FAST:]]
@@ -168,10 +168,10 @@ def _keep(found: Lists, model: int, rows: Ints, cost: Floats32, places: Ints) ->
     found.tail_s[model, rows] = rest
 
 
-def _least_cost(costs: Costs, model: int, holders: Ints) -> Floats32:
+def least_cost_s(costs: Costs, model: int, holders: Ints) -> Floats32:
     """float32[len(holders)]: below this no request costs at a place, from wherever it comes."""
     problem = costs.problem
-    service_s = problem.service_s[holders, model]
+    service_s = np.minimum(problem.service_s[holders, model], FAR_S)
     late_s = np.maximum(service_s - problem.target_s[model], 0.0)
     waited = problem.weight[model] * service_s + LATE * problem.urgency[model] * late_s
     found: Floats32 = (waited + problem.extra_s[holders, model]).astype(np.float32)

@@ -30,8 +30,8 @@ from nearcast.planning.fleet.problem import Floats, Truths
 from nearcast.planning.fleet.search import ROUGHLY_UNSEEN, Search
 from nearcast.planning.fleet.sweep import Sweep, Value
 
-LOOKED_AT: Final = 60_000_000
-"""Pairs of a row and a place up to which a bound looks at all places for which lists are not enough."""
+LOOKED_AT: Final = 30_000_000
+"""Pairs of a row and a place that a bound looks at, at most, where lists are not enough."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from nearcast.planning.fleet.bound import UNSEEN, beyond_s, least_s, priced, routing_bound_s, unsure
+from nearcast.planning.fleet.bound import UNSEEN, Cheaper, beyond_s, least_s, priced, routing_bound_s, unsure
 from nearcast.planning.fleet.candidates import Near, cheapest
 from nearcast.planning.fleet.congestion import Queues
 from nearcast.planning.fleet.cost import Costs, Floats32
@@ -86,11 +86,15 @@ class Search:
         there are.
         """
         listed = least_s(self.market, price_s)
+        if routing_bound_s(self.market, self.queues, price_s, listed) <= self.bound_s:
+            return self.bound_s  # other places only make it lower
         beyond = self._beyond_s(price_s)
         rows = unsure(self.market, beyond, listed)
         least = np.minimum(listed, beyond)
-        if most is None or len(rows) * len(self.placed) <= most:
-            least[rows] = priced(self.costs, self.market, self.placed, price_s, rows, 1)[3]
+        cheaper = Cheaper.of(self.costs, self.market, self.placed, price_s, rows, listed[rows])
+        chosen = cheaper.within(self.market.demand_per_s[rows] * (listed[rows] - least[rows]), most)
+        found = np.minimum(listed[rows], cheaper.least_s(self.costs, self.market, chosen))
+        least[rows] = np.where(chosen, found, least[rows])
         self._judge(price_s, least)
         return self.bound_s
 

@@ -14,10 +14,8 @@ import msgspec
 from nearcast.cli.fleet import LocalPaths
 from nearcast.cli.session import Session
 from nearcast.client import ControlClient, Target, Unreachable
-from nearcast.documents import refuse_newer
-from nearcast.durable import read_if_exists
-from nearcast.errors import IntegrityError, InvalidInput, NotFound
-from nearcast.resources.unreadable import UNREADABLE
+from nearcast.documents import read_document
+from nearcast.errors import InvalidInput, NotFound
 
 
 class _Description(msgspec.Struct, frozen=True):
@@ -76,8 +74,9 @@ def local_target(session: Session) -> Target:
         NotFound: there is none.
     """
     paths = LocalPaths(session.data_dir)
-    if alone := read_if_exists(session.data_dir / "control.json"):  # the directory of a control plane by itself
-        found = _described_in(alone, session.data_dir / "control.json")
+    hint = "the control plane writes it: start it again"
+    found = read_document(session.data_dir / "control.json", _Description, hint)
+    if found is not None:  # the directory of a control plane by itself
         url, folder = found.url, session.data_dir
         token_file = Path(found.admin_token_file or folder / "admin.token")  # with --secrets it lies there
         authority_file = Path(found.ca_file or folder / "ca.pem")
@@ -93,17 +92,6 @@ def local_target(session: Session) -> Target:
             hint=f"start it: {session.command('up', '--detach')}",
         ) from error
     return Target(url=url, token=token, ca_pem=authority)
-
-
-def _described_in(data: bytes, path: Path) -> _Description:
-    refuse_newer(path)
-    try:
-        return msgspec.json.decode(data, type=_Description)
-    except UNREADABLE as error:
-        raise IntegrityError(
-            f"{path} is not what nearcast wrote there: {error}",
-            hint="the control plane writes it: start it again",
-        ) from error
 
 
 def _authority(path: Path | None) -> str | None:

@@ -6,18 +6,18 @@ observed: process ids with start times, written by the supervisor alone. Neither
 
 import socket
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import msgspec
 
 from nearcast.agent.book import ProcessBook
 from nearcast.agent.layout import layout_of
-from nearcast.documents import TooNew, refuse_newer
-from nearcast.durable import read_if_exists, write_whole
+from nearcast.documents import TooNew, read_document
+from nearcast.durable import write_whole
 from nearcast.errors import IntegrityError, NotFound
-from nearcast.resources.unreadable import UNREADABLE
 
 HOST: Final = "127.0.0.1"
+_DAMAGED: Final = "stop the fleet with `nearcast down`, remove the file, and start it again"
 
 
 class LocalSite(msgspec.Struct, frozen=True, kw_only=True):
@@ -121,7 +121,7 @@ class LocalPaths:
 
     def read_fleet(self) -> FleetFile | None:
         """What the fleet shall be, or None where there never was one."""
-        return _read(self.fleet, FleetFile)
+        return read_document(self.fleet, FleetFile, _DAMAGED)
 
     def write_fleet(self, fleet: FleetFile) -> None:
         """Replace what the fleet shall be."""
@@ -130,7 +130,7 @@ class LocalPaths:
     def read_processes(self) -> Processes | None:
         """The processes as the supervisor last wrote them down; they may be gone. A damaged list is none."""
         try:
-            return _read(self.processes, Processes)
+            return read_document(self.processes, Processes, _DAMAGED)
         except (IntegrityError, TooNew):
             return None
 
@@ -189,20 +189,3 @@ def is_free(port: int, host: str = HOST) -> bool:
 
 def _family(host: str) -> socket.AddressFamily:
     return socket.AF_INET6 if ":" in host else socket.AF_INET
-
-
-_Kind = TypeVar("_Kind")
-
-
-def _read(path: Path, kind: type[_Kind]) -> _Kind | None:
-    refuse_newer(path)
-    data = read_if_exists(path)
-    if data is None:
-        return None
-    try:
-        return msgspec.json.decode(data, type=kind)
-    except UNREADABLE as error:
-        raise IntegrityError(
-            f"{path} is not what nearcast wrote there: {error}",
-            hint="stop the fleet with `nearcast down`, remove the file, and start it again",
-        ) from error

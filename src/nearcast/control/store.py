@@ -171,22 +171,9 @@ class Store:
             return False
         generation = self._generation(session, key, before) + 1
         if change.resource is not None and revision is not None:
-            if session.get(Content, revision) is None:
-                document = canonical_json(to_document(change.resource, with_status=False)).decode()
-                session.add(Content(revision=revision, document=document))
-                session.flush()
             created_at = before.created_at if before else at
-            session.merge(
-                Head(
-                    kind=change.kind,
-                    name=change.name,
-                    revision=revision,
-                    generation=generation,
-                    created_at=created_at,
-                    updated_at=at,
-                )
-            )
             held[key] = Held(change.resource, revision, generation, created_at, at)
+            _put(session, key, held[key])
         else:
             session.delete(session.get_one(Head, key))
             del held[key]
@@ -215,6 +202,24 @@ class Store:
 def _held(head: Head, document: str) -> Held:
     resource = resource_from_document(msgspec.json.decode(document), f"{head.kind}/{head.name}")
     return Held(resource, head.revision, head.generation, head.created_at, head.updated_at)
+
+
+def _put(session: Session, key: Key, held: Held) -> None:
+    """Write what a name holds now; the content only where no name has ever held it."""
+    if session.get(Content, held.revision) is None:
+        document = canonical_json(to_document(held.resource, with_status=False)).decode()
+        session.add(Content(revision=held.revision, document=document))
+        session.flush()
+    session.merge(
+        Head(
+            kind=key[0],
+            name=key[1],
+            revision=held.revision,
+            generation=held.generation,
+            created_at=held.created_at,
+            updated_at=held.updated_at,
+        )
+    )
 
 
 def _frozen(sequence: int, held: dict[Key, Held]) -> Snapshot:

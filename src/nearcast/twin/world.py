@@ -206,11 +206,7 @@ def _problem(
     work: Sequence[Floats],
 ) -> Problem:
     """The planner's problem with a demand of one request per second in all."""
-    busy = {(number, curve): busy_s(curve, work[number]) for row in curves for number, curve in enumerate(row) if curve}
-    never = (np.inf, np.inf)
-    work_s, full_s = np.moveaxis(
-        np.array([[busy.get((number, curve), never) for number, curve in enumerate(row)] for row in curves]), 2, 0
-    )
+    work_s, full_s = _busy_s(curves, work)
     count = (len(sites), len(spec.models))
     memory = np.array([spec.nodes[site.node].memory_gb * site.nodes * GB for site in sites])
     footprint = np.array([model.footprint_gb * GB for model in spec.models])
@@ -246,6 +242,14 @@ def _problem(
         urgency=urgency,
         extra_s=np.zeros(count),
     )
+
+
+def _busy_s(curves: tuple[tuple[tuple[float, ...], ...], ...], work: Sequence[Floats]) -> tuple[Floats, Floats]:
+    """float64[S, M] twice: worker-seconds of a request, and seconds of its batch; infinite without a profile."""
+    busy = {(number, curve): busy_s(curve, work[number]) for row in curves for number, curve in enumerate(row) if curve}
+    never = (np.inf, np.inf)
+    table = np.array([[busy.get((number, curve), never) for number, curve in enumerate(row)] for row in curves])
+    return table[:, :, 0], table[:, :, 1]
 
 
 def _eligible(spec: ScenarioSpec, sites: tuple[TwinSite, ...], able: Truths) -> Truths:

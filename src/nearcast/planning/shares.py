@@ -30,8 +30,9 @@ RETURN_PER_S: Final = 0.1
 """Slower than leaving, so that a place that is full at times is not hit in waves."""
 GAP_S: Final = 0.002
 GAP_RATIO: Final = 1.1
-STRAIN_RATIO: Final = 4.0
-"""A queue of a few requests comes and goes by chance; what is left to it costs less than what leaving in vain does."""
+STRAIN_RATIO: Final = 2.5
+"""A queue of a few requests comes and goes by chance; what is left to it costs less than what leaving in vain does. But
+of a place that is planned nearly full much is expected, and requests leave it long before they waited four times that."""
 STRAIN_S: Final = 0.01
 _LEAST: Final = 1e-9
 

@@ -50,6 +50,16 @@ def test_a_queue_at_home_beyond_what_the_plan_expected_sends_more_away() -> None
     assert step(as_expected, NAMES, {"home": 0.6, "away": 0.4}, SPLIT, 1.0) == pytest.approx({"home": 0.6, "away": 0.4})
 
 
+def test_a_full_place_that_was_expected_to_be_slow_is_left_too() -> None:
+    """At 95 % of its workers a cloud is expected to keep a request for 0.2 s; nobody waits there for 0.8 s."""
+    planned = Base({"home": 0.6, "away": 0.4}, {"home": 0.05, "away": 0.2})
+    held = {"home": 0.6, "away": 0.4}
+    full = {**IDLE, "away": Terms(round_trip_s=0.088, wait_s=0.6, service_s=0.06)}
+    assert step(full, NAMES, held, planned, 1.0)["away"] < 0.4
+    by_chance = {**IDLE, "away": Terms(round_trip_s=0.088, wait_s=0.4, service_s=0.06)}
+    assert step(by_chance, NAMES, held, planned, 1.0) == pytest.approx(held)
+
+
 def test_what_is_gone_loses_its_share_at_once_and_the_base_follows() -> None:
     assert step(IDLE, ["home"], {"home": 0.6, "away": 0.4}, Base.of((), ["home"]), 1.0) == {"home": 1.0}
     planned = (PlannedShare(site="home", share=0.6), PlannedShare(site="away", share=0.4))

@@ -32,7 +32,7 @@ GAP_S: Final = 0.002
 GAP_RATIO: Final = 1.1
 STRAIN_RATIO: Final = 2.5
 """A queue of a few requests comes and goes by chance; what is left to it costs less than what leaving in vain does. But
-of a place that is planned nearly full much is expected, and requests leave it long before they waited four times that."""
+of a place that is planned nearly full much is expected, and requests leave it before they waited four times that."""
 STRAIN_S: Final = 0.01
 _LEAST: Final = 1e-9
 

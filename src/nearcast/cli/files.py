@@ -50,11 +50,16 @@ def check_target(path: Path) -> None:
     Raises:
         InvalidInput: nothing can be written there, or it is the name of a format, which is meant for another command.
     """
+    path = _end_of(path)
     if path.name in set(Format) and path.parent == Path():
         raise InvalidInput(
             f"expected the name of a file, got {path.name!r}, which is a format",
             hint="it has one format only: name a file, such as saved.json",
         )
+    if path.is_dir():
+        raise InvalidInput(f"{path} cannot be written: it is a folder", hint="name a file in it, or beside it")
+    if _is_stream(path):
+        return
     folder = path.parent
     if not folder.is_dir():
         what = "is no folder" if folder.exists() else "does not exist"
@@ -69,15 +74,38 @@ def check_target(path: Path) -> None:
 def write_named(path: Path, data: bytes) -> None:
     """Write ``data`` to ``path``, whole or not at all; no folder is made.
 
+    A link stays, and the file that it leads to is replaced. A device or a pipe is written into: to replace
+    ``/dev/null`` by a file, which root may do, would break the machine.
+
     Raises:
         InvalidInput: as :func:`check_target`.
         DiskFull: there is no room.
     """
     check_target(path)
+    path = _end_of(path)
     try:
-        write_whole(path, data)
+        if _is_stream(path):
+            with path.open("wb") as stream:
+                stream.write(data)
+        else:
+            write_whole(path, data)
     except OSError as error:
         raise _unwritable(path, error) from error
+
+
+def _end_of(path: Path) -> Path:
+    """Where links lead; those of ``/dev/stdout`` to what is no file lead nowhere, and stay."""
+    if not path.is_symlink() or _is_stream(path):
+        return path
+    try:
+        return path.resolve()
+    except RuntimeError as error:  # what Python makes of a circle
+        raise InvalidInput(f"{path} cannot be written: its links lead in a circle", hint="name another file") from error
+
+
+def _is_stream(path: Path) -> bool:
+    """Whether it is there and takes what is written into it: a device, a pipe."""
+    return path.exists() and not path.is_file() and not path.is_dir()
 
 
 def _unwritable(path: Path, error: OSError) -> NearcastError:

@@ -8,11 +8,12 @@ import importlib
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NoReturn
+from typing import Annotated, Any, Final, NoReturn
 
 import typer
 from typer.core import TyperGroup
 
+from nearcast import __version__
 from nearcast.cli.options import SETTINGS, CaFile, ControlUrl, DataDir, Token
 from nearcast.cli.session import Given
 
@@ -111,6 +112,12 @@ app = typer.Typer(
 )
 
 
+def _tell_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"nearcast {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
 def _shared(
     context: typer.Context,
@@ -118,6 +125,9 @@ def _shared(
     control: ControlUrl = None,
     token: Token = None,
     ca_file: CaFile = None,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Print this command's version.")
+    ] = False,
 ) -> None:
     context.obj = Given(data_dir=data_dir, control=control, token=token, ca_file=ca_file)
 

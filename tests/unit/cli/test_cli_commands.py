@@ -272,6 +272,7 @@ def test_version_tells_both_sides(control: "FakeControl", run: "Run") -> None:
     found = json.loads(run("version", "-o", "json").out)
     assert found["control"] == "9.9"
     assert "control" not in json.loads(run("version", "--client", "-o", "json").out)
+    assert run("--version").out == f"nearcast {found['nearcast']}\n"
 
 
 def test_join_token_prints_the_token_alone_on_standard_output(control: "FakeControl", run: "Run") -> None:

@@ -20,7 +20,7 @@ from typing import Final, Literal
 from nearcast.planning.cost import Terms
 from nearcast.planning.holding import barred
 from nearcast.planning.residency import refusals
-from nearcast.planning.shares import GAP_S, Base, step
+from nearcast.planning.shares import GAP_S, Base, site_of, step
 from nearcast.planning.waits import longest_waits_ms
 from nearcast.resources.load import LoadReport, ModelLoad
 from nearcast.resources.plan import SiteFacts, SitePlan, place_of, siblings
@@ -180,16 +180,20 @@ def _route(
     ranking = _ranking(candidates, before, place_of(plan.site.name, node))
     standing_terms = {name: terms for name, (state, terms) in candidates.items() if state == "ready"}
     target_s, urgent = plan.targets_s.get(model, 0.0), model in plan.urgent
+    expected_s = {name: base.expected_s.get(site_of(name), 0.0) for name in standing_terms}
     weighed = {name: terms for name, (_, terms) in candidates.items()}
-    if plan.site.name in weighed:
-        weighed[plan.site.name] = _judged_here(_order(plan.site.name, ranking), standing_terms, target_s, weighed)
+    if (own := plan.site.name) in weighed:
+        waits_ms = longest_waits_ms(_order(own, ranking), standing_terms, target_s, expected_s)
+        weighed[own] = _judged_here(weighed[own], waits_ms)
     weights = step(weighed, standing, held, base, elapsed_s)
     places = tuple(
         PlaceCost(name, *candidates[name], weights.get(name, 0.0), base.share.get(name, 0.0) if base.share else None)
         for name in ranking
     )
     shares = tuple(Share(percent=percent, order=_order(name, ranking)) for name, percent in _percents(weights))
-    longest_ms = tuple(longest_waits_ms(share.order, standing_terms, target_s, urgent=urgent) for share in shares)
+    longest_ms = tuple(
+        longest_waits_ms(share.order, standing_terms, target_s, expected_s, urgent=urgent) for share in shares
+    )
     return ModelRoute("routed", shares, places, refused, longest_ms)
 
 
@@ -206,15 +210,11 @@ def _allowed(asked: _Asked, plan: SitePlan, node: str) -> tuple[dict[str, Terms]
     return allowed, refused
 
 
-def _judged_here(
-    order: tuple[str, ...], standing: Mapping[str, Terms], target_s: float, terms: Mapping[str, Terms]
-) -> Terms:
+def _judged_here(terms: Terms, longest_ms: tuple[int, ...]) -> Terms:
     """The own place without the wait up to which it takes requests: being sent on from home costs no way, so each
     request finds out by itself, and shares need not follow a queue that comes and goes."""
-    found = terms[order[0]]
-    longest_ms = longest_waits_ms(order, standing, target_s)
     taken_s = longest_ms[0] / 1000.0 if longest_ms else 0.0
-    return replace(found, wait_s=max(0.0, found.wait_s - taken_s))
+    return replace(terms, wait_s=max(0.0, terms.wait_s - taken_s))
 
 
 def _holders(plan: SitePlan, node: str, model: str, local: bool) -> list[tuple[str, SiteFacts, float, float]]:

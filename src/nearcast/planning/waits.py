@@ -17,6 +17,7 @@ A target that no place of the order can meet, idle as it may be, counts for noth
 """
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Final
 
 from nearcast.planning.cost import Terms
@@ -26,13 +27,21 @@ STEPS_MS: Final = (2, 5, 10, 15, 20, 30, 40, 60, 80, 120, 160, 240, 320, 480, 64
 MARGIN: Final = 0.7
 """Part of the time that is left at a place for which a request stays in any case."""
 STAY_S: Final = 0.1
-"""It stays for no longer than this."""
+"""It stays for no longer than this, or than the next part of the wait that the plan expects there."""
+PLANNED: Final = 0.6
+"""The plan fills a place so far that requests wait there, since elsewhere they would be later: those that leave all the
+same push others out of the places that they go to, and so on."""
 LATE: Final = 2.0
 """Rather a little late than refused, and rather refused than late for all that come behind."""
 
 
 def longest_waits_ms(
-    order: Sequence[str], standing: Mapping[str, Terms], target_s: float = 0.0, *, urgent: bool = False
+    order: Sequence[str],
+    standing: Mapping[str, Terms],
+    target_s: float = 0.0,
+    expected_s: Mapping[str, float] = MappingProxyType({}),
+    *,
+    urgent: bool = False,
 ) -> tuple[int, ...]:
     """Milliseconds for the places of ``order``, first to last; those left out take whatever they have room for.
 
@@ -40,6 +49,7 @@ def longest_waits_ms(
         order: places.
         standing: what is known of those that stand, their queues included.
         target_s: how soon the deployment wants answers; 0 where it does not say.
+        expected_s: place -> the time there that the plan expects of a request that it sends there, its wait included.
         urgent: whether an answer that is much later is worth nothing.
     """
     idle_s = {name: standing[name].total_s - standing[name].wait_s for name in order if name in standing}
@@ -55,7 +65,8 @@ def longest_waits_ms(
         if later:
             longest_s = max(0.0, min(later) - service_s)
             if target_s:
-                longest_s = max(min(longest_s, slack_s), min(MARGIN * slack_s, STAY_S))
+                stay_s = max(STAY_S, PLANNED * (expected_s.get(name, 0.0) - service_s))
+                longest_s = max(min(longest_s, slack_s), min(MARGIN * slack_s, stay_s))
         elif target_s and urgent:
             longest_s = max(LATE * target_s - idle_s[name], service_s)
         else:

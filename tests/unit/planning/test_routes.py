@@ -100,6 +100,18 @@ def test_a_target_bounds_the_wait_at_every_place_at_the_last_one_only_what_is_ur
     assert route.longest_ms == ((80, 80),)
 
 
+def test_requests_wait_where_the_plan_expects_them_to_as_long_as_it_is_believed() -> None:
+    nearer = {"ashburn": seen(0.0, round_trip_s=0.005)}
+    routes = {"m": (PlannedShare(site="frankfurt", share=1.0, expected_s=0.254),)}
+    plan = msgspec.structs.replace(PLAN, targets_s={"m": 0.9}, routes=routes)
+    waits = [
+        route_table(plan, LOCAL, {"frankfurt": seen(0.0), **nearer}, None, 0.0, guided=guided).models["m"].longest_ms[0]
+        for guided in (True, False)
+    ]
+    assert [each[0] for each in waits] == [120, 80]
+    assert waits[0][1:] == waits[1][1:], "of the others the plan says nothing"
+
+
 def test_a_queue_at_home_sends_shares_away_by_limited_steps_and_they_come_home() -> None:
     calm = drive(2, 0.0, None)
     one_second_later = drive(1, 2.0, calm, 2).models["m"]

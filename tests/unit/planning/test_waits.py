@@ -1,7 +1,7 @@
 """How long a request may wait at a place before the next one is asked."""
 
 from nearcast.planning.cost import Terms
-from nearcast.planning.waits import STAY_S, STEPS_MS, longest_waits_ms
+from nearcast.planning.waits import PLANNED, STAY_S, STEPS_MS, longest_waits_ms
 
 HOME = Terms(service_s=0.1)
 NEAR = Terms(round_trip_s=0.05, service_s=0.1)
@@ -35,6 +35,18 @@ def test_what_is_in_time_by_a_margin_stays_although_the_next_place_is_sooner() -
     assert longest_waits_ms(("home", "near"), close)[0] == STEPS_MS[0]
     assert longest_waits_ms(("home", "near"), close, 0.15)[0] == 30
     assert longest_waits_ms(("home", "near"), close, 9.0)[0] == 80 <= 1000 * STAY_S
+
+
+def test_what_the_plan_expects_to_wait_stays_where_it_was_sent() -> None:
+    """At a place that is planned nearly full, with 0.25 s of waiting, and with time left until the target."""
+    close = {**ALL, "near": Terms(round_trip_s=0.001, service_s=0.1)}
+    expected_s = {"home": HOME.service_s + 0.25, "near": 0.11}
+    assert longest_waits_ms(("home", "near"), close, 0.9, expected_s)[0] == 120 <= 1000 * PLANNED * 0.25
+    assert longest_waits_ms(("home", "near"), close, 0.2, expected_s)[0] == 60, "no longer than a part of what is left"
+    assert longest_waits_ms(("home", "near"), close, 0.0, expected_s)[0] == STEPS_MS[0], (
+        "without a target, what is sooner"
+    )
+    assert longest_waits_ms(("near", "home"), close, 0.9, expected_s)[0] == 80, "hardly any waiting is expected there"
 
 
 def test_a_target_that_no_place_can_meet_counts_for_nothing() -> None:

@@ -85,9 +85,6 @@ def _plot(result: dict[str, Any], path: Path) -> None:
 
 
 def _page(result: dict[str, Any]) -> list[str]:
-    kinds = Counter(item["kind"] for item in result["disturbances"])
-    wait = result["wait_ms"]
-    sent_per_s = result["answered"] / result["duration_s"]
     return [
         "# Soak: a load that goes on while things break",
         "",
@@ -106,6 +103,25 @@ def _page(result: dict[str, Any]) -> list[str]:
         "a killed process starts anew, all on the cores that the fleet and the generator share: in such moments more",
         "requests may wait than the generator keeps, and it lets some out, which is counted, too.",
         "",
+        *_figures(result),
+        "",
+        "![Latency and memory over time](soak.png)",
+        "",
+        *_processes(result),
+        "",
+        "## Where answers came from",
+        "",
+        "| gateway > site: model | answers |",
+        "|---|---|",
+        *(f"| {name} | {count:,} |" for name, count in result["by_place"].items()),
+    ]
+
+
+def _figures(result: dict[str, Any]) -> list[str]:
+    kinds = Counter(item["kind"] for item in result["disturbances"])
+    wait = result["wait_ms"]
+    sent_per_s = result["answered"] / result["duration_s"]
+    return [
         f"| in {result['duration_s'] / 60:.0f} minutes | |",
         "|---|---|",
         f"| capacity measured, offered (requests/s; the load generator runs on the same machine, "
@@ -122,9 +138,11 @@ def _page(result: dict[str, Any]) -> list[str]:
         f"| what was done | {', '.join(f'{name} {count} x' for name, count in sorted(kinds.items()))} |",
         f"| load average of the machine when it was over | {result['machine']['load_average'][0]:.1f} |",
         f"| faults found at the end | {'; '.join(result['wrong']) or 'none'} |",
-        "",
-        "![Latency and memory over time](soak.png)",
-        "",
+    ]
+
+
+def _processes(result: dict[str, Any]) -> list[str]:
+    return [
         "## Memory of every process that lived for two minutes or more",
         "",
         "Anonymous memory, medians of the second and of the last fifth of its life. Memory of a peak of connections is",
@@ -143,12 +161,6 @@ def _page(result: dict[str, Any]) -> list[str]:
         "| process | before | after |",
         "|---|---|---|",
         *(f"| {name} | {result['files_before'][name]} | {count} |" for name, count in result["files_after"].items()),
-        "",
-        "## Where answers came from",
-        "",
-        "| gateway > site: model | answers |",
-        "|---|---|",
-        *(f"| {name} | {count:,} |" for name, count in result["by_place"].items()),
     ]
 
 

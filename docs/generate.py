@@ -1,7 +1,7 @@
 """Write the reference pages out of the code, so that they cannot differ from it.
 
-    python docs/generate.py             rewrite docs/reference/{cli,resources,errors,http-api,scenario}.md, and the
-                                        table in docs/explanation/failure-modes.md from docs/explanation/failures/*.yaml
+    python docs/generate.py             rewrite docs/reference/{cli,resources,errors,http-api,metrics,scenario}.md, and
+                                        the table in docs/explanation/failure-modes.md, of docs/explanation/failures/
     python docs/generate.py --check     change nothing; fail where a committed page differs, and check that
                                         docs/dependencies.md lists exactly the direct dependencies
     python docs/generate.py --sizes     measure the installed sizes in docs/dependencies.md anew

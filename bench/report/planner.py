@@ -152,7 +152,7 @@ def _heavy(result: dict[str, Any]) -> list[str]:
     rows = [(row["sites"], result["load"], row["scratch"]) for row in result["sizes"][-2:]]
     rows += [(row["sites"], row["load"], row) for row in result["heavy"]]
     return [
-        "From scratch, at rising load. The placement bound knows nothing of memory: it says",
+        "From scratch, at rising load. The placement bound of fleets so large knows nothing of memory: it says",
         "what no placement can go below, not what one can reach.",
         "",
         "| sites | load | CPU s | MiB | routing gap | placement gap, at most | demand without room |",

@@ -37,6 +37,23 @@ def fill(gain: Floats, footprint: Floats, memory: Floats, must: Truths, able: Tr
     return _or_one(held, gain, footprint, memory, must, able)
 
 
+def parts(gain: Floats, footprint: Floats, memory: Floats) -> Floats:
+    """float64[B, M]: which part of each model each site would hold if models could be divided: worth at least as much
+    as any models that fit.
+
+    Args:
+        gain: float64[B, M]: worth of each model there, none negative.
+        footprint: float64[M], memory: float64[B]: bytes.
+    """
+    size = np.maximum(footprint, 1e-9)
+    order = np.argsort(-gain / size, axis=1, kind="stable")
+    sizes = size[order]
+    left = memory[:, None] - (np.cumsum(sizes, axis=1) - sizes)
+    found = np.empty_like(gain)
+    np.put_along_axis(found, order, np.clip(left / sizes, 0.0, 1.0), axis=1)
+    return found
+
+
 def _or_one(
     held: Truths, gain: Floats, footprint: Floats, memory: Floats, must: Truths, able: Truths
 ) -> NDArray[np.bool_]:

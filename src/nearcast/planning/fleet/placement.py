@@ -24,6 +24,7 @@ import numpy as np
 from nearcast.planning.fleet.assign import Ground, Routing, losses
 from nearcast.planning.fleet.knapsack import fill
 from nearcast.planning.fleet.market import Market
+from nearcast.planning.fleet.memory import is_scarce, memory_bound_s
 from nearcast.planning.fleet.number import at_least, at_most, scarce
 from nearcast.planning.fleet.prices import QUICK, settle
 from nearcast.planning.fleet.problem import Floats, Truths
@@ -78,6 +79,13 @@ class Wide:
     def bound_s(self, ground: Ground, price_s: Floats) -> float:
         """No placement costs less; ``price_s`` (float64[S]) may be any prices of capacity, good ones make it tight."""
         return self.search.bound_at(price_s, LOOKED_AT)
+
+    def within_memory_s(self, ground: Ground, cost_s: float) -> float:
+        """No placement whose models fit costs less; -inf where memory is no limit, or the fleet is too large to say.
+
+        ``cost_s`` is that of a plan.
+        """
+        return memory_bound_s(ground, self.search.best_s, cost_s) if is_scarce(ground.costs) else -np.inf
 
 
 def place(ground: Ground, wide: Wide, moves: Moves, start_s: Floats) -> tuple[Truths, Floats]:

@@ -64,6 +64,11 @@ class Search:
         self._gain, self._unseen = np.inf, np.inf
         self._start(MAX_CANDIDATES)
 
+    @property
+    def best_s(self) -> Floats:
+        """float64[S]: the prices of the highest bound so far; none before the first look."""
+        return np.zeros(len(self.placed)) if self._best_s is None else self._best_s
+
     def look(self, price_s: Floats, unseen: float = UNSEEN) -> Floats:
         """float64[S], the prices to go on from: ``price_s``, or nearer to the best. Lists are made anew for them where
         the last time was worth it, and twice as long where they prove far too short."""

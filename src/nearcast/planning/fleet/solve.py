@@ -94,6 +94,8 @@ def plan_fleet(
     bound_s = max(0.0, wide.bound_s(ground, routing.price_s), wide.bound_s(ground, start_s))
     if placed.size <= exchange.SMALL and routing.cost_s > (1.0 + WORTH) * bound_s:
         placed, routing = step.exchanged(placed, routing)
+    if routing.cost_s > (1.0 + WORTH) * bound_s:
+        bound_s = max(bound_s, wide.within_memory_s(ground, routing.cost_s))
     placed, routing = step.limited(placed, routing)
     placed, routing = _without_idle(ground, placed, routing)
     if previous is not None:

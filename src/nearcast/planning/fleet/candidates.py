@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from nearcast.planning.fleet.cost import FAR_S, LATE, Costs, Floats32, columns
+from nearcast.planning.fleet.cost import FAR_S, LATE, Costs, Floats32
 from nearcast.planning.fleet.least import smallest
 from nearcast.planning.fleet.problem import Truths
 
@@ -21,7 +21,7 @@ NEAR: Final = 128
 FAST: Final = 64
 DENSE: Final = 256
 """Allowed places up to which all are looked at."""
-_ROWS: Final = 128
+_ROWS: Final = 256
 """Origins at a time: what is worked on stays in the processor's cache."""
 
 Ints = NDArray[np.intp]
@@ -93,9 +93,10 @@ def cheapest(costs: Costs, near: Near, allowed: Truths, width: int) -> Lists:
     every = np.arange(len(costs.able))
     for start in range(0, count, _ROWS):
         rows = np.arange(start, min(start + _ROWS, count))
-        origins = near.origin[rows, None]
-        # Of all places at once: the matrix of round trips is larger than any cache.
-        block = costs.problem.round_trip_s[near.origin[rows]].astype(np.float32), costs.link_s(origins, every[None])
+        # Of all places at once, since the matrix of round trips is larger than any cache; and place by place, since
+        # what belongs to one then lies together.
+        ways_s = costs.problem.round_trip_s[near.origin[rows]].T.astype(np.float32, order="C")
+        block = ways_s, costs.link_s(near.origin[None, rows], every[:, None])
         for model, look in enumerate(looks):
             if len(look.holders):
                 _list(costs, near, model, look, rows, block, found)
@@ -135,10 +136,10 @@ class _Look:
 def _list(
     costs: Costs, near: Near, model: int, look: _Look, rows: Ints, block: tuple[Floats32, Floats32], found: Lists
 ) -> None:
-    """The lists of ``rows`` (indices of origins) for one model; ``block`` is float32[n, S] twice, the ways from them to
+    """The lists of ``rows`` (indices of origins) for one model; ``block`` is float32[S, n] twice, the ways from them to
     all places."""
     origins = near.origin[rows, None]
-    cost = costs.between(model, origins, columns(look.fast), _ways(block, look.fast))
+    cost = costs.between(model, origins.T, look.fast[:, None], _ways(block, look.fast)).T
     if look.service_s is None:
         _keep(found, model, rows, cost, look.fast)
         return
@@ -150,13 +151,13 @@ def _list(
     tail_s[rows] = np.minimum(tail_s[rows], look.unseen_s[rows])
     thin = np.flatnonzero(~np.isfinite(found.cost_s[min(3, len(found.cost_s) - 1), model, rows]))
     if len(thin):
-        few = (block[0][thin], block[1][thin])
-        cost = costs.between(model, origins[thin], columns(look.holders), _ways(few, look.holders))
+        few = (block[0][:, thin], block[1][:, thin])
+        cost = costs.between(model, origins[thin].T, look.holders[:, None], _ways(few, look.holders)).T
         _keep(found, model, rows[thin], cost, look.holders)
 
 
 def _ways(block: tuple[Floats32, Floats32], places: Ints) -> tuple[Floats32, Floats32]:
-    return np.take(block[0], places, axis=1), np.take(block[1], places, axis=1)
+    return np.take(block[0], places, axis=0), np.take(block[1], places, axis=0)
 
 
 def _keep(found: Lists, model: int, rows: Ints, cost: Floats32, places: Ints) -> None:

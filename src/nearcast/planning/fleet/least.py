@@ -26,7 +26,7 @@ def smallest(values: Floats32, labels: Ints, count: int) -> tuple[Floats32, Ints
         float32[n, k] values and intp[n, k] labels, k the lesser of ``count`` and w; and float32[n], the least of the
         rest of each row, inf where there is none.
     """
-    keys = values.view(np.int32).astype(np.int64)
+    keys = values.view(np.int32).astype(np.int64, order="C")
     keys <<= _BITS
     keys |= labels
     rest = np.full(len(keys), np.inf, np.float32)

@@ -51,7 +51,7 @@ def test_a_queue_at_home_beyond_what_the_plan_expected_sends_more_away() -> None
 
 
 def test_a_full_place_that_was_expected_to_be_slow_is_left_too() -> None:
-    """At 95 % of its workers a cloud is expected to keep a request for 0.2 s; nobody waits there for 0.8 s."""
+    """At 95 % of its workers a cloud is expected to keep a request for 0.2 s; 0.66 s are too much, 0.46 s are not."""
     planned = Base({"home": 0.6, "away": 0.4}, {"home": 0.05, "away": 0.2})
     held = {"home": 0.6, "away": 0.4}
     full = {**IDLE, "away": Terms(round_trip_s=0.088, wait_s=0.6, service_s=0.06)}

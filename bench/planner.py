@@ -56,6 +56,7 @@ ROUTED = ((20, 6), (40, 8), (60, 10))
 PLACED = ((6, 4), (8, 5))
 """Sites and models of the instances for placement."""
 SEEDS = (1, 2, 3)
+PLACED_SEEDS = range(1, 13)
 LOADS = (0.5, 0.8)
 EXACT_LIMIT_S = 10.0
 PROVEN = 1e-4
@@ -270,7 +271,7 @@ def _placements() -> dict[str, Any]:
 
     rows = []
     for sites, models in PLACED:
-        for seed in SEEDS:
+        for seed in PLACED_SEEDS:
             for load in LOADS:
                 problem = scattered(sites, models, seed, load=load, memory=2.0)
                 began_s = time.process_time()

@@ -1,27 +1,57 @@
 """Better placements of small fleets, one exchange at a time, each tried out by routing over it.
 
-Decides: whether a site should hold another model instead of one of its own, or one more. Exchanges are ordered by what
-prices of capacity say of them, and tried in that order until one saves; then all are weighed again. Prices are right
-for small shifts only: where memory and capacity are scarce together, and a fleet so small that one replica is much of
-it, nothing but trying tells. The number of trials is bounded, and large fleets get none.
+Decides: whether a site should hold another model instead of one of its own, or one more, or two sites should trade.
+Prices are right for small shifts only: where memory and capacity are scarce together, and a fleet so small that one
+replica is much of it, nothing but trying tells. What prices do tell is which exchanges cannot save anything: those of
+the routing before bound the cost over any placement from below. The others are tried, what may save most first, until
+one does; then all are weighed again. Where none does, two are tried at once: memory that is nearly full has no single
+exchange that helps. The number of trials is bounded, and large fleets get none.
 """
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import combinations
 from typing import Final
 
 import numpy as np
 
-from nearcast.planning.fleet.assign import Ground, Routing, losses, route
+from nearcast.planning.fleet.assign import Ground, Routing, route
+from nearcast.planning.fleet.bound import routing_bound_s
 from nearcast.planning.fleet.cost import columns
+from nearcast.planning.fleet.prices import FROM_NEAR
 from nearcast.planning.fleet.problem import Floats, Truths
-
-Pairs = tuple[tuple[int, int], ...]
 
 SMALL: Final = 512
 """Pairs of site and model up to which a fleet is small."""
-TRIALS: Final = 150
-AT_ONCE: Final = 16
-"""Exchanges that are tried before all is weighed again, or given up."""
+TRIALS: Final = 100
+PAIRED: Final = 64
+"""Exchanges that are tried two at a time: those that may save most."""
+
+Pairs = tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Exchange:
+    """Replicas that go and that come, as pairs of site and model. In order, those that may save most are first.
+
+    Attributes:
+        floor_s: the routing over it, together with the moves, costs no less.
+        moves_s: what the moves cost; below 0 where what goes was to be paid for.
+    """
+
+    floor_s: float
+    gone: Pairs
+    come: Pairs
+    moves_s: float
+
+    def of(self, placed: Truths) -> Truths:
+        """``placed`` after it."""
+        found = placed.copy()
+        for pair in self.gone:
+            found[pair] = False
+        for pair in self.come:
+            found[pair] = True
+        return found
 
 
 def exchanged(
@@ -31,88 +61,124 @@ def exchanged(
 
     Args:
         worth: part of the cost that an exchange must save.
-        trials: routings that may be tried.
+        trials: placements that may be routed over.
         must: bool[S, M]: replicas that stay.
         move_s: float64[S, M]: price of having a replica there.
     """
     while trials > 0:
-        found = None
-        for gone, come in _ordered(ground, placed, routing, must, move_s)[: min(AT_ONCE, trials)]:
+        target_s = (1.0 - worth) * routing.cost_s
+        floors = Floors.of(ground, placed, routing)
+        single = sorted(_possible(ground, placed, must, move_s, floors))
+        double = _two(ground, placed, single[:PAIRED], floors.base_s)
+        promising = [each for each in single if each.floor_s < target_s]
+        promising += sorted(each for each in double if each.floor_s < target_s)
+        for each in promising[:trials]:
             trials -= 1
-            other = placed.copy()
-            paid = 0.0
-            for site, model in gone:
-                other[site, model] = False
-                paid -= float(move_s[site, model])
-            for site, model in come:
-                other[site, model] = True
-                paid += float(move_s[site, model])
-            tried = route(ground, other, routing.price_s)
-            if tried.cost_s + paid < (1.0 - worth) * routing.cost_s:
-                found = other, tried
+            other = each.of(placed)
+            tried = _tried(ground, other, routing, target_s - each.moves_s)
+            if tried is not None:
+                placed, routing = other, tried
                 break
-        if found is None:
+        else:
             break
-        placed, routing = found
     return placed, routing
 
 
-def _ordered(
-    ground: Ground, placed: Truths, routing: Routing, must: Truths, move_s: Floats
-) -> list[tuple[Pairs, Pairs]]:
-    """(replicas that go, replicas that come), what promises most first: one comes to a site, up to two go there for it;
-    or two sites trade."""
+def _tried(ground: Ground, other: Truths, before: Routing, target_s: float) -> Routing | None:
+    """A routing over ``other`` that costs less than ``target_s``; None where none was found."""
+    # The prices of before are near enough to tell, in most cases.
+    quick = route(ground, other, before.price_s, FROM_NEAR)
+    if quick.cost_s < target_s or quick.bound_s >= target_s:
+        return quick if quick.cost_s < target_s else None
+    tried = route(ground, other, before.price_s)
+    return tried if tried.cost_s < target_s else None
+
+
+@dataclass(frozen=True, eq=False)
+class Floors:
+    """What no routing costs less than: over a placement, and how a replica more or less changes that. Dense.
+
+    It is what rows pay at their cheapest place at the prices of a routing. Changes of several models add up. Of several
+    changes of one model the sum is still below what they come to together: what two replicas that come save is at most
+    the sum, what two that go cost is at least that.
+
+    Attributes:
+        base_s: over the placement.
+        come_s, gone_s: float64[S, M]: changes by a replica that comes or goes.
+        moved_s: by model, float64[S, S]: by one that goes from the first site to the second.
+    """
+
+    base_s: float
+    come_s: Floats
+    gone_s: Floats
+    moved_s: tuple[Floats, ...]
+
+    @classmethod
+    def of(cls, ground: Ground, placed: Truths, routing: Routing) -> "Floors":
+        """At the prices of ``routing`` over ``placed``."""
+        costs, market = ground.costs, routing.market
+        problem, origin = costs.problem, market.origin
+        come_s, gone_s, least, moved_s = np.zeros(placed.shape), np.zeros(placed.shape), [], []
+        for model in range(len(problem.models)):
+            work_s = np.where(costs.able[:, model], problem.work_s[:, model], 0.0)
+            paid = costs.between(model, origin[:, None], columns(np.arange(market.sites))).astype(np.float64)
+            paid = np.minimum(paid + work_s * routing.price_s, costs.unserved_s[model])
+            demand = problem.demand_per_s[origin, model]
+            held = np.where(placed[:, model], paid, costs.unserved_s[model])
+            every, holder = np.arange(len(origin)), held.argmin(axis=1)
+            first = held[every, holder]
+            held[every, holder] = costs.unserved_s[model]
+            second = held.min(axis=1)
+            better = np.minimum(first[:, None], paid)
+            moved = np.zeros((len(placed), len(placed)))
+            np.add.at(moved, holder, demand[:, None] * (np.minimum(second[:, None], paid) - better))
+            come_s[:, model] = demand @ (better - first[:, None])
+            gone_s[:, model] = np.bincount(holder, demand * (second - first), len(placed))
+            moved_s.append(moved + come_s[:, model])
+            least.append(first)
+        floor = np.concatenate(least).astype(np.float32)
+        return cls(routing_bound_s(market, ground.queues, routing.price_s, floor), come_s, gone_s, tuple(moved_s))
+
+
+def _possible(ground: Ground, placed: Truths, must: Truths, move_s: Floats, floors: Floors) -> Iterator[Exchange]:
+    """Exchanges for which there is memory, and after which there are as many replicas as there may and must be: one
+    comes to a site, up to two go there for it; or two sites trade."""
     problem = ground.costs.problem
-    missed, freed = losses(routing, placed.shape)
-    wish, work = _wishes(ground, routing)
-    size = problem.footprint_bytes
+    size, count = problem.footprint_bytes, placed.sum(axis=0)
     left = problem.memory_bytes - placed @ size
-    room = np.maximum(ground.queues.room - routing.load, 0.0)
-    count = placed.sum(axis=0)
-    spare = placed & ~must
-    can = ground.costs.able & ~placed
-    found: list[tuple[float, Pairs, Pairs]] = []
-
-    def weigh(site: int, outs: tuple[int, ...], into: int) -> float | None:
-        if size[into] > left[site] + sum(size[out] for out in outs):
-            return None
-        space = room[site] + sum(freed[site, out] for out in outs)
-        part = min(1.0, space / max(work[site, into], 1e-30))
-        return float(part * wish[site, into] - sum(missed[site, out] for out in outs) - move_s[site, into])
-
+    spare, can = placed & ~must, ground.costs.able & ~placed
     for site, into in ((int(s), int(m)) for s, m in zip(*np.nonzero(can), strict=True)):
         held = [int(m) for m in np.flatnonzero(spare[site])]
         if count[into] < problem.most[into]:
             free = [m for m in held if count[m] > problem.least[m]]
             for outs in ((), *((m,) for m in free), *combinations(free, 2)):
-                gain = weigh(site, outs, into)
-                if gain is not None:
-                    found.append((-gain, tuple((site, m) for m in outs), ((site, into),)))
+                if size[into] <= left[site] + sum(size[out] for out in outs):
+                    moves_s = float(move_s[site, into] - sum(move_s[site, out] for out in outs))
+                    change_s = float(floors.come_s[site, into] + sum(floors.gone_s[site, out] for out in outs))
+                    gone = tuple((site, out) for out in outs)
+                    yield Exchange(floors.base_s + change_s + moves_s, gone, ((site, into),), moves_s)
         for out in held:
-            mine = weigh(site, (out,), into)
-            if mine is None:
-                continue
-            for other in np.flatnonzero(spare[:, into] & can[:, out]):
-                theirs = weigh(int(other), (into,), out) if other > site else None
-                if theirs is not None:
-                    pair: Pairs = ((site, out), (int(other), into))
-                    found.append((-mine - theirs, pair, ((site, into), (int(other), out))))
-    return [(gone, come) for _, gone, come in sorted(found)]
+            fits = (size[into] <= left[site] + size[out]) & (size[out] <= left + size[into])
+            for other in (int(each) for each in np.flatnonzero(spare[:, into] & can[:, out] & fits) if each > site):
+                gone, come = ((site, out), (other, into)), ((site, into), (other, out))
+                moves_s = float(sum(move_s[pair] for pair in come) - sum(move_s[pair] for pair in gone))
+                change_s = float(floors.moved_s[into][other, site] + floors.moved_s[out][site, other])
+                yield Exchange(floors.base_s + change_s + moves_s, gone, come, moves_s)
 
 
-def _wishes(ground: Ground, routing: Routing) -> tuple[Floats, Floats]:
-    """float64[S, M] twice: what a replica at each place would save at the prices of the moment, and the work that it
-    would draw. Dense: for small fleets."""
-    costs, market = ground.costs, routing.market
-    problem, origin = costs.problem, market.origin
-    paid = np.minimum(market.reduced_s(routing.price_s).min(axis=0), market.unserved_s)
-    wish, work = np.zeros(problem.demand_per_s.shape), np.zeros(problem.demand_per_s.shape)
-    for model in range(len(problem.models)):
-        work_s = np.where(costs.able[:, model], problem.work_s[:, model], 0.0)
-        cost = costs.between(model, origin[:, None], columns(np.arange(market.sites)))
-        cost += (work_s * routing.price_s).astype(np.float32)
-        saved = np.maximum(paid[model * len(origin) : (model + 1) * len(origin), None] - cost, 0.0)
-        demand = problem.demand_per_s[origin, model]
-        wish[:, model] = demand @ saved
-        work[:, model] = (demand @ (saved > 0.0)) * work_s
-    return wish, work
+def _two(ground: Ground, placed: Truths, single: list[Exchange], base_s: float) -> Iterator[Exchange]:
+    """Pairs of ``single`` that touch no site in common, and after both of which there are as many replicas as there may
+    and must be; ``base_s`` is the floor without any."""
+    problem, count = ground.costs.problem, placed.sum(axis=0)
+    sites = [{site for site, _ in (*each.gone, *each.come)} for each in single]
+    more = [np.zeros_like(count) for _ in single]
+    for each, change in zip(single, more, strict=True):
+        np.add.at(change, [model for _, model in each.come], 1)
+        np.subtract.at(change, [model for _, model in each.gone], 1)
+    for (one, here, first), (other, there, second) in combinations(zip(single, sites, more, strict=True), 2):
+        after = count + first + second
+        if here & there or (after > np.maximum(problem.most, count)).any():
+            continue
+        if (after >= np.minimum(problem.least, count)).all():
+            floor_s = one.floor_s + other.floor_s - base_s
+            yield Exchange(floor_s, one.gone + other.gone, one.come + other.come, one.moves_s + other.moves_s)

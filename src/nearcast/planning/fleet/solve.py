@@ -4,7 +4,7 @@ Decides: in which order placement and routing are decided, and what of the plan 
 the same arguments give the same plan, bit by bit.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
@@ -93,7 +93,7 @@ def plan_fleet(
     # Any prices bound from below, and nothing costs less than nothing; at high load those from the start are better.
     bound_s = max(0.0, wide.bound_s(ground, routing.price_s), wide.bound_s(ground, start_s))
     if placed.size <= exchange.SMALL and routing.cost_s > (1.0 + WORTH) * bound_s:
-        placed, routing = step.exchanged(placed, routing)
+        placed, routing = step.exchanged(wide, placed, routing)
     if routing.cost_s > (1.0 + WORTH) * bound_s:
         bound_s = max(bound_s, wide.within_memory_s(ground, routing.cost_s))
     placed, routing = step.limited(placed, routing)
@@ -159,11 +159,13 @@ class _Step:
             better = route(self.ground, kept, better.price_s)
         return (kept, better) if self._saves(placed, routing, kept, better, WORTH) else (placed, routing)
 
-    def exchanged(self, placed: Truths, routing: Routing) -> tuple[Truths, Routing]:
-        """Exchanges of replicas, tried out one by one."""
+    def exchanged(self, wide: Wide, placed: Truths, routing: Routing) -> tuple[Truths, Routing]:
+        """Exchanges of replicas, tried out one by one; then all sites look at what that led to, as they will for the
+        next plan, which should find nothing to change."""
         must = self.ground.costs.problem.pinned & self.ground.costs.able
         worth, trials = (0.1 * WORTH, exchange.TRIALS) if self.first else (WORTH, exchange.TRIALS // 6)
-        return exchange.exchanged(self.ground, placed, routing, must, self._price_s, worth, trials)
+        found = exchange.exchanged(self.ground, placed, routing, must, self._price_s, worth, trials)
+        return replace(self, held=found[0], first=False).bettered(wide, *found) if found[1] is not routing else found
 
     def limited(self, placed: Truths, routing: Routing) -> tuple[Truths, Routing]:
         """With no more new replicas than may come at once."""

@@ -72,8 +72,8 @@ class Search:
 
     def look(self, price_s: Floats, unseen: float = UNSEEN) -> Floats:
         """float64[S], the prices to go on from: ``price_s``, or nearer to the best. Lists are made anew for them where
-        the last time was worth it, and twice as long where they prove far too short; where they prove long enough,
-        and never were too short, the higher of the two prices is gone on from."""
+        the last time was worth it, and twice as long where they prove far too short; where they prove long enough the
+        higher of the two prices is gone on from."""
         first, own_s = self._best_s is None, price_s
         if unseen >= self._unseen and self._gain <= (WORTH_A_LOOK if unseen <= UNSEEN else WORTH_A_ROUGH_LOOK):
             return price_s
@@ -85,8 +85,7 @@ class Search:
             self._start(2 * MAX_CANDIDATES)
             self._renew(price_s, unseen, True)
             return price_s
-        enough = self._gain <= WORTH_A_LOOK and len(self.market.place) <= MAX_CANDIDATES
-        if own_s is not price_s and enough and self._height(own_s) > self._height(price_s):
+        if own_s is not price_s and self._gain <= WORTH_A_LOOK and self._height(own_s) > self._height(price_s):
             return own_s
         return price_s
 

@@ -6,8 +6,7 @@ price falls to nothing, then everybody lists it, and its price shoots up. Three 
 Each row lists some places of its own that are ever dearer, so that prices need not rise beyond what these cost. And new
 places come as prices say that lie between those of the moment and the best so far, which are those with the highest
 bound (as column generation is stabilised by smoothing: Wentges, International Transactions in Operational Research 4,
-1997). The last is undone where it proves needless: where places outside of the lists save next to nothing, the prices
-of the moment, which the lists agree with, are the better ones if the dual is higher there.
+1997).
 
 Bounds hold whatever is listed: they are over all open places.
 """
@@ -72,9 +71,8 @@ class Search:
 
     def look(self, price_s: Floats, unseen: float = UNSEEN) -> Floats:
         """float64[S], the prices to go on from: ``price_s``, or nearer to the best. Lists are made anew for them where
-        the last time was worth it, and twice as long where they prove far too short; where they prove long enough the
-        higher of the two prices is gone on from."""
-        first, own_s = self._best_s is None, price_s
+        the last time was worth it, and twice as long where they prove far too short."""
+        first = self._best_s is None
         if unseen >= self._unseen and self._gain <= (WORTH_A_LOOK if unseen <= UNSEEN else WORTH_A_ROUGH_LOOK):
             return price_s
         if self._best_s is not None and self._gain > CALM:
@@ -84,9 +82,6 @@ class Search:
         if self._gain > SHORT and len(self.market.place) < min(2 * MAX_CANDIDATES, len(self.placed)):
             self._start(2 * MAX_CANDIDATES)
             self._renew(price_s, unseen, True)
-            return price_s
-        if own_s is not price_s and self._gain <= WORTH_A_LOOK and self._height(own_s) > self._height(price_s):
-            return own_s
         return price_s
 
     def bound_at(self, price_s: Floats, most: int | None = None) -> float:
@@ -121,10 +116,6 @@ class Search:
         lists = cheapest(self.costs, self.near, self.placed, min(width, len(self.placed)))
         self.market = Market.of(self.costs, lists, self.near.origin)
         self.tail_s: Floats32 = lists.tail_s.reshape(-1)
-
-    def _height(self, price_s: Floats) -> float:
-        """Of the dual over the lists alone."""
-        return routing_bound_s(self.market, self.queues, price_s, least_s(self.market, price_s))
 
     def _judge(self, price_s: Floats, least: Floats32) -> None:
         bound_s = routing_bound_s(self.market, self.queues, price_s, least)

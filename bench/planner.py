@@ -68,12 +68,14 @@ def run(folder: Path) -> dict[str, Any]:
     """Times and memory by size, quality against exact solutions; raw figures."""
     before = os.getloadavg()[0]
     sizes = [_size(folder / str(sites), sites) for sites in SIZES]
+    others = [_other(folder / f"seed{seed}", SIZES[-1], seed) for seed in SEEDS[1:]]
     heavy = [_heavy(folder / f"heavy{load}", sites, load) for sites, load in HEAVY]
     return {
         "processor": machine()["processor"],
         "models": MODELS,
         "load": LOAD,
         "sizes": sizes,
+        "others": others,
         "heavy": heavy,
         "passes": _child(folder / "passes", "passes"),
         "routing": [_routing(*shape, seed) for shape in ROUTED for seed in SEEDS[:2]],
@@ -93,6 +95,15 @@ def _size(folder: Path, sites: int) -> dict[str, Any]:
     told = ", ".join(f"{kind} {each['cpu_s']:.2f} s" for kind, each in found.items())
     print(f"  {sites} sites: {told}, {found['scratch']['peak_mib']:.0f} MiB", file=sys.stderr)
     return {"sites": sites, **found}
+
+
+def _other(folder: Path, sites: int, seed: int) -> dict[str, Any]:
+    """Another fleet of that size: one alone may be an easy one."""
+    _child(folder, "make", str(sites), str(LOAD), str(seed))
+    found = {kind: _child(folder, kind) for kind in ("scratch", "region")}
+    told = ", ".join(f"{kind} {each['cpu_s']:.2f} s" for kind, each in found.items())
+    print(f"  {sites} sites, seed {seed}: {told}", file=sys.stderr)
+    return {"sites": sites, "seed": seed, **found}
 
 
 def _heavy(folder: Path, sites: int, load: float) -> dict[str, Any]:
@@ -119,8 +130,8 @@ def _child(folder: Path, *what: str) -> dict[str, Any]:
     return found
 
 
-def _make(folder: Path, sites: int, load: float) -> dict[str, Any]:
-    problem = fleet(sites, MODELS, load=load)
+def _make(folder: Path, sites: int, load: float, seed: int) -> dict[str, Any]:
+    problem = fleet(sites, MODELS, load=load, seed=seed)
     arrays = {each.name: getattr(problem, each.name) for each in fields(Problem)}
     np.savez(folder / "problem.npz", **arrays)
     return {"demand_per_s": float(problem.demand_per_s.sum())}
@@ -304,10 +315,10 @@ def _placements() -> dict[str, Any]:
 
 
 def _main() -> None:
-    """What a process of one step does: `python -m bench.planner FOLDER make SITES LOAD | passes | KIND`."""
+    """What a process of one step does: `python -m bench.planner FOLDER make SITES LOAD [SEED] | passes | KIND`."""
     folder, what, *rest = Path(sys.argv[1]), *sys.argv[2:]
     if what == "make":
-        found = _make(folder, int(rest[0]), float(rest[1]))
+        found = _make(folder, int(rest[0]), float(rest[1]), int(rest[2]) if len(rest) > 2 else SEEDS[0])
     else:
         found = _passes() if what == "passes" else _measured(folder, what)
     print(json.dumps(found))

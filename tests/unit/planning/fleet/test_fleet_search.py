@@ -112,13 +112,6 @@ def test_prices_go_half_way_back_to_the_best_where_lists_lacked_much() -> None:
     assert price_s == pytest.approx((1.0 - CAUTION) * _left_dear()[::-1])
 
 
-def test_prices_go_on_from_where_they_were_if_lists_are_long_enough_and_the_dual_is_higher() -> None:
-    search = _search(line(SITES))
-    search.look(_left_dear())  # lists lacked much
-    free = np.zeros(SITES)
-    assert np.array_equal(search.look(free), free)  # half way back nothing is missing, and free is what it should be
-
-
 @pytest.mark.parametrize("parts", [(1.0, 0.3, 0.1), (0.1, 0.3, 1.0), (0.3, 1.0, 0.1)])
 def test_of_several_prices_the_best_bound_is_kept_in_any_order(parts: tuple[float, ...]) -> None:
     problem = line(SITES)

@@ -21,6 +21,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ from nearcast.planning.fleet.scope import planned, rests
 from nearcast.planning.fleet.solve import plan_fleet, route_fleet
 
 SIZES = (100, 300, 1000, 4200)
+KINDS = ("scratch", "again", "region", "outage")
 MODELS = 50
 LOAD = 0.6
 HEAVY = ((1000, 0.9), (1000, 1.05))
@@ -68,7 +70,7 @@ def run(folder: Path) -> dict[str, Any]:
     """Times and memory by size, quality against exact solutions; raw figures."""
     before = os.getloadavg()[0]
     sizes = [_size(folder / str(sites), sites) for sites in SIZES]
-    others = [_other(folder / f"seed{seed}", SIZES[-1], seed) for seed in SEEDS[1:]]
+    others = [_size(folder / f"seed{seed}", SIZES[-1], seed, ("scratch", "region")) for seed in SEEDS[1:]]
     heavy = [_heavy(folder / f"heavy{load}", sites, load) for sites, load in HEAVY]
     return {
         "processor": machine()["processor"],
@@ -88,26 +90,17 @@ def run(folder: Path) -> dict[str, Any]:
 # --- scale ------------------------------------------------------------------------------------------------------------
 
 
-def _size(folder: Path, sites: int) -> dict[str, Any]:
-    """All four plans of one fleet."""
-    _child(folder, "make", str(sites), str(LOAD))
-    found = {kind: _child(folder, kind) for kind in ("scratch", "again", "region", "outage")}
-    told = ", ".join(f"{kind} {each['cpu_s']:.2f} s" for kind, each in found.items())
-    print(f"  {sites} sites: {told}, {found['scratch']['peak_mib']:.0f} MiB", file=sys.stderr)
-    return {"sites": sites, **found}
-
-
-def _other(folder: Path, sites: int, seed: int) -> dict[str, Any]:
-    """Another fleet of that size: one alone may be an easy one."""
+def _size(folder: Path, sites: int, seed: int = SEEDS[0], kinds: Sequence[str] = KINDS) -> dict[str, Any]:
+    """The plans of one fleet. Of the largest size there are several: one alone may be an easy one."""
     _child(folder, "make", str(sites), str(LOAD), str(seed))
-    found = {kind: _child(folder, kind) for kind in ("scratch", "region")}
+    found = {kind: _child(folder, kind) for kind in kinds}
     told = ", ".join(f"{kind} {each['cpu_s']:.2f} s" for kind, each in found.items())
-    print(f"  {sites} sites, seed {seed}: {told}", file=sys.stderr)
+    print(f"  {sites} sites, seed {seed}: {told}, {found['scratch']['peak_mib']:.0f} MiB", file=sys.stderr)
     return {"sites": sites, "seed": seed, **found}
 
 
 def _heavy(folder: Path, sites: int, load: float) -> dict[str, Any]:
-    _child(folder, "make", str(sites), str(load))
+    _child(folder, "make", str(sites), str(load), str(SEEDS[0]))
     found = _child(folder, "scratch")
     print(f"  {sites} sites at {load:.0%}: {found['cpu_s']:.2f} s", file=sys.stderr)
     return {"sites": sites, "load": load, **found}
@@ -315,10 +308,10 @@ def _placements() -> dict[str, Any]:
 
 
 def _main() -> None:
-    """What a process of one step does: `python -m bench.planner FOLDER make SITES LOAD [SEED] | passes | KIND`."""
+    """What a process of one step does: `python -m bench.planner FOLDER make SITES LOAD SEED | passes | KIND`."""
     folder, what, *rest = Path(sys.argv[1]), *sys.argv[2:]
     if what == "make":
-        found = _make(folder, int(rest[0]), float(rest[1]), int(rest[2]) if len(rest) > 2 else SEEDS[0])
+        found = _make(folder, int(rest[0]), float(rest[1]), int(rest[2]))
     else:
         found = _passes() if what == "passes" else _measured(folder, what)
     print(json.dumps(found))

@@ -50,12 +50,12 @@ def check_target(path: Path) -> None:
     Raises:
         InvalidInput: nothing can be written there, or it is the name of a format, which is meant for another command.
     """
-    path = _end_of(path)
     if path.name in set(Format) and path.parent == Path():
         raise InvalidInput(
             f"expected the name of a file, got {path.name!r}, which is a format",
             hint="it has one format only: name a file, such as saved.json",
         )
+    path = _end_of(path)
     if path.is_dir():
         raise InvalidInput(f"{path} cannot be written: it is a folder", hint="name a file in it, or beside it")
     if _is_stream(path):

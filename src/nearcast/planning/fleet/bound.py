@@ -149,14 +149,10 @@ class Cheaper:
             found[order[int(np.searchsorted(np.cumsum(self.count[order]), most, side="right")) :]] = False
         return found
 
-    def least_s(
-        self, costs: Costs, market: Market, chosen: Truths, known_s: Floats32, spare_s: float
-    ) -> Floats32 | None:
-        """float32[n]: what the cheapest of these places costs each ``chosen`` row, with its price, where that is less
-        than ``known_s`` (float32[n]); else that. None as soon as all demand pays less by more than ``spare_s``."""
+    def least_s(self, costs: Costs, market: Market, chosen: Truths) -> Floats32:
+        """float32[n]: what the cheapest of these places costs each ``chosen`` row, with its price; else inf."""
         every, origin = market.models_of(self.rows), market.origins_of(self.rows)
-        found, demand = known_s.copy(), market.demand_per_s[self.rows].astype(np.float64)
-        saved_s = 0.0
+        found = np.full(len(self.rows), np.inf, np.float32)
         for model, (places, paid_s) in self.holders.items():
             mine = np.flatnonzero((every == model) & chosen & (self.count > 0))
             mine = mine[np.argsort(self.count[mine], kind="stable")]
@@ -165,10 +161,7 @@ class Cheaper:
                 most = int(self.count[part[-1]])
                 cost = costs.between(model, origin[part, None], columns(places[:most]))
                 cost += paid_s[:most]
-                found[part] = np.minimum(known_s[part], cost.min(axis=1))
-            saved_s += float(demand[mine] @ (known_s[mine] - found[mine]).astype(np.float64))
-            if saved_s * (1.0 - 1e-5) > spare_s:
-                return None
+                found[part] = cost.min(axis=1)
         return found
 
 

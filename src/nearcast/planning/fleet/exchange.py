@@ -10,7 +10,7 @@ exchange that helps. The number of trials is bounded, and large fleets get none.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, islice
 from typing import Final
 
 import numpy as np
@@ -68,11 +68,7 @@ def exchanged(
     while trials > 0:
         target_s = (1.0 - worth) * routing.cost_s
         floors = Floors.of(ground, placed, routing)
-        single = sorted(_possible(ground, placed, must, move_s, floors))
-        double = _two(ground, placed, single[:PAIRED], floors.base_s)
-        promising = [each for each in single if each.floor_s < target_s]
-        promising += sorted(each for each in double if each.floor_s < target_s)
-        for each in promising[:trials]:
+        for each in islice(_promising(ground, placed, must, move_s, floors, target_s), trials):
             trials -= 1
             other = each.of(placed)
             tried = _tried(ground, other, routing, target_s - each.moves_s)
@@ -82,6 +78,15 @@ def exchanged(
         else:
             break
     return placed, routing
+
+
+def _promising(
+    ground: Ground, placed: Truths, must: Truths, move_s: Floats, floors: "Floors", target_s: float
+) -> Iterator[Exchange]:
+    """Exchanges that may cost less than ``target_s``, those that may save most first; then two at once."""
+    single = sorted(_possible(ground, placed, must, move_s, floors))
+    yield from (each for each in single if each.floor_s < target_s)
+    yield from sorted(each for each in _two(ground, placed, single[:PAIRED], floors) if each.floor_s < target_s)
 
 
 def _tried(ground: Ground, other: Truths, before: Routing, target_s: float) -> Routing | None:
@@ -98,9 +103,7 @@ def _tried(ground: Ground, other: Truths, before: Routing, target_s: float) -> R
 class Floors:
     """What no routing costs less than: over a placement, and how a replica more or less changes that. Dense.
 
-    It is what rows pay at their cheapest place at the prices of a routing. Changes of several models add up. Of several
-    changes of one model the sum is still below what they come to together: what two replicas that come save is at most
-    the sum, what two that go cost is at least that.
+    It is what rows pay at their cheapest place at the prices of a routing.
 
     Attributes:
         base_s: over the placement.
@@ -139,6 +142,21 @@ class Floors:
         floor = np.concatenate(least).astype(np.float32)
         return cls(routing_bound_s(market, ground.queues, routing.price_s, floor), come_s, gone_s, tuple(moved_s))
 
+    def change_s(self, gone: Pairs, come: Pairs) -> float:
+        """What all of it changes at the least. Changes of several models add up; of one model, replicas that come save
+        at most what each would alone, and those that go cost at least that."""
+        found = 0.0
+        for model in sorted({model for _, model in (*gone, *come)}):
+            out = [site for site, each in gone if each == model]
+            into = [site for site, each in come if each == model]
+            if len(out) == len(into) == 1:
+                found += self.moved_s[model][out[0], into[0]]
+            elif into:  # what goes besides saves nothing
+                found += self.come_s[into, model].sum()
+            else:
+                found += self.gone_s[out, model].sum()
+        return float(found)
+
 
 def _possible(ground: Ground, placed: Truths, must: Truths, move_s: Floats, floors: Floors) -> Iterator[Exchange]:
     """Exchanges for which there is memory, and after which there are as many replicas as there may and must be: one
@@ -153,32 +171,28 @@ def _possible(ground: Ground, placed: Truths, must: Truths, move_s: Floats, floo
             free = [m for m in held if count[m] > problem.least[m]]
             for outs in ((), *((m,) for m in free), *combinations(free, 2)):
                 if size[into] <= left[site] + sum(size[out] for out in outs):
-                    moves_s = float(move_s[site, into] - sum(move_s[site, out] for out in outs))
-                    change_s = float(floors.come_s[site, into] + sum(floors.gone_s[site, out] for out in outs))
-                    gone = tuple((site, out) for out in outs)
-                    yield Exchange(floors.base_s + change_s + moves_s, gone, ((site, into),), moves_s)
+                    yield _weighed(floors, move_s, tuple((site, out) for out in outs), ((site, into),))
         for out in held:
             fits = (size[into] <= left[site] + size[out]) & (size[out] <= left + size[into])
             for other in (int(each) for each in np.flatnonzero(spare[:, into] & can[:, out] & fits) if each > site):
-                gone, come = ((site, out), (other, into)), ((site, into), (other, out))
-                moves_s = float(sum(move_s[pair] for pair in come) - sum(move_s[pair] for pair in gone))
-                change_s = float(floors.moved_s[into][other, site] + floors.moved_s[out][site, other])
-                yield Exchange(floors.base_s + change_s + moves_s, gone, come, moves_s)
+                yield _weighed(floors, move_s, ((site, out), (other, into)), ((site, into), (other, out)))
 
 
-def _two(ground: Ground, placed: Truths, single: list[Exchange], base_s: float) -> Iterator[Exchange]:
+def _weighed(floors: Floors, move_s: Floats, gone: Pairs, come: Pairs) -> Exchange:
+    moves_s = float(sum(move_s[pair] for pair in come) - sum(move_s[pair] for pair in gone))
+    return Exchange(floors.base_s + floors.change_s(gone, come) + moves_s, gone, come, moves_s)
+
+
+def _two(ground: Ground, placed: Truths, single: list[Exchange], floors: Floors) -> Iterator[Exchange]:
     """Pairs of ``single`` that touch no site in common, and after both of which there are as many replicas as there may
-    and must be; ``base_s`` is the floor without any."""
+    and must be."""
     problem, count = ground.costs.problem, placed.sum(axis=0)
     sites = [{site for site, _ in (*each.gone, *each.come)} for each in single]
-    more = [np.zeros_like(count) for _ in single]
-    for each, change in zip(single, more, strict=True):
-        np.add.at(change, [model for _, model in each.come], 1)
-        np.subtract.at(change, [model for _, model in each.gone], 1)
+    more = [each.of(placed).sum(axis=0) - count for each in single]
     for (one, here, first), (other, there, second) in combinations(zip(single, sites, more, strict=True), 2):
         after = count + first + second
         if here & there or (after > np.maximum(problem.most, count)).any():
             continue
         if (after >= np.minimum(problem.least, count)).all():
-            floor_s = one.floor_s + other.floor_s - base_s
-            yield Exchange(floor_s, one.gone + other.gone, one.come + other.come, one.moves_s + other.moves_s)
+            gone, come, moves_s = one.gone + other.gone, one.come + other.come, one.moves_s + other.moves_s
+            yield Exchange(floors.base_s + floors.change_s(gone, come) + moves_s, gone, come, moves_s)

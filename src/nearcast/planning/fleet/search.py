@@ -98,11 +98,7 @@ class Search:
         least = np.minimum(listed, beyond)
         cheaper = Cheaper.of(self.costs, self.market, self.placed, price_s, rows, listed[rows])
         chosen = cheaper.within(self.market.demand_per_s[rows] * (listed[rows] - least[rows]), most)
-        least[rows] = np.where(chosen, listed[rows], least[rows])
-        spare_s = routing_bound_s(self.market, self.queues, price_s, least) - self.bound_s
-        found = cheaper.least_s(self.costs, self.market, chosen, listed[rows], spare_s)
-        if found is None:
-            return self.bound_s  # so low that the rest does not matter
+        found = np.minimum(listed[rows], cheaper.least_s(self.costs, self.market, chosen))
         least[rows] = np.where(chosen, found, least[rows])
         self._judge(price_s, least)
         return self.bound_s

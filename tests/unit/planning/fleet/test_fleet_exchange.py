@@ -40,7 +40,7 @@ def test_no_exchange_costs_less_than_its_floor(load: float) -> None:
     move_s = np.linspace(0.0, 0.1, placed.size).reshape(placed.shape)
     floors = Floors.of(ground, placed, routing)
     single = sorted(exchange._possible(ground, placed, problem.pinned, move_s, floors))
-    double = sorted(exchange._two(ground, placed, single, floors.base_s))
+    double = sorted(exchange._two(ground, placed, single, floors))
     assert floors.base_s <= routing.cost_s
     assert len(single) > 20
     assert any(len(each.come) == 2 for each in single)
@@ -51,6 +51,20 @@ def test_no_exchange_costs_less_than_its_floor(load: float) -> None:
         assert each.floor_s <= route(ground, other).cost_s + moved_s + 1e-6
 
 
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_the_floor_of_an_exchange_is_no_higher_than_that_of_the_placement_after_it(seed: int) -> None:
+    """At the same prices; of one exchange alone it is the same."""
+    problem = scattered(6, 4, seed, load=0.8, memory=2.0)
+    ground, placed = ground_of(problem), poor(problem)
+    routing = route(ground, placed)
+    floors = Floors.of(ground, placed, routing)
+    single = list(exchange._possible(ground, placed, problem.pinned, np.zeros(placed.shape), floors))
+    for each in single:
+        assert each.floor_s == pytest.approx(Floors.of(ground, each.of(placed), routing).base_s, rel=1e-4)
+    for each in exchange._two(ground, placed, single, floors):
+        assert each.floor_s <= Floors.of(ground, each.of(placed), routing).base_s + 1e-4 * abs(floors.base_s)
+
+
 def test_exchanges_leave_what_must_be_and_fit() -> None:
     problem = scattered(6, 4, 3, memory=2.0)
     problem.least[:] = 2
@@ -59,7 +73,7 @@ def test_exchanges_leave_what_must_be_and_fit() -> None:
     must = placed & (np.arange(6)[:, None] < 2)
     floors = Floors.of(ground, placed, route(ground, placed))
     single = list(exchange._possible(ground, placed, must, np.zeros(placed.shape), floors))
-    found: list[Exchange] = [*single, *exchange._two(ground, placed, single, floors.base_s)]
+    found: list[Exchange] = [*single, *exchange._two(ground, placed, single, floors)]
     before = placed.sum(axis=0)
     for each in found:
         other = each.of(placed)

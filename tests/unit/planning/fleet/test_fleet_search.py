@@ -6,7 +6,7 @@ import pytest
 from fleets.exact import best_shares_s
 from fleets.small import line, scattered
 from nearcast.planning.fleet.assign import Ground
-from nearcast.planning.fleet.bound import UNSEEN, Cheaper, least_s
+from nearcast.planning.fleet.bound import UNSEEN, least_s
 from nearcast.planning.fleet.congestion import Queues
 from nearcast.planning.fleet.cost import Costs
 from nearcast.planning.fleet.problem import MAX_CANDIDATES, Floats, Problem, Truths
@@ -119,15 +119,3 @@ def test_of_several_prices_the_best_bound_is_kept_in_any_order(parts: tuple[floa
     search = _search(problem)
     together = [search.bound_at(part * _left_dear()) for part in parts]
     assert together == np.maximum.accumulate(alone).tolist()
-
-
-def test_places_are_looked_at_only_until_a_bound_is_too_low_to_count() -> None:
-    search, price_s = _search(line(SITES)), _left_dear()
-    known_s, rows = least_s(search.market, price_s), np.arange(SITES)
-    every = np.ones(SITES, dtype=np.bool_)
-    cheaper = Cheaper.of(search.costs, search.market, search.placed, price_s, rows, known_s)
-    saved_s = float((known_s - _paid_s(search, price_s).min(axis=1)).sum())
-    assert saved_s > 1.0
-    assert cheaper.least_s(search.costs, search.market, every, known_s, 0.99 * saved_s) is None
-    found = cheaper.least_s(search.costs, search.market, every, known_s, 1.01 * saved_s)
-    assert found == pytest.approx(_paid_s(search, price_s).min(axis=1), rel=1e-5)
